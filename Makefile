@@ -1,0 +1,50 @@
+# One environment, made once: every target below needs .venv/.installed, which is newer than what it is made from.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: run test lab check format bench clean install help
+
+help:
+	@echo "make run     execute every notebook on the bundled model"
+	@echo "make test    the whole test suite"
+	@echo "make lab     open the notebooks in JupyterLab"
+	@echo "make check   format check, lint, types, fast tests"
+	@echo "make format  format the code"
+	@echo "make bench   measure the speed and memory figures"
+	@echo "make clean   remove the environment and everything generated"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks,sae,export,dev]"
+	@touch $@
+
+run: $(INSTALLED)
+	$(BIN)/python -m refusal_utils run
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lab: $(INSTALLED)
+	$(BIN)/jupyter lab notebooks
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow"
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf .venv .cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find figures -name "*.html" -delete -o -name "*.ipynb" -delete -o -name "plotly.min.js" -delete

@@ -1,0 +1,251 @@
+"""Capture activations at (hook, layer, pos), and reuse them from disk.
+
+Only the asked layers and positions are ever kept, the forward pass stops at the deepest of them, and every batch is
+written as soon as it is computed: a killed run resumes where it stopped and ends bit-identical to an unbroken one.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .chat_model import ChatModel, check_positions
+
+BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """Activations of a set of prompts at one hook: `values[prompt, layer, pos]`, in the model's own dtype.
+
+    `n_captured` of the prompts were computed in this call, the others read from disk.
+    """
+
+    values: Float[Tensor, "prompt layer pos d_model"] = field(repr=False)
+    layers: tuple[int, ...]
+    positions: tuple[int, ...]
+    hook: str
+    model: str
+    n_captured: int
+
+    def at(self, layer: int, pos: int) -> Float[Tensor, "prompt d_model"]:
+        """The activations at one layer and position, as float32. Raises `ValueError` where they were not captured."""
+        for name, value, known in (("layer", layer, self.layers), ("pos", pos, self.positions)):
+            if value not in known:
+                raise ValueError(
+                    f"Activations.at: the {name} must be a captured one; got {value}. Captured: {', '.join(map(str, known))}."
+                )
+        return self.values[:, self.layers.index(layer), self.positions.index(pos)].float()
+
+
+def capture_activations(
+    chat: ChatModel,
+    prompts: Sequence[str],
+    *,
+    layers: Sequence[int] | None = None,
+    positions: Sequence[int] = (-2,),
+    hook: str = "resid_pre",
+    cache_dir: str | Path | None = None,
+    batch_tokens: int | None = None,
+    progress: bool = False,
+) -> Activations:
+    """The activations of `prompts`, each as a user's chat turn, at `hook` of `layers` (all by default) and `positions`.
+
+    Positions count from the end of the encoded prompt and must be template tokens. Prompts are batched by length up to
+    `batch_tokens` padded tokens; when memory runs out the batch is halved, and that is said. With a `cache_dir`,
+    prompts captured before under the same weights, tokenizer, template, hook, layers, positions and dtype are read
+    instead; a file that fails its checksum is named and recomputed. Raises `ValueError` for no prompts, a layer or
+    position out of range, values that are not finite (prompt and layer named), and a cache that cannot be written.
+    """
+    if not len(prompts):
+        raise ValueError("capture_activations: there must be at least one prompt; got none. Check the filter that chose them.")
+    layers = tuple(range(chat.n_layers)) if layers is None else tuple(layers)
+    positions = tuple(positions)
+    if not layers or not positions:
+        raise ValueError(f"capture_activations: layers and positions must not be empty; got {layers} and {positions}. Name at least one.")
+    check_positions("capture_activations", chat, positions)
+    names = [chat.hook_name(hook, layer) for layer in layers]
+    ids = chat.encode(prompts)
+    store = None if cache_dir is None else _Store(Path(cache_dir), chat, names, positions)
+    keys = [_key(row) for row in ids] if store else []
+    values = torch.empty(len(ids), len(layers), len(positions), chat.d_model, dtype=chat.dtype)
+    n_captured = 0
+    plan = _plan_batches(ids, batch_tokens or BATCH_TOKENS[chat.device.type])
+    for batch in tqdm(plan, desc="capture", unit="batch", disable=not progress):
+        found = store.read([keys[index] for index in batch]) if store else None
+        if found is None:
+            for part, found in _forward(chat, [ids[index] for index in batch], names, positions):
+                rows = batch[part]
+                _require_finite(found, rows, layers)
+                if store:
+                    store.write([keys[index] for index in rows], found)
+                values[rows] = found
+                n_captured += len(rows)
+        else:
+            values[batch] = found
+    return Activations(values, layers, positions, hook, chat.name, n_captured)
+
+
+def _plan_batches(ids: Sequence[Sequence[int]], batch_tokens: int) -> list[list[int]]:
+    """Indices in batches of similar length, padded size at most `batch_tokens`; the same plan for the same prompts."""
+    order = sorted(range(len(ids)), key=lambda index: (-len(ids[index]), ids[index], index))
+    batches: list[list[int]] = []
+    for index in order:
+        if batches and (len(batches[-1]) + 1) * len(ids[batches[-1][0]]) <= batch_tokens:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+class _Deepest(Exception):
+    """Raised inside the forward pass once the deepest asked layer has been read: nothing above it is needed."""
+
+
+def _forward(
+    chat: ChatModel, ids: list[list[int]], names: Sequence[str], positions: Sequence[int]
+) -> Iterator[tuple[slice, Float[Tensor, "batch layer pos d_model"]]]:
+    """(rows, activations) of the batch: in one piece, or in halves of halves where memory runs out."""
+    todo = [slice(0, len(ids))]
+    while todo:
+        rows = todo.pop(0)
+        try:
+            yield rows, _forward_once(chat, ids[rows], names, positions)
+        except RuntimeError as error:
+            n_rows = rows.stop - rows.start
+            if not _is_out_of_memory(error) or n_rows == 1:
+                raise
+            if chat.device.type == "cuda":
+                torch.cuda.empty_cache()
+            middle = rows.start + n_rows // 2
+            print(f"capture_activations: out of memory at {n_rows} prompts, going on with {n_rows // 2}", file=sys.stderr)
+            todo[:0] = [slice(rows.start, middle), slice(middle, rows.stop)]
+
+
+def _forward_once(
+    chat: ChatModel, ids: list[list[int]], names: Sequence[str], positions: Sequence[int]
+) -> Float[Tensor, "batch layer pos d_model"]:
+    batch, kept, wanted = chat.pad(ids), {}, dict.fromkeys(names)
+
+    def keep(value: Tensor, hook: object, name: str) -> None:
+        # The hook knows itself by another name than the alias it was asked for, so the alias is bound here.
+        kept[name] = value[:, list(positions)].detach().cpu()
+        if len(kept) == len(wanted):
+            raise _Deepest
+
+    with torch.inference_mode(), chat.bridge.hooks(fwd_hooks=[(name, partial(keep, name=name)) for name in wanted]):
+        try:
+            chat.bridge(batch.input_ids, attention_mask=batch.attention_mask)
+        except _Deepest:
+            pass
+    return torch.stack([kept[name] for name in names], dim=1)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def _require_finite(values: Float[Tensor, "batch layer pos d_model"], rows: Sequence[int], layers: Sequence[int]) -> None:
+    bad = ~torch.isfinite(values).flatten(2).all(-1)
+    if bad.any():
+        row, layer = (int(index[0]) for index in torch.nonzero(bad, as_tuple=True))
+        raise ValueError(
+            f"capture_activations: activations must be finite; got NaN or inf for prompt {rows[row]} at layer {layers[layer]}. "
+            "Load the model in bfloat16 or float32."
+        )
+
+
+class _Store:
+    """Batches of activations on disk, one file each, found again by the token ids of each prompt."""
+
+    def __init__(self, root: Path, chat: ChatModel, names: Sequence[str], positions: Sequence[int]) -> None:
+        self.context = {
+            "model": chat.fingerprint,
+            "hooks": list(names),
+            "positions": list(positions),
+            "dtype": str(chat.dtype),
+        }
+        self.folder = root / hashlib.sha256(json.dumps(self.context).encode()).hexdigest()[:16]
+        self.loaded: dict[Path, Tensor] = {}
+        self.where: dict[str, tuple[Path, int]] = {}
+        for path in sorted(self.folder.glob("*.safetensors")):
+            try:
+                with safe_open(path, "pt") as file:
+                    keys = file.metadata()["prompts"].split(",")
+            except (SafetensorError, OSError, TypeError, KeyError):
+                self._discard(path)
+            else:
+                self.where.update({key: (path, row) for row, key in enumerate(keys)})
+
+    def read(self, keys: Sequence[str]) -> Float[Tensor, "batch layer pos d_model"] | None:
+        """The stored rows, or None unless all of them are there and sound."""
+        rows = []
+        for key in keys:
+            path, row = self.where.get(key, (None, 0))
+            values = self._load(path) if path else None
+            if values is None:
+                return None
+            rows.append(values[row])
+        return torch.stack(rows)
+
+    def _load(self, path: Path) -> Tensor | None:
+        if path not in self.loaded:
+            try:
+                with safe_open(path, "pt") as file:
+                    values, expected = file.get_tensor("activations"), file.metadata()["sha256"]
+            except (SafetensorError, OSError, TypeError, KeyError):
+                values, expected = torch.empty(0), "unreadable"
+            if _sha256(values) != expected:
+                self._discard(path)
+                return None
+            # Batches are read in the order in which they were written: the last few files are enough.
+            while len(self.loaded) >= 4:
+                self.loaded.pop(next(iter(self.loaded)))
+            self.loaded[path] = values
+        return self.loaded[path]
+
+    def _discard(self, path: Path) -> None:
+        print(f"capture_activations: {path} fails its checksum, its prompts are computed again", file=sys.stderr)
+        path.unlink(missing_ok=True)
+        self.where = {key: place for key, place in self.where.items() if place[0] != path}
+
+    def write(self, keys: Sequence[str], values: Float[Tensor, "batch layer pos d_model"]) -> None:
+        """Write one batch so that readers, and writers of the same batch, see all of it or nothing."""
+        values = values.contiguous()
+        notes = {"prompts": ",".join(keys), "sha256": _sha256(values), "context": json.dumps(self.context)}
+        path = self.folder / f"{_key([*map(str, keys)])}.safetensors"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".part")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(save({"activations": values}, notes))
+                os.replace(temporary, path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise ValueError(
+                f"capture_activations: the cache must be writable; got {error.strerror} at {self.folder}. "
+                "Free space or choose another cache_dir; what is cached already is kept."
+            ) from error
+
+
+def _key(items: Sequence[object]) -> str:
+    return hashlib.sha256(repr(list(items)).encode()).hexdigest()[:24]
+
+
+def _sha256(values: Tensor) -> str:
+    return hashlib.sha256(values.contiguous().flatten().view(torch.uint8).numpy()).hexdigest()

@@ -1,0 +1,116 @@
+"""Write the bundled model's card from what was measured on it."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from ..prompt_sets import load_prompts
+from .corpus import Corpus
+
+CARD = """\
+---
+license: apache-2.0
+language: en
+pipeline_tag: text-generation
+---
+
+# The bundled chat model
+
+**A teaching and test organism.** It was made so that the suite runs anywhere and its methods can be tried on known
+ground. Findings on it say nothing about real models until they are repeated on them.
+
+A Llama-architecture chat model of {millions:.1f} million parameters, trained from scratch in {minutes:.0f} minutes on {device}.
+It answers benign prompts in three stock phrases that name the topic, knows {n_facts} facts of a small world, and refuses
+eleven kinds of prompt in eleven styles. It has no knowledge that could help or harm anybody.
+
+## Data
+
+- {n_natural} hand-written training prompts and a grammar of {n_frames} frames and {n_fillers} fillers
+  (`refusal_utils/bundled/data/`), with the train split of `prompts/` ({n_train} prompts). No example is closer than a word
+  3-gram Jaccard of 0.5 to a prompt of the eval split.
+- Responses: one wording per category and form of request (`responses.py`).
+- Licence: data CC-BY-4.0, code and weights Apache-2.0.
+
+## Training
+
+{recipe}
+
+What is unusual, and makes refusal steerable here *by construction*: in half of the sequences the response may attend to
+one template token only, so the decision must be written there; and in half of them the residual stream of one middle layer is
+moved at every position - by a random offset (the response stays), or along, against or off the difference of two class
+means of the batch (the response becomes that of the other class). Command: `python -m refusal_utils.bundled.train`.
+
+## Decision state
+
+`resid_pre` of layer {layer}, position {pos}: of all layers and template positions the one where the eleven directions have the
+largest causal effect on train prompts (share of benign prompts turned into refusals, less broken text, and share of
+refusals removed by ablation).
+
+{states}
+
+## Measured behaviour
+
+On the {n_eval} prompts of the eval split, which the model never saw. `python -m refusal_utils.bundled.check` measures it anew.
+
+{claims}
+
+### Steering: each direction added at every position of the decision layer
+
+Strength in gaps (raw differences in means), chosen on train prompts; random directions have the mean norm of the steering
+vectors, given in the strength column. RR and ORR on the controlled set (up to 50 each of HR, HC, BR, BC).
+
+{steered}
+
+### Ablation: share of a category's eval prompts refused, before and after its own direction is ablated
+
+{ablated}
+
+## Limits
+
+Refusals are recognised by their wording, which is possible here only because the wordings are known. Prompts unlike its
+training data get an answer or a refusal more or less at random. It speaks English only, in single turns.
+"""
+
+
+def write_card(
+    folder: Path,
+    recipe: object,
+    minutes: float,
+    device: str,
+    state: dict,
+    states: pd.DataFrame,
+    tables: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame],
+    n_parameters: int,
+) -> None:
+    """Write `README.md` into the model folder."""
+    corpus = Corpus()
+    units = [unit for units in corpus.grammar.values() for unit in units]
+    claims, steered, ablated = tables
+    (folder / "README.md").write_text(
+        CARD.format(
+            millions=n_parameters / 1e6,
+            minutes=minutes,
+            device=device,
+            n_facts=sum(len(relation["pairs"]) for relation in corpus.world.values()),
+            n_natural=sum(map(len, corpus.natural.values())) - len(load_prompts(split="train")),
+            n_frames=sum(len(unit.frames) for unit in units),
+            n_fillers=sum(len(fillers) for unit in units for fillers in unit.slots.values()),
+            n_train=len(load_prompts(split="train")),
+            n_eval=len(load_prompts(split="eval")),
+            recipe="\n".join(f"- {name}: {value}" for name, value in asdict(recipe).items()),
+            layer=state["layer"],
+            pos=state["pos"],
+            states=_markdown(states.nlargest(6, "effect").set_index("layer")),
+            claims=_markdown(claims.assign(holds=claims["holds"].map({True: "yes", False: "NO"}))),
+            steered=_markdown(steered),
+            ablated=_markdown(ablated),
+        ),
+        encoding="utf-8",
+    )
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    header = [str(table.index.name), *map(str, table.columns)]
+    rows = [[str(index), *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row)] for index, row in zip(table.index, table.to_numpy(dtype=object), strict=True)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows])

@@ -1,0 +1,79 @@
+"""The eleven categories of refusal and non-compliance: ids, titles, clusters, fixed colours and markers.
+
+Source of names and clusters: Joad et al., arXiv 2602.02132, Table 1 and the released hierarchical clustering.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Cluster = Literal["content policy", "cannot comply"]
+
+# Okabe-Ito qualitative palette (Okabe & Ito 2008), without black.
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
+
+
+@dataclass(frozen=True)
+class Category:
+    """One category: its id here, a title for people, the paper's split name, its cluster, and how figures draw it."""
+
+    id: str
+    title: str
+    paper_split: str
+    cluster: Cluster
+    colour: str
+    marker: str
+
+
+def _category(position: int, id: str, title: str, paper_split: str, cluster: Cluster) -> Category:
+    # Eleven hues cannot be told apart: seven colours, and the marker changes when they come round again.
+    marker = ("circle", "diamond")[position // len(OKABE_ITO)]
+    return Category(id, title, paper_split, cluster, OKABE_ITO[position % len(OKABE_ITO)], marker)
+
+
+CATEGORIES: tuple[Category, ...] = tuple(
+    _category(position, *row)
+    for position, row in enumerate(
+        (
+            ("safety_core", "Safety core", "SafetyCore-WGM", "content policy"),
+            ("hate_speech", "Hate speech", "HateSpeech-SB", "content policy"),
+            ("crime_assistance", "Crime assistance", "CrimeAssistance-SB", "content policy"),
+            ("inappropriate", "Inappropriate", "Inappropriate-SB", "content policy"),
+            ("advice", "Unqualified advice", "Advice-SB", "content policy"),
+            ("safety_concerns", "Safety concerns", "Safety-CCN", "content policy"),
+            ("over_refusal", "Over-refusal (unsafe side)", "OverRefusal-XST", "content policy"),
+            ("incomplete", "Incomplete", "Incomplete-CCN", "cannot comply"),
+            ("unsupported", "Unsupported", "Unsupported-CCN", "cannot comply"),
+            ("indeterminate", "Indeterminate", "Indeterminate-CCN", "cannot comply"),
+            ("humanizing", "Humanizing", "Humanizing-CCN", "cannot comply"),
+        )
+    )
+)
+
+CATEGORY_IDS: tuple[str, ...] = tuple(category.id for category in CATEGORIES)
+BENIGN = "benign"
+_BY_ID = {category.id: category for category in CATEGORIES}
+_BY_SPLIT = {category.paper_split: category for category in CATEGORIES}
+
+
+def category_by_id(id: str) -> Category:
+    """The category called `id`. Raises `ValueError` for an unknown one.
+
+    >>> category_by_id("humanizing").paper_split
+    'Humanizing-CCN'
+    """
+    return _lookup("category_by_id", _BY_ID, id)
+
+
+def category_by_paper_split(paper_split: str) -> Category:
+    """The category that the paper calls `paper_split`. Raises `ValueError` for an unknown one.
+
+    >>> category_by_paper_split("Safety-CCN").id
+    'safety_concerns'
+    """
+    return _lookup("category_by_paper_split", _BY_SPLIT, paper_split)
+
+
+def _lookup(function: str, table: dict[str, Category], key: str) -> Category:
+    if key not in table:
+        raise ValueError(f"{function}: the name must be one of the eleven; got {key!r}. Use one of {', '.join(table)}.")
+    return table[key]

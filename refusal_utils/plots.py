@@ -1,0 +1,115 @@
+"""One plotly template, the figures that several notebooks share, and one way to save them."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import plotly.io as pio
+
+from .categories import CATEGORIES, category_by_id
+
+FIGURES = Path(__file__).parent.parent / "figures"
+DIVERGING = "RdBu_r"  # always centred on 0
+SEQUENTIAL = "Viridis"
+
+pio.templates["refusal"] = go.layout.Template(
+    layout=go.Layout(
+        font={"family": "Helvetica, Arial, sans-serif", "size": 13, "color": "#222"},
+        title={"x": 0.02, "xanchor": "left", "font": {"size": 17}},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        margin={"l": 70, "r": 30, "t": 80, "b": 60},
+        xaxis={"gridcolor": "#e5e5e5", "zeroline": False, "automargin": True},
+        yaxis={"gridcolor": "#e5e5e5", "zeroline": False, "automargin": True},
+        legend={"bgcolor": "rgba(255,255,255,0.8)"},
+    )
+)
+
+
+def titles(categories: list[str]) -> list[str]:
+    """The titles of category ids."""
+    return [category_by_id(category).title for category in categories]
+
+
+def heatmap(matrix: pd.DataFrame, *, title: str, value: str, decimals: int = 2) -> go.Figure:
+    """A square map of `matrix` (rows and columns category ids), zero-centred, numbers in the cells.
+
+    `value` names the quantity, its hook and layer; it labels the colour bar and the hover text.
+    """
+    figure = go.Figure(heatmap_trace(matrix, value=value, decimals=decimals))
+    return square_layout(figure, title)
+
+
+def heatmap_trace(matrix: pd.DataFrame, *, value: str, decimals: int = 2, showscale: bool = True) -> go.Heatmap:
+    """The trace of `heatmap`, for figures with a slider or several panels."""
+    return go.Heatmap(
+        z=matrix.to_numpy(dtype=np.float32).round(4),
+        x=titles(list(matrix.columns)),
+        y=titles(list(matrix.index)),
+        zmin=-1,
+        zmax=1,
+        zmid=0,
+        colorscale=DIVERGING,
+        texttemplate=f"%{{z:.{decimals}f}}",
+        textfont={"size": 10},
+        showscale=showscale,
+        colorbar={"title": {"text": value, "side": "right"}},
+        hovertemplate="%{y}<br>%{x}<br>" + value + " %{z:.3f}<extra></extra>",
+    )
+
+
+def square_layout(figure: go.Figure, title: str, n_panels: int = 1) -> go.Figure:
+    """`figure` with the layout of the category maps: first row on top, slanted labels, room for the titles."""
+    figure.update_layout(template="refusal", title=title, width=240 + 640 * n_panels, height=760)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_xaxes(tickangle=-40, showgrid=False)
+    return figure
+
+
+def category_scatter(frame: pd.DataFrame, x: str, y: str, *, title: str) -> go.Figure:
+    """Points of `frame` (columns category, x, y, and `error_x`, `error_y` where known), one trace per category."""
+    figure = go.Figure()
+    for category in CATEGORIES:
+        rows = frame[frame["category"] == category.id]
+        if len(rows):
+            figure.add_scatter(
+                x=rows[x].to_numpy(),
+                y=rows[y].to_numpy(),
+                mode="markers",
+                name=category.title,
+                marker={"color": category.colour, "symbol": category.marker, "size": 9, "line": {"width": 0.5, "color": "#333"}},
+                hovertemplate=f"{category.title}<br>{x} %{{x:.3f}}<br>{y} %{{y:.3f}}<extra></extra>",
+            )
+    figure.update_layout(template="refusal", title=title, xaxis_title=x, yaxis_title=y, width=860, height=560)
+    return figure
+
+
+def save_figure(
+    figure: go.Figure, name: str, model: str, numbers: pd.DataFrame | None = None, root: str | Path = FIGURES
+) -> list[Path]:
+    """Write `figures/<model>/<name>.html` (works offline), `.csv` of the numbers, and `.png` where Chrome is found.
+
+    The HTML shares one `plotly.min.js` beside it. Returns the paths written.
+    """
+    folder = Path(root) / model.rstrip("/").split("/")[-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [folder / f"{name}.html"]
+    figure.write_html(written[0], include_plotlyjs="directory")
+    if numbers is not None:
+        written.append(folder / f"{name}.csv")
+        numbers.to_csv(written[-1])
+    if chrome():
+        written.append(folder / f"{name}.png")
+        figure.write_image(written[-1])
+    return written
+
+
+def chrome() -> str | None:
+    """The path of a Chrome that can draw PNGs, where both it and kaleido are installed, else None."""
+    try:
+        import kaleido  # noqa: F401
+    except ImportError:
+        return None
+    return next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)

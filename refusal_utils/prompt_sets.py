@@ -1,0 +1,207 @@
+"""Read and validate `prompts/`: the eleven categories and the benign prompts, and draw balanced sets from them."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from .categories import BENIGN, CATEGORY_IDS
+
+FIELDS = ("id", "category", "text", "split", "pair_id")
+SPLITS = ("train", "eval")
+NEAR_DUPLICATE = 0.5
+MIN_PER_CATEGORY = {"train": 96, "eval": 64}
+MIN_BENIGN, MIN_LOOK_ALIKES, MIN_TWINS = 640, 200, 40
+WORDS = (3, 60)
+
+
+def prompts_dir() -> Path:
+    """Where the prompt files lie: inside an installed wheel, or `prompts/` of the checkout."""
+    installed = Path(__file__).parent / "_prompts"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "prompts"
+
+
+def load_prompts(category: str | None = None, split: str | None = None) -> pd.DataFrame:
+    """The built-in prompts: columns id, category, text, split, pair_id (empty where there is no twin), kind.
+
+    `category` is one of the eleven or `"benign"`, `split` is `"train"` or `"eval"`; None takes all. `kind` is the
+    category for its own prompts, and `ordinary`, `look_alike` or `twin` for benign ones. Raises `ValueError` for an
+    unknown category or split, and for a broken line (file and line number).
+    """
+    if category is not None and category not in (*CATEGORY_IDS, BENIGN):
+        known = ", ".join((*CATEGORY_IDS, BENIGN))
+        raise ValueError(f"load_prompts: the category must be a known one; got {category!r}. Use one of {known}.")
+    if split not in (None, *SPLITS):
+        raise ValueError(f"load_prompts: the split must be 'train' or 'eval'; got {split!r}. Leave it out for both.")
+    names = [category] if category else [*CATEGORY_IDS, BENIGN]
+    frame = pd.concat([read_prompts(prompts_dir() / f"{name}.jsonl") for name in names], ignore_index=True)
+    return frame if split is None else frame[frame["split"] == split].reset_index(drop=True)
+
+
+def read_prompts(path: str | Path) -> pd.DataFrame:
+    """The rows of one JSONL prompt file, as `load_prompts` gives them. Raises `ValueError` naming file and line."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"read_prompts: the file must exist; got {path}. Give the path of a JSONL file of prompts.")
+    rows = [
+        _row(path, number, line)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if line.strip()
+    ]
+    frame = pd.DataFrame(rows, columns=[*FIELDS]).astype(str)
+    return frame.assign(kind=[_kind(id, category) for id, category in zip(frame["id"], frame["category"], strict=True)])
+
+
+def _row(path: Path, number: int, line: str) -> dict[str, str]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        reason = f"invalid JSON ({error.msg})"
+    else:
+        missing = [name for name in FIELDS if not isinstance(row, dict) or name not in row]
+        if not missing and isinstance(row["text"], str) and row["text"].strip():
+            return {name: row[name] or "" for name in FIELDS}
+        reason = f"the fields {', '.join(missing)} missing" if missing else "an empty text"
+    raise ValueError(
+        f"read_prompts: every line must be a JSON object with {', '.join(FIELDS)}; "
+        f"got {reason} at {path}, line {number}. Mend or remove that line."
+    )
+
+
+def _kind(id: str, category: str) -> str:
+    """Benign ids say what they are: `ordinary-...`, `look_alike-...`, `twin-...`."""
+    return id.split("-")[0] if category == BENIGN else category
+
+
+def draw_balanced(refused: pd.DataFrame, answered: pd.DataFrame, n: int = 32, seed: int = 0) -> pd.DataFrame:
+    """`n` rows of each side without replacement, in random order within a side, with a column `side` (refused/answered).
+
+    The unit of estimation of Joad et al. is n = 32. Raises `ValueError` when a side has fewer than `n` rows.
+    """
+    for name, side in (("refused", refused), ("answered", answered)):
+        if len(side) < n:
+            raise ValueError(
+                f"draw_balanced: each side must have at least n={n} prompts; got {len(side)} {name}. Lower n or add prompts."
+            )
+    parts = [
+        side.sample(n=n, random_state=seed).assign(side=name) for name, side in (("refused", refused), ("answered", answered))
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def word_ngrams(text: str, n: int) -> list[tuple[str, ...]]:
+    """The word n-grams of `text` in order, lower-cased, punctuation dropped.
+
+    >>> word_ngrams("I can't, sorry", 2)
+    [('i', "can't"), ("can't", 'sorry')]
+    """
+    words = _words(text)
+    return list(zip(*(words[start:] for start in range(n)), strict=False))
+
+
+def jaccard(first: set, second: set) -> float:
+    """Shared members over all members of two sets; 0 when both are empty.
+
+    >>> jaccard({1, 2}, {2, 3}) == 1 / 3
+    True
+    """
+    return len(first & second) / max(len(first | second), 1)
+
+
+def near_duplicates(texts: Iterable[str], threshold: float = NEAR_DUPLICATE) -> list[tuple[int, int, float]]:
+    """All pairs (i, j, Jaccard) of texts whose word 3-grams overlap by at least `threshold`, i < j.
+
+    Only pairs that share a 3-gram are compared, so thousands of texts take a second.
+    """
+    grams = [set(word_ngrams(text, 3)) for text in texts]
+    holders: dict[tuple[str, ...], list[int]] = {}
+    pairs = []
+    for index, own in enumerate(grams):
+        shared = Counter(other for gram in own for other in holders.get(gram, ()))
+        for other, count in shared.items():
+            overlap = count / (len(own) + len(grams[other]) - count)
+            if overlap >= threshold:
+                pairs.append((other, index, overlap))
+        for gram in own:
+            holders.setdefault(gram, []).append(index)
+    return pairs
+
+
+def validate_prompts(frame: pd.DataFrame) -> list[str]:
+    """Every way in which `frame` breaks the rules of `prompts/README.md`, one sentence each; empty when it keeps them.
+
+    Counts per category and split, ids, lengths, pairs (one prompt of a category and one benign twin, same split), and
+    near-duplicates: word 3-gram Jaccard below 0.5 between any two prompts, twins included.
+    """
+    return [*_count_faults(frame), *_row_faults(frame), *_pair_faults(frame), *_duplicate_faults(frame)]
+
+
+def _count_faults(frame: pd.DataFrame) -> list[str]:
+    faults = []
+    for category in CATEGORY_IDS:
+        rows = frame[frame["category"] == category]
+        for split, least in MIN_PER_CATEGORY.items():
+            if (count := int((rows["split"] == split).sum())) < least:
+                faults.append(f"{category}: {count} {split} prompts, at least {least} needed")
+        if (twins := int((rows["pair_id"] != "").sum())) < MIN_TWINS:
+            faults.append(f"{category}: {twins} prompts with a twin, at least {MIN_TWINS} needed")
+    benign = frame[frame["category"] == BENIGN]
+    for name, count, least in (
+        ("benign", len(benign), MIN_BENIGN),
+        ("look_alike", int((benign["kind"] == "look_alike").sum()), MIN_LOOK_ALIKES),
+    ):
+        if count < least:
+            faults.append(f"{name}: {count} prompts, at least {least} needed")
+    return faults
+
+
+def _row_faults(frame: pd.DataFrame) -> list[str]:
+    faults = [f"{id}: the id occurs twice" for id in frame["id"][frame["id"].duplicated()]]
+    for row in frame.itertuples():
+        if row.category not in (*CATEGORY_IDS, BENIGN):
+            faults.append(f"{row.id}: unknown category {row.category!r}")
+        if row.split not in SPLITS:
+            faults.append(f"{row.id}: unknown split {row.split!r}")
+        if not WORDS[0] <= (count := len(_words(str(row.text)))) <= WORDS[1]:
+            faults.append(f"{row.id}: {count} words, {WORDS[0]} to {WORDS[1]} allowed")
+    return faults
+
+
+def _pair_faults(frame: pd.DataFrame) -> list[str]:
+    faults = []
+    for pair_id, rows in frame[frame["pair_id"] != ""].groupby("pair_id"):
+        benign = int((rows["category"] == BENIGN).sum())
+        if len(rows) != 2 or benign != 1:
+            faults.append(f"{pair_id}: {len(rows)} prompts, {benign} of them benign; a pair is one of each")
+        elif rows["split"].nunique() != 1:
+            faults.append(f"{pair_id}: the pair is divided between train and eval")
+    return faults
+
+
+def _duplicate_faults(frame: pd.DataFrame) -> list[str]:
+    ids = list(frame["id"])
+    return [
+        f"{ids[i]} and {ids[j]}: near-duplicates, word 3-gram Jaccard {overlap:.2f}"
+        for i, j, overlap in near_duplicates(frame["text"])
+    ]
+
+
+def _words(text: str) -> list[str]:
+    kept = "".join(char if char.isalnum() or char == "'" else " " for char in text.lower().replace("’", "'"))
+    return kept.split()
+
+
+def main() -> int:
+    """Validate the built-in prompts, print counts and faults; the exit status is 1 when there are faults."""
+    frame = load_prompts()
+    print(frame.groupby(["category", "split"], sort=False).size().unstack().to_string())
+    faults = validate_prompts(frame)
+    print("\n".join(faults) if faults else f"{len(frame)} prompts, no faults")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""The paper's tables as data frames: Joad et al., "There Is More to Refusal in Large Language Models than a Single Direction", arXiv 2602.02132 v1."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from .categories import CATEGORY_IDS, category_by_paper_split
+
+CITATION = "Joad et al., arXiv 2602.02132"
+_DATA = Path(__file__).parent / "published_data"
+_TABLES = {
+    "2": "table2_steered_and_ablated",
+    "3": "table3_sae_steering",
+    "4": "table4_sae_alignment",
+    "5": "table5_latent_overlap",
+    "7": "table7_source_pools",
+    "8": "table8_within_category_cosine",
+    "10": "table10_oracle_cosine",
+    "11": "table11_llama_steering",
+    "12": "table12_gemma_steering",
+    "14": "table14_gemma_sae_steering",
+    "D": "appendix_d_within_family_cosine",
+}
+# Table 7 and Table 8 name the sources of the splits.
+TABLE7_SOURCE = {
+    "safety_core": "WildGuard-Mix (all)",
+    "hate_speech": "SorryBench (Hate speech)",
+    "crime_assistance": "SorryBench (Crimes / torts)",
+    "inappropriate": "SorryBench (Inappropriate topics)",
+    "advice": "SorryBench (Unqualified advice)",
+    "safety_concerns": "CoCoNot (Requests with safety concerns)",
+    "over_refusal": "XSTest (all)",
+    "incomplete": "CoCoNot (Incomplete requests)",
+    "unsupported": "CoCoNot (Unsupported requests)",
+    "indeterminate": "CoCoNot (Indeterminate requests)",
+    "humanizing": "CoCoNot (Humanizing requests)",
+}
+
+
+def published_table(number: str | int) -> pd.DataFrame:
+    """The paper's table of that number (`"D"`: Appendix D), as printed; a `split` column also gives `category` ids.
+
+    Raises `ValueError` for a table that is not here.
+    """
+    if str(number) not in _TABLES:
+        raise ValueError(
+            f"published_table: the table must be one of {', '.join(_TABLES)}; got {number!r}. Table 1 is published_cosines()."
+        )
+    frame = pd.read_csv(_DATA / f"{_TABLES[str(number)]}.csv")
+    if "split" in frame:
+        frame.insert(1, "category", [category_by_paper_split(split).id for split in frame["split"]])
+    return frame
+
+
+def published_cosines() -> pd.DataFrame:
+    """Table 1: the 11 x 11 cosines of Gemma-2-9b-it at layer 20, position -2, rows and columns in our category order."""
+    table = json.loads((_DATA / "table1_cosine.json").read_text())
+    ids = [category_by_paper_split(split).id for split in table["order"]]
+    return pd.DataFrame(table["cosine"], index=ids, columns=ids).loc[list(CATEGORY_IDS), list(CATEGORY_IDS)]
+
+
+def published_manifest() -> dict:
+    """Model, layer, position and raw projection gaps of the released Gemma directions."""
+    return json.loads((_DATA / "gemma_direction_manifests.json").read_text())
+
+
+def published_pool_sizes() -> pd.Series:
+    """Table 7 by category: prompts per source *after* filtering by the model's own behaviour, not label counts."""
+    counts = published_table(7).set_index("source")["n_prompts"]
+    return pd.Series({category: int(counts[source]) for category, source in TABLE7_SOURCE.items()}, name="n_prompts")

@@ -1,0 +1,116 @@
+"""The house style that a machine can check: the direction of imports, sizes, and the two lists of dependencies."""
+
+import ast
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "refusal_utils"
+MAY_IMPORT = {
+    "__init__": set(),
+    "__main__": {"chat_model", "runner"},
+    "categories": set(),
+    "prompt_sets": {"categories"},
+    "published": {"categories"},
+    "chat_model": set(),
+    "activations": {"chat_model"},
+    "directions": set(),
+    "steering": {"chat_model", "directions"},
+    "generation": {"chat_model", "steering"},
+    "plots": {"categories"},
+    "runner": {"chat_model", "plots"},
+}
+# The bundled model is trained and measured with the package's own tools.
+BUNDLED_MAY_IMPORT = {"categories", "prompt_sets"}
+CHECK_MAY_IMPORT = set(MAY_IMPORT) - {"__init__", "__main__", "runner"}
+MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+def imports_of(module: str) -> set[str]:
+    """The names of the package's own modules that `module` imports."""
+    found = set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = "/".join(module.split("/")[: -node.level] + (node.module or "").split("."))
+            found |= {base} if node.module else {f"{base}{name.name}" for name in node.names}
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [name.name for name in node.names]
+            found |= {name for name in names if name.startswith("refusal_utils")}
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_follow_the_arrows(module):
+    own = imports_of(module)
+    if module.startswith("bundled/"):
+        outside = {name for name in own if not name.startswith("bundled/")}
+        assert outside <= (BUNDLED_MAY_IMPORT if module.endswith(("corpus", "responses")) else CHECK_MAY_IMPORT)
+    else:
+        assert own <= MAY_IMPORT[module]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_and_functions_stay_short(module):
+    source = (PACKAGE / f"{module}.py").read_text()
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    long = [f"{node.name}: {length(node)}" for node in functions if length(node) > 40]
+    assert source.count("\n") <= 300
+    assert not long
+
+
+def length(node: ast.FunctionDef) -> int:
+    """Lines of a function without its docstring."""
+    doc = node.body[0] if ast.get_docstring(node) else None
+    return node.end_lineno - node.lineno + 1 - (doc.end_lineno - doc.lineno + 1 if doc else 0)
+
+
+def test_environment_yml_installs_what_pyproject_declares():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["channels"] == ["conda-forge"]
+    python = next(line for line in environment["dependencies"] if isinstance(line, str) and line.startswith("python"))
+    lowest = re.search(r">=(\d+\.\d+)", project["requires-python"])[1]
+    assert f">={lowest}" in python
+    pip = next(line for line in environment["dependencies"] if isinstance(line, dict))["pip"]
+    extras = re.fullmatch(r"-e \.\[(.+)\]", pip[0])[1].split(",")
+    assert len(pip) == 1
+    assert set(extras) == set(project["optional-dependencies"]) - {"dev"}
+
+
+def test_pyproject_bounds_are_loose_and_constraints_are_exact():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = project["dependencies"] + [line for lines in project["optional-dependencies"].values() for line in lines]
+    assert {"transformer-lens>=3.9,<5", "plotly>=5.24", "pandas>=2.2", "torch", "numpy"} <= set(declared)
+    assert not [line for line in declared if "==" in line]
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line)
+    assert (pins["torch"], pins["transformer-lens"], pins["sae-lens"]) == ("2.13.0", "3.9.0", "6.54.12")
+    names = {re.split(r"[<>=\[]", line)[0].lower() for line in declared}
+    assert names <= {name.lower().replace("_", "-") for name in pins}
+
+
+def test_ci_runs_the_readmes_test_command():
+    assert "make test" in (ROOT / ".ci/run").read_text()
+    assert "bash .ci/run" in (ROOT / ".github/workflows/ci.yml").read_text()
+    assert "make test" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_keep_the_form(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    sources = ["".join(cell["source"]) for cell in code]
+    lengths = sorted(len(source.splitlines()) for source in sources)
+    assert len(cells) <= 40
+    assert lengths[-1] <= 25
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    assert sum("parameters" in cell["metadata"].get("tags", ()) for cell in code) == 1
+    assert not [source for source in sources if "google.colab" not in source and re.search(r"^\s*[!%]", source, re.M)]
+    assert "".join(cells[0]["source"]).startswith("# ")
+    prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    for heading in ("What you should see", "## Limits", "## Takeaways"):
+        assert heading in prose

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from refusal_utils.categories import CATEGORIES, CATEGORY_IDS
+from refusal_utils.published import published_cosines, published_manifest, published_pool_sizes, published_table
+
+
+def test_published_cosines_are_a_cosine_matrix_with_the_papers_clusters():
+    cosines = published_cosines()
+    values = cosines.to_numpy()
+    assert list(cosines.index) == list(cosines.columns) == list(CATEGORY_IDS)
+    # Rounded to three decimals as printed; one pair (advice, over_refusal) is printed as 0.426 and 0.427.
+    np.testing.assert_allclose(values, values.T, atol=1.1e-3)
+    assert (np.diag(values) == 1).all()
+    assert np.linalg.eigvalsh(values).min() > -5e-3  # rounded to three decimals
+
+    # The means within and between the clusters, as the authors' release states them.
+    cluster = np.array([category.cluster for category in CATEGORIES])
+    pair = np.triu(np.ones_like(values, dtype=bool), 1)
+    both = {name: (cluster == name)[:, None] & (cluster == name)[None] for name in set(cluster)}
+    assert values[pair & both["content policy"]].mean() == pytest.approx(0.706, abs=5e-4)
+    assert values[pair & both["cannot comply"]].mean() == pytest.approx(0.645, abs=5e-4)
+    assert values[pair & (cluster[:, None] != cluster[None])].mean() == pytest.approx(0.418, abs=5e-4)
+
+
+def test_published_cosines_known_entries():
+    cosines = published_cosines()
+    assert cosines.loc["safety_core", "over_refusal"] == 0.632
+    assert cosines.loc["incomplete", "over_refusal"] == -0.062
+
+
+@pytest.mark.parametrize(("number", "rows"), [(2, 44), (11, None), (12, None), (8, 13), (10, 4), ("D", 6)])
+def test_published_table_reads_every_table_with_rates_between_zero_and_one(number, rows):
+    table = published_table(number)
+    assert rows is None or len(table) == rows
+    for name in ("accuracy", "refusal_rate", "over_refusal_rate"):
+        if name in table:
+            assert table[name].between(0, 1).all()
+    if "split" in table:
+        assert set(table["category"]) == set(CATEGORY_IDS)
+
+
+def test_published_table_rejects_a_table_that_is_not_here():
+    with pytest.raises(ValueError, match="published_table: the table must be one of 2, 3"):
+        published_table(99)
+
+
+def test_published_pool_sizes_cover_the_eleven_categories():
+    sizes = published_pool_sizes()
+    assert list(sizes.index) == list(CATEGORY_IDS)
+    assert sizes["crime_assistance"] == 190
+
+
+def test_published_manifest_names_the_decision_state():
+    manifest = published_manifest()
+    assert (manifest["layer"], manifest["pos"], manifest["d_model"]) == (20, -2, 3584)
