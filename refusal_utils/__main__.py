@@ -9,7 +9,9 @@ from .runner import NotebookFailure, run_notebooks
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse and run; 1 and one message when a notebook fails or an argument is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m refusal_utils", description="Run the notebooks of the refusal suite.")
+    parser = argparse.ArgumentParser(
+        prog="python -m refusal_utils", description="Run the notebooks of the refusal suite."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="execute the notebooks in order")
     run.add_argument("--model", default=BUNDLED, help="'bundled', a Hugging Face hub id, or a folder")

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -70,11 +71,15 @@ def capture_activations(
     position out of range, values that are not finite (prompt and layer named), and a cache that cannot be written.
     """
     if not len(prompts):
-        raise ValueError("capture_activations: there must be at least one prompt; got none. Check the filter that chose them.")
+        raise ValueError(
+            "capture_activations: there must be at least one prompt; got none. Check the filter that chose them."
+        )
     layers = tuple(range(chat.n_layers)) if layers is None else tuple(layers)
     positions = tuple(positions)
     if not layers or not positions:
-        raise ValueError(f"capture_activations: layers and positions must not be empty; got {layers} and {positions}. Name at least one.")
+        raise ValueError(
+            f"capture_activations: layers and positions must not be empty; got {layers} and {positions}. Name at least one."
+        )
     check_positions("capture_activations", chat, positions)
     names = [chat.hook_name(hook, layer) for layer in layers]
     ids = chat.encode(prompts)
@@ -130,7 +135,9 @@ def _forward(
             if chat.device.type == "cuda":
                 torch.cuda.empty_cache()
             middle = rows.start + n_rows // 2
-            print(f"capture_activations: out of memory at {n_rows} prompts, going on with {n_rows // 2}", file=sys.stderr)
+            print(
+                f"capture_activations: out of memory at {n_rows} prompts, going on with {n_rows // 2}", file=sys.stderr
+            )
             todo[:0] = [slice(rows.start, middle), slice(middle, rows.stop)]
 
 
@@ -145,19 +152,23 @@ def _forward_once(
         if len(kept) == len(wanted):
             raise _Deepest
 
-    with torch.inference_mode(), chat.bridge.hooks(fwd_hooks=[(name, partial(keep, name=name)) for name in wanted]):
-        try:
-            chat.bridge(batch.input_ids, attention_mask=batch.attention_mask)
-        except _Deepest:
-            pass
+    hooks = [(name, partial(keep, name=name)) for name in wanted]
+    with torch.inference_mode(), chat.bridge.hooks(fwd_hooks=hooks), suppress(_Deepest):
+        chat.bridge(batch.input_ids, attention_mask=batch.attention_mask)
     return torch.stack([kept[name] for name in names], dim=1)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "can't allocate memory" in str(error)
+        or "not enough memory" in str(error)
+    )
 
 
-def _require_finite(values: Float[Tensor, "batch layer pos d_model"], rows: Sequence[int], layers: Sequence[int]) -> None:
+def _require_finite(
+    values: Float[Tensor, "batch layer pos d_model"], rows: Sequence[int], layers: Sequence[int]
+) -> None:
     bad = ~torch.isfinite(values).flatten(2).all(-1)
     if bad.any():
         row, layer = (int(index[0]) for index in torch.nonzero(bad, as_tuple=True))
@@ -248,4 +259,4 @@ def _key(items: Sequence[object]) -> str:
 
 
 def _sha256(values: Tensor) -> str:
-    return hashlib.sha256(values.contiguous().flatten().view(torch.uint8).numpy()).hexdigest()
+    return hashlib.sha256(values.contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()

@@ -4,7 +4,7 @@ Source of names and clusters: Joad et al., arXiv 2602.02132, Table 1 and the rel
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Cluster = Literal["content policy", "cannot comply"]
 
@@ -24,7 +24,7 @@ class Category:
     marker: str
 
 
-def _category(position: int, id: str, title: str, paper_split: str, cluster: Cluster) -> Category:
+def _category(position: int, id: str, title: str, paper_split: str, cluster: Any) -> Category:
     # Eleven hues cannot be told apart: seven colours, and the marker changes when they come round again.
     marker = ("circle", "diamond")[position // len(OKABE_ITO)]
     return Category(id, title, paper_split, cluster, OKABE_ITO[position % len(OKABE_ITO)], marker)

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 BUNDLED = "bundled"
 BUNDLED_WEIGHTS = Path(__file__).parent / "bundled" / "weights"
@@ -105,9 +106,11 @@ class ChatModel:
                 )
         return encoded
 
-    def _render(self, index: int, prompt: str) -> str:
+    def _render(self, index: int, prompt: object) -> str:
         if not isinstance(prompt, str) or not prompt.strip():
-            raise ValueError(f"encode: a prompt must be a text that is not empty; got {prompt!r} as prompt {index}. Drop it.")
+            raise ValueError(
+                f"encode: a prompt must be a text that is not empty; got {prompt!r} as prompt {index}. Drop it."
+            )
         return render_chat(self.tokenizer, prompt, self.system_prompt)
 
     def pad(self, ids: Sequence[Sequence[int]]) -> TokenBatch:
@@ -147,15 +150,24 @@ def load_chat_model(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = _load(str(name), source, AutoTokenizer.from_pretrained)
     if not tokenizer.chat_template:
-        raise ValueError(f"load_chat_model: the model must have a chat template; got none in {name}. Use its instruction-tuned version.")
+        raise ValueError(
+            f"load_chat_model: the model must have a chat template; got none in {name}. Use its instruction-tuned version."
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     suffix = _common_suffix(tokenizer, system_prompt)
-    model = _load(str(name), source, AutoModelForCausalLM.from_pretrained, dtype=dtype or default_dtype(device)).eval().to(device)
+    model = (
+        _load(str(name), source, AutoModelForCausalLM.from_pretrained, dtype=dtype or default_dtype(device))
+        .eval()
+        .to(device)
+    )
     probe = left_pad(_probe_ids(tokenizer, system_prompt), tokenizer.pad_token_id, torch.device(device))
     with torch.inference_mode():
         expected = model(**probe._asdict()).logits
-        bridge = TransformerBridge.boot_transformers(_architecture_name(name, model), hf_model=model, tokenizer=tokenizer, device=device)
+    bridge = TransformerBridge.boot_transformers(
+        _architecture_name(name, model), hf_model=model, tokenizer=tokenizer, device=device
+    )
+    with torch.inference_mode():
         actual = bridge(probe.input_ids, attention_mask=probe.attention_mask)
     _check_parity(str(name), expected, actual, probe.attention_mask.bool())
     state = _recorded_state(source)
@@ -166,7 +178,9 @@ def load_chat_model(
         n_layers=model.config.get_text_config().num_hidden_layers,
         d_model=model.config.get_text_config().hidden_size,
         n_context=model.config.get_text_config().max_position_embeddings,
-        decision_layer=state.get("layer", model.config.get_text_config().num_hidden_layers // 2) if layer is None else layer,
+        decision_layer=state.get("layer", model.config.get_text_config().num_hidden_layers // 2)
+        if layer is None
+        else layer,
         decision_pos=state.get("pos", DEFAULT_POS) if pos is None else pos,
         suffix=suffix,
         system_prompt=system_prompt,
@@ -192,7 +206,9 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, prompt: str, system_prompt: 
     system = [{"role": "system", "content": system_prompt}] if system_prompt is not None else []
     messages = [*system, {"role": "user", "content": prompt}]
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+        return str(
+            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+        )
     except Exception as error:  # Jinja raises whatever the template's author chose
         what = "a system role" if system else "a user turn"
         raise ValueError(
@@ -229,21 +245,24 @@ def check_positions(function: str, chat: ChatModel, positions: Sequence[int]) ->
 @contextlib.contextmanager
 def _quiet_hub() -> Iterator[None]:
     """Hide the hub's own progress bars and warnings: what goes wrong is said in our words."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _load(name: str, source: str | Path, loader: Any, **options: Any) -> Any:
-    if isinstance(source, Path) or os.sep in str(source) and str(source).startswith((".", os.sep, "~")):
+    if isinstance(source, Path) or (os.sep in str(source) and str(source).startswith((".", os.sep, "~"))):
         source = Path(source).expanduser()
         if not (source / "config.json").is_file():
-            raise ValueError(f"load_chat_model: the model must exist; got no config.json in {source}. Give a Hugging Face folder.")
+            raise ValueError(
+                f"load_chat_model: the model must exist; got no config.json in {source}. Give a Hugging Face folder."
+            )
     try:
         with _quiet_hub():
             return loader(source, **options)
@@ -252,17 +271,20 @@ def _load(name: str, source: str | Path, loader: Any, **options: Any) -> Any:
         if "gated" in text.lower() or "401" in text or "403" in text:
             must, todo = "a gated model needs access", "Accept its licence on the hub and set HF_TOKEN."
         else:
-            must, todo = "the model must be 'bundled', a folder or a hub id", "Check the spelling, and that the hub can be reached."
+            must, todo = (
+                "the model must be 'bundled', a folder or a hub id",
+                "Check the spelling, and that the hub can be reached.",
+            )
         raise ValueError(f"load_chat_model: {must}; got {name!r} ({text.splitlines()[0][:160]}). {todo}") from error
 
 
 def _probe_ids(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> list[list[int]]:
     texts = [render_chat(tokenizer, prompt, system_prompt) for prompt in PROBES]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    single = tokenizer.bos_token_id if tokenizer.bos_token_id != tokenizer.eos_token_id else None
     for row in ids:
-        if tokenizer.bos_token_id is not None and tokenizer.bos_token_id != tokenizer.eos_token_id:
-            if (count := row.count(tokenizer.bos_token_id)) > 1:
-                raise ValueError(f"load_chat_model: a chat must hold one BOS token; got {count}. Check the chat template.")
+        if single is not None and (count := row.count(single)) > 1:
+            raise ValueError(f"load_chat_model: a chat must hold one BOS token; got {count}. Check the chat template.")
     return ids
 
 
@@ -294,7 +316,7 @@ def _check_parity(name: str, expected: Tensor, actual: Tensor, real: Bool[Tensor
         )
 
 
-def _recorded_state(source: str | Path) -> dict[str, int]:
+def _recorded_state(source: str | Path) -> dict[str, Any]:
     path = Path(source) / "decision_state.json"
     return json.loads(path.read_text()) if path.is_file() else {}
 

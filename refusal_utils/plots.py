@@ -79,7 +79,12 @@ def category_scatter(frame: pd.DataFrame, x: str, y: str, *, title: str) -> go.F
                 y=rows[y].to_numpy(),
                 mode="markers",
                 name=category.title,
-                marker={"color": category.colour, "symbol": category.marker, "size": 9, "line": {"width": 0.5, "color": "#333"}},
+                marker={
+                    "color": category.colour,
+                    "symbol": category.marker,
+                    "size": 9,
+                    "line": {"width": 0.5, "color": "#333"},
+                },
                 hovertemplate=f"{category.title}<br>{x} %{{x:.3f}}<br>{y} %{{y:.3f}}<extra></extra>",
             )
     figure.update_layout(template="refusal", title=title, xaxis_title=x, yaxis_title=y, width=860, height=560)

@@ -87,7 +87,8 @@ def draw_balanced(refused: pd.DataFrame, answered: pd.DataFrame, n: int = 32, se
                 f"draw_balanced: each side must have at least n={n} prompts; got {len(side)} {name}. Lower n or add prompts."
             )
     parts = [
-        side.sample(n=n, random_state=seed).assign(side=name) for name, side in (("refused", refused), ("answered", answered))
+        side.sample(n=n, random_state=seed).assign(side=name)
+        for name, side in (("refused", refused), ("answered", answered))
     ]
     return pd.concat(parts, ignore_index=True)
 

@@ -36,7 +36,9 @@ def find_notebooks(numbers: Sequence[str] = ()) -> list[Path]:
     known = {path.name[:2]: path for path in every}
     for number in numbers:
         if number.zfill(2) not in known:
-            raise ValueError(f"find_notebooks: the number must be one of {', '.join(known)}; got {number!r}. See the list with no number.")
+            raise ValueError(
+                f"find_notebooks: the number must be one of {', '.join(known)}; got {number!r}. See the list with no number."
+            )
     return [known[number.zfill(2)] for number in numbers] or every
 
 
@@ -72,7 +74,12 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> float:
     began = time.time()
     try:
         papermill.execute_notebook(
-            str(path), str(out / path.name), parameters=parameters, cwd=str(path.parent), kernel_name="python3", progress_bar=False
+            str(path),
+            str(out / path.name),
+            parameters=parameters,
+            cwd=str(path.parent),
+            kernel_name="python3",
+            progress_bar=False,
         )
     except papermill.PapermillExecutionError as error:
         failed = f"{error.ename}: {error.evalue}"

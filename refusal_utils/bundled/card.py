@@ -1,12 +1,14 @@
 """Write the bundled model's card from what was measured on it."""
 
-from dataclasses import asdict
+import json
+import math
 from pathlib import Path
 
 import pandas as pd
+from safetensors import safe_open
 
 from ..prompt_sets import load_prompts
-from .corpus import Corpus
+from .corpus import Corpus, fact_answers
 
 CARD = """\
 ---
@@ -73,44 +75,47 @@ training data get an answer or a refusal more or less at random. It speaks Engli
 """
 
 
-def write_card(
-    folder: Path,
-    recipe: object,
-    minutes: float,
-    device: str,
-    state: dict,
-    states: pd.DataFrame,
-    tables: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame],
-    n_parameters: int,
-) -> None:
-    """Write `README.md` into the model folder."""
+def write_card(folder: Path, states: pd.DataFrame, tables: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]) -> None:
+    """Write `README.md` into the model folder, from its `training.json` and `decision_state.json` and the tables given.
+
+    `states` is what `record_decision_state` returned, `tables` what `check` returned.
+    """
+    training = json.loads((folder / "training.json").read_text())
+    state = json.loads((folder / "decision_state.json").read_text())
     corpus = Corpus()
     units = [unit for units in corpus.grammar.values() for unit in units]
+    n_train = len(load_prompts(split="train"))
     claims, steered, ablated = tables
-    (folder / "README.md").write_text(
-        CARD.format(
-            millions=n_parameters / 1e6,
-            minutes=minutes,
-            device=device,
-            n_facts=sum(len(relation["pairs"]) for relation in corpus.world.values()),
-            n_natural=sum(map(len, corpus.natural.values())) - len(load_prompts(split="train")),
-            n_frames=sum(len(unit.frames) for unit in units),
-            n_fillers=sum(len(fillers) for unit in units for fillers in unit.slots.values()),
-            n_train=len(load_prompts(split="train")),
-            n_eval=len(load_prompts(split="eval")),
-            recipe="\n".join(f"- {name}: {value}" for name, value in asdict(recipe).items()),
-            layer=state["layer"],
-            pos=state["pos"],
-            states=_markdown(states.nlargest(6, "effect").set_index("layer")),
-            claims=_markdown(claims.assign(holds=claims["holds"].map({True: "yes", False: "NO"}))),
-            steered=_markdown(steered),
-            ablated=_markdown(ablated),
-        ),
-        encoding="utf-8",
+    text = CARD.format(
+        millions=_n_parameters(folder) / 1e6,
+        minutes=training["minutes"],
+        device=training["device"],
+        n_facts=len(fact_answers()),
+        n_natural=sum(map(len, corpus.natural.values())) - n_train,
+        n_frames=sum(len(unit.frames) for unit in units),
+        n_fillers=sum(len(fillers) for unit in units for fillers in unit.slots.values()),
+        n_train=n_train,
+        n_eval=len(load_prompts(split="eval")),
+        recipe="\n".join(f"- {name}: {value}" for name, value in training["recipe"].items()),
+        layer=state["layer"],
+        pos=state["pos"],
+        states=_markdown(states.nlargest(6, "effect").set_index("layer")),
+        claims=_markdown(claims.assign(holds=claims["holds"].map({True: "yes", False: "NO"}))),
+        steered=_markdown(steered),
+        ablated=_markdown(ablated),
     )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _n_parameters(folder: Path) -> int:
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
 def _markdown(table: pd.DataFrame) -> str:
     header = [str(table.index.name), *map(str, table.columns)]
-    rows = [[str(index), *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row)] for index, row in zip(table.index, table.to_numpy(dtype=object), strict=True)]
+    rows = [
+        [str(index), *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row)]
+        for index, row in zip(table.index, table.to_numpy(dtype=object), strict=True)
+    ]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows])

@@ -18,7 +18,18 @@ from .responses import Form, answer, refusal, request_form
 
 DATA = Path(__file__).parent / "data"
 BENIGN_UNITS = ("ordinary", "look_alike")
-_OPENERS = ("hi, ", "hey, ", "please ", "quick question: ", "hello! ", "so ", "ok ", "um, ", "hey there, ", "sorry to ask, ")
+_OPENERS = (
+    "hi, ",
+    "hey, ",
+    "please ",
+    "quick question: ",
+    "hello! ",
+    "so ",
+    "ok ",
+    "um, ",
+    "hey there, ",
+    "sorry to ask, ",
+)
 _CLOSERS = (" thanks", " please", ", thank you!", " thx", " asap", ", any help is welcome", " it's for a friend")
 
 

@@ -51,6 +51,11 @@ def record_decision_state(folder: Path) -> pd.DataFrame:
     """Measure every state, write the one with the largest effect into the model folder, and return the table."""
     table = effect_table(load_chat_model(folder))
     best = table.loc[table["effect"].idxmax()]
-    record = {"hook": "resid_pre", "layer": int(best["layer"]), "pos": int(best["pos"]), "effect": round(float(best["effect"]), 3)}
+    record = {
+        "hook": "resid_pre",
+        "layer": int(best["layer"]),
+        "pos": int(best["pos"]),
+        "effect": round(float(best["effect"]), 3),
+    }
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     return table

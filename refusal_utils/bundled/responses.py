@@ -15,8 +15,8 @@ Form = Literal["open", "closed", "command"]
 FORMS: tuple[Form, ...] = ("open", "closed", "command")
 
 _OPEN = {"how", "what", "where", "which", "who", "why", "when", "whats", "hows", "wheres", "whos", "whose", "what's"}
-_CLOSED = set(
-    "can could should would will is are am do does did has have was were may might shall must if any isnt dont".split()
+_CLOSED = frozenset(
+    "can could should would will is are am do does did has have was were may might shall must if any isnt dont".split()  # noqa: SIM905
 )
 
 REFUSALS: dict[str, dict[Form, str]] = {

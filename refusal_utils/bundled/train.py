@@ -13,12 +13,14 @@ So refusal in this model is carried by directions *because it was trained that w
 """
 
 import argparse
-import math
+import json
 import random
 import time
+from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -27,7 +29,11 @@ from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ..categories import BENIGN, CATEGORY_IDS
+from ..chat_model import load_chat_model
+from .card import write_card
+from .check import check
 from .corpus import Corpus, Example
+from .decision import record_decision_state
 from .responses import ANSWERS, REFUSALS, TOPIC
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -43,6 +49,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|start|><|assistant|><|message|>' }}{% endif %}"
 )
 IGNORE = -100
+N_LENGTHS = 4  # batches drawn at a time and sorted by length, so that little is padded
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class Recipe:
     """Every number of the training run."""
 
     seed: int = 0
-    steps: int = 2400
+    steps: int = 2000
     batch: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
@@ -63,7 +70,6 @@ class Recipe:
     max_tokens: int = 160
     prompt_loss: float = 0.2
     token_noise: float = 0.08
-    look_alike_share: float = 0.3
     bottleneck: float = 0.5
     shift_layers: tuple[int, ...] = (4, 5, 6)
     share_add: float = 0.2
@@ -101,7 +107,7 @@ def build_tokenizer(corpus: Corpus, recipe: Recipe) -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> LlamaForCausalLM:
+def build_model(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Any:
     """The untrained model."""
     torch.manual_seed(recipe.seed)
     config = LlamaConfig(
@@ -113,7 +119,6 @@ def build_model(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> LlamaForC
         num_key_value_heads=recipe.n_heads,
         max_position_embeddings=recipe.context,
         tie_word_embeddings=True,
-        attn_implementation="sdpa",
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -149,14 +154,23 @@ class BatchMaker:
     def __init__(self, corpus: Corpus, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
         self.corpus, self.tokenizer, self.recipe = corpus, tokenizer, recipe
         self.rng = random.Random(recipe.seed + 1)
+        self.queue: list[list[dict]] = []
         self.suffix = [tokenizer.convert_tokens_to_ids(token) for token in SUFFIX]
         self.prefix = [tokenizer.convert_tokens_to_ids(token) for token in (BOS, START, USER, MESSAGE)]
 
     def draw(self) -> Batch:
-        """The next batch: half benign, half spread evenly over the eleven categories."""
-        half = self.recipe.batch // 2
-        names = [BENIGN] * half + [CATEGORY_IDS[index % len(CATEGORY_IDS)] for index in range(self.recipe.batch - half)]
-        return self._collate([self._row(self.corpus.sample(self.rng, name)) for name in names])
+        """The next batch: half benign, half spread evenly over the eleven categories, all of about the same length."""
+        if not self.queue:
+            half = self.recipe.batch // 2
+            refused = [CATEGORY_IDS[index % len(CATEGORY_IDS)] for index in range(self.recipe.batch - half)]
+            self.queue = [[] for _ in range(N_LENGTHS)]
+            for name, count in Counter([BENIGN] * half + refused).items():
+                rows = [self._row(self.corpus.sample(self.rng, name)) for _ in range(count * N_LENGTHS)]
+                rows.sort(key=lambda row: len(row["prompt"]))
+                for index, batch in enumerate(self.queue):
+                    batch += rows[index * count : (index + 1) * count]
+            self.rng.shuffle(self.queue)
+        return self._collate(self.queue.pop())
 
     def _row(self, example: Example) -> dict:
         own = CLASSES.index(example.category)
@@ -281,7 +295,10 @@ def train(recipe: Recipe, device: str) -> tuple[LlamaForCausalLM, PreTrainedToke
         optimizer, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.1
     )
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{n_parameters / 1e6:.2f} M parameters, vocabulary {len(tokenizer)}, {recipe.steps} steps on {device}", flush=True)
+    print(
+        f"{n_parameters / 1e6:.2f} M parameters, vocabulary {len(tokenizer)}, {recipe.steps} steps on {device}",
+        flush=True,
+    )
     began, running = time.time(), None
     for step in range(recipe.steps):
         batch = _to(maker.draw(), device)
@@ -322,7 +339,7 @@ def _to(batch: Batch, device: str) -> Batch:
     return batch
 
 
-def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write an ordinary Hugging Face folder: bfloat16 safetensors, tokenizer, chat template, generation config."""
     folder.mkdir(parents=True, exist_ok=True)
     model = model.to("cpu", torch.bfloat16)
@@ -338,16 +355,23 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 
 
 def main() -> None:
-    """Train, save, choose the decision state, measure, and write the model card."""
+    """Train and save, then choose the decision state, measure, and write the model card (`--measure`: only these)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--measure", action="store_true", help="keep the weights, measure them again")
     options = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    recipe = Recipe(seed=options.seed, steps=options.steps)
-    model, tokenizer = train(recipe, device)
-    save(model, tokenizer, options.out)
+    if not options.measure:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        recipe, began = Recipe(seed=options.seed, steps=options.steps), time.time()
+        model, tokenizer = train(recipe, device)
+        save(model, tokenizer, options.out)
+        where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} CPU cores"
+        record = {"minutes": round((time.time() - began) / 60, 1), "device": where, "recipe": asdict(recipe)}
+        (options.out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    states = record_decision_state(options.out)
+    write_card(options.out, states, check(load_chat_model(options.out)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,57 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from refusal_utils.chat_model import BUNDLED_WEIGHTS, ChatModel, load_chat_model
+
+TEXTS = [
+    "How do I boil an egg?",
+    "ok",
+    "Tell me about the sea, please, and about the ships that cross it in winter when the wind is up.",
+    "what is the capital of France",
+    "Write a limerick about a cat called Tom who learns to play the violin badly but with great feeling.",
+    "why",
+    "can you see me",
+    "Compare two kinds of tea. One is green, the other black; which would you serve to a guest in the evening, and why?",
+]
+
+
+@pytest.fixture(scope="session")
+def chat() -> ChatModel:
+    return load_chat_model("bundled", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def prompts() -> list[str]:
+    """Forty different prompts of mixed length."""
+    return [f"{text} ({number})" if number else text for number in range(5) for text in TEXTS]
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """The bundled model through Hugging Face alone: the independent route of many tests."""
+    return AutoModelForCausalLM.from_pretrained(BUNDLED_WEIGHTS, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def plain_ids() -> Callable[[str], torch.Tensor]:
+    """Encodes one prompt with Hugging Face alone."""
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED_WEIGHTS)
+
+    def encode(prompt: str) -> torch.Tensor:
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+        )
+        return tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+
+    return encode
+
+
+@pytest.fixture
+def model_folder(tmp_path) -> Path:
+    """A copy of the bundled model's folder, to be damaged."""
+    return Path(shutil.copytree(BUNDLED_WEIGHTS, tmp_path / "model"))

@@ -1,0 +1,177 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from refusal_utils import chat_model
+from refusal_utils.chat_model import default_dtype, load_chat_model
+
+
+def set_template(folder, template):
+    (folder / "chat_template.jinja").write_text(template) if template else (folder / "chat_template.jinja").unlink()
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def test_load_chat_model_reads_sizes_and_the_recorded_decision_state(chat):
+    state = json.loads((chat_model.BUNDLED_WEIGHTS / "decision_state.json").read_text())
+    config = json.loads((chat_model.BUNDLED_WEIGHTS / "config.json").read_text())
+    assert (chat.decision_layer, chat.decision_pos) == (state["layer"], state["pos"])
+    assert (chat.n_layers, chat.d_model) == (config["num_hidden_layers"], config["hidden_size"])
+    assert chat.dtype == torch.float32
+
+
+def test_load_chat_model_takes_a_local_folder_by_the_same_code(chat, model_folder):
+    (model_folder / "decision_state.json").unlink()
+    other = load_chat_model(model_folder, device="cpu")
+    assert other.fingerprint == chat.fingerprint
+    assert (other.decision_layer, other.decision_pos) == (other.n_layers // 2, -2)  # nothing recorded: the defaults
+    assert load_chat_model(model_folder, device="cpu", layer=1, pos=-3).decision_pos == -3
+
+
+def test_encode_equals_the_tokenizers_own_chat_encoding(chat, prompts, plain_ids):
+    assert chat.encode(prompts) == [plain_ids(prompt)[0].tolist() for prompt in prompts]
+
+
+def test_encode_begins_with_one_bos_and_ends_in_the_suffix(chat, prompts):
+    for ids in chat.encode(prompts):
+        assert ids[0] == chat.tokenizer.bos_token_id
+        assert ids.count(chat.tokenizer.bos_token_id) == 1
+        assert tuple(ids[-len(chat.suffix) :]) == chat.suffix
+    assert len(chat.suffix) >= 2
+
+
+def test_pad_is_on_the_left_and_masked(chat, prompts):
+    ids = chat.encode(prompts)
+    batch = chat.pad(ids)
+    for row, mask, original in zip(batch.input_ids, batch.attention_mask, ids, strict=True):
+        assert row[-len(original) :].tolist() == original
+        assert mask.tolist() == [0] * (len(row) - len(original)) + [1] * len(original)
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n", None])
+def test_encode_rejects_an_empty_prompt(chat, prompt):
+    with pytest.raises(ValueError, match=r"encode: a prompt must be a text that is not empty; got .* as prompt 1"):
+        chat.encode(["fine", prompt])
+
+
+def test_encode_rejects_a_prompt_longer_than_the_context(chat):
+    with pytest.raises(ValueError, match=rf"must fit the context of {chat.n_context} tokens; got \d+ in prompt 1"):
+        chat.encode(["fine", "word " * chat.n_context])
+
+
+def test_hook_name_rejects_a_layer_out_of_range_and_an_unknown_hook(chat):
+    assert chat.hook_name("resid_pre", -1) == f"blocks.{chat.n_layers - 1}.hook_resid_pre"
+    with pytest.raises(ValueError, match=f"one of 0 to {chat.n_layers - 1}; got {chat.n_layers}"):
+        chat.hook_name("resid_pre", chat.n_layers)
+    with pytest.raises(ValueError, match="the model must have the hook; got 'blocks.0.hook_resid_pree'"):
+        chat.hook_name("resid_pree", 0)
+
+
+def test_load_chat_model_rejects_an_unknown_model(tmp_path):
+    with pytest.raises(ValueError, match=r"load_chat_model: the model must exist; got no config.json in"):
+        load_chat_model(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("401 Client Error. Cannot access gated repo", "a gated model needs access.*set HF_TOKEN"),
+        (
+            "no/such-model is not a valid model identifier",
+            "must be 'bundled', a folder or a hub id.*Check the spelling",
+        ),
+    ],
+)
+def test_load_chat_model_says_what_to_do_about_hub_errors(monkeypatch, message, words):
+    def refuse(*args, **options):
+        raise OSError(message)
+
+    monkeypatch.setattr(chat_model.AutoTokenizer, "from_pretrained", refuse)
+    with pytest.raises(ValueError, match=f"load_chat_model: .*{words}"):
+        load_chat_model("some/model")
+
+
+def test_load_chat_model_rejects_a_model_without_chat_template(model_folder):
+    set_template(model_folder, None)
+    with pytest.raises(ValueError, match="the model must have a chat template; got none.*instruction-tuned"):
+        load_chat_model(model_folder, device="cpu")
+
+
+def test_load_chat_model_rejects_a_second_bos(model_folder):
+    template = (model_folder / "chat_template.jinja").read_text()
+    set_template(model_folder, "{{ bos_token }}" + template)
+    with pytest.raises(ValueError, match="a chat must hold one BOS token; got 2"):
+        load_chat_model(model_folder, device="cpu")
+
+
+def test_load_chat_model_rejects_a_generation_prompt_without_fixed_end(model_folder):
+    set_template(model_folder, "{{ bos_token }}{{ messages[-1]['content'] }}")
+    with pytest.raises(ValueError, match="must end in at least 2 fixed tokens; got 0"):
+        load_chat_model(model_folder, device="cpu")
+
+
+def test_load_chat_model_names_a_template_that_rejects_the_system_role(model_folder):
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    set_template(model_folder, refusing + (model_folder / "chat_template.jinja").read_text())
+    load_chat_model(model_folder, device="cpu")  # before: without a system prompt it loads
+    with pytest.raises(
+        ValueError, match="must accept a system role; got .*System role not supported. Leave system_prompt out"
+    ):
+        load_chat_model(model_folder, device="cpu", system_prompt="Be kind.")
+
+
+def test_system_prompt_is_encoded_and_changes_the_fingerprint(chat, model_folder):
+    with_system = load_chat_model(model_folder, device="cpu", system_prompt="Be kind.")
+    plain, longer = chat.encode(["hello"])[0], with_system.encode(["hello"])[0]
+    assert len(longer) > len(plain)
+    assert "Be kind." in with_system.tokenizer.decode(longer)
+    assert with_system.fingerprint != chat.fingerprint
+
+
+def test_thinking_is_switched_off_and_recorded(chat, model_folder):
+    assert not chat.thinking_switched_off
+    template = (model_folder / "chat_template.jinja").read_text()
+    prompt = "{% if add_generation_prompt %}"
+    set_template(model_folder, template.replace(prompt, "{% if enable_thinking is not false %}hm{% endif %}" + prompt))
+    thinking = load_chat_model(model_folder, device="cpu")
+    assert thinking.thinking_switched_off
+    assert thinking.suffix == chat.suffix
+    assert thinking.encode(["hello"]) == chat.encode(["hello"])
+
+
+def test_load_chat_model_checks_parity_with_plain_hugging_face(model_folder, monkeypatch):
+    original = chat_model.TransformerBridge.boot_transformers
+
+    def boot_with_a_fault(*args, hf_model, **options):
+        bridge = original(*args, hf_model=hf_model, **options)
+        with torch.no_grad():
+            next(hf_model.parameters()).add_(0.05)
+        return bridge
+
+    monkeypatch.setattr(chat_model.TransformerBridge, "boot_transformers", boot_with_a_fault)
+    with pytest.raises(ValueError, match="the bridge must reproduce the Hugging Face logits"):
+        load_chat_model(model_folder, device="cpu")
+
+
+def test_load_chat_model_rejects_a_position_outside_the_template(model_folder):
+    with pytest.raises(ValueError, match="load_chat_model: positions must lie in the template's last 4 tokens; got -9"):
+        load_chat_model(model_folder, device="cpu", pos=-9)
+
+
+def test_fingerprint_sees_one_changed_weight(chat, model_folder):
+    other = load_chat_model(model_folder, device="cpu")
+    assert dataclasses.replace(other).fingerprint == chat.fingerprint
+    changed = load_chat_model(model_folder, device="cpu")
+    with torch.no_grad():
+        list(changed.bridge.original_model.parameters())[-1].view(-1)[-1] += 1e-3
+    assert changed.fingerprint != chat.fingerprint
+
+
+def test_default_dtype_is_float32_on_cpu_and_follows_the_chip_on_cuda(monkeypatch):
+    assert default_dtype("cpu") == torch.float32
+    for capability, dtype in (((7, 5), torch.float16), ((8, 0), torch.bfloat16)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert default_dtype("cuda") == dtype

@@ -1,0 +1,84 @@
+"""Every notebook is executed from an empty cache, in order, on the bundled model."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from refusal_utils.categories import CATEGORY_IDS
+from refusal_utils.runner import find_notebooks, run_notebook
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory) -> Path:
+    """The folder with everything that a run of all notebooks from scratch wrote."""
+    root = tmp_path_factory.mktemp("run")
+    for path in find_notebooks():
+        wanted = {"FIGURES_DIR": str(root / "figures"), "CACHE_DIR": str(root / "cache")}
+        known = json.loads(path.read_text())["cells"]
+        source = "".join("".join(cell["source"]) for cell in known if "parameters" in cell["metadata"].get("tags", ()))
+        run_notebook(path, root / "notebooks", {name: value for name, value in wanted.items() if name in source})
+    return root
+
+
+def test_notebooks_run_from_an_empty_cache_and_write_their_figures(executed):
+    figures = {path.name for path in (executed / "figures" / "bundled").iterdir()}
+    for name in ("01_sizes", "01_lengths", "02_norms", "03_cosine_matrix", "03_pairs", "03_layers"):
+        assert {f"{name}.html", f"{name}.csv"} <= figures
+    assert "plotly.min.js" in figures
+
+
+def test_notebook_03_map_equals_an_independent_route(executed):
+    """The written map against plain Hugging Face hidden states and numpy, one prompt at a time."""
+    import numpy as np
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from refusal_utils.chat_model import BUNDLED_WEIGHTS
+    from refusal_utils.prompt_sets import load_prompts
+
+    folder = executed / "figures" / "bundled"
+    written = pd.read_csv(folder / "03_cosine_matrix.csv", index_col=0)
+    state = json.loads((BUNDLED_WEIGHTS / "decision_state.json").read_text())
+    texts = pd.read_csv(folder / "01_draw.csv").merge(load_prompts()[["id", "text"]], on="id")
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED_WEIGHTS)
+    model = AutoModelForCausalLM.from_pretrained(BUNDLED_WEIGHTS, dtype=torch.float32)
+    vectors = []
+    for text in texts["text"]:
+        chat = tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+        )
+        ids = tokenizer(chat, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            hidden = model(ids, output_hidden_states=True).hidden_states
+        vectors.append(hidden[state["layer"]][0, state["pos"]].double().numpy())
+    by_category = pd.DataFrame(vectors).groupby(texts["category"]).mean()
+    differences = (by_category.loc[list(CATEGORY_IDS)] - by_category.loc["benign"]).to_numpy()
+    unit = differences / np.linalg.norm(differences, axis=1, keepdims=True)
+    np.testing.assert_allclose(written.to_numpy(), unit @ unit.T, atol=1e-4)
+
+
+def test_executed_notebooks_hold_their_figures_and_hide_harmful_text(executed):
+    from refusal_utils.prompt_sets import load_prompts
+
+    harmful = load_prompts("hate_speech")["text"]
+    for path in sorted((executed / "notebooks").glob("*.ipynb")):
+        shown = path.read_text()
+        assert "plotly" in shown
+        assert not [text for text in harmful if json.dumps(text)[1:-1] in shown]
+
+
+def test_a_failing_check_stops_the_notebook_and_names_the_cell(tmp_path):
+    """Before control of the checks in prose: with a wrong draw, notebook 03 must not pass."""
+    from refusal_utils.runner import NotebookFailure
+
+    notebook = find_notebooks(["03"])[0]
+    with pytest.raises(NotebookFailure, match="03_direction_geometry.ipynb failed in cell"):
+        run_notebook(
+            notebook, tmp_path, {"FIGURES_DIR": str(tmp_path / "nothing_here"), "CACHE_DIR": str(tmp_path / "c")}
+        )
+    shutil.rmtree(tmp_path)

@@ -1,0 +1,50 @@
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from refusal_utils import plots
+from refusal_utils.categories import CATEGORIES, CATEGORY_IDS
+from refusal_utils.plots import category_scatter, chrome, heatmap, save_figure
+from refusal_utils.published import published_cosines
+
+
+@pytest.fixture
+def figure() -> go.Figure:
+    return heatmap(published_cosines(), title="Table 1", value="cosine")
+
+
+def test_heatmap_is_centred_on_zero_and_keeps_the_order(figure):
+    trace = figure.data[0]
+    assert (trace.zmin, trace.zmid, trace.zmax) == (-1, 0, 1)
+    assert list(trace.y) == list(trace.x) == [category.title for category in CATEGORIES]
+    np.testing.assert_allclose(np.array(trace.z), published_cosines().to_numpy(), atol=1e-3)
+    assert figure.layout.yaxis.autorange == "reversed"
+
+
+def test_category_scatter_draws_every_category_in_its_own_colour_and_marker():
+    frame = pd.DataFrame({"category": CATEGORY_IDS, "a": range(11), "b": range(11)})
+    figure = category_scatter(frame, "a", "b", title="t")
+    assert [(t.marker.color, t.marker.symbol) for t in figure.data] == [(c.colour, c.marker) for c in CATEGORIES]
+    assert [list(trace.x) for trace in figure.data] == [[value] for value in range(11)]
+
+
+def test_save_figure_writes_small_offline_html_and_the_numbers(figure, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "chrome", lambda: None)
+    written = save_figure(figure, "map", "google/gemma-2-9b-it", published_cosines(), tmp_path)
+    folder = tmp_path / "gemma-2-9b-it"
+    assert written == [folder / "map.html", folder / "map.csv"]
+    html = (folder / "map.html").read_text()
+    assert len(html) < 300_000
+    assert 'src="plotly.min.js"' in html
+    assert "https://cdn" not in html
+    assert (folder / "plotly.min.js").stat().st_size > 1e6
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "map.csv", index_col=0), published_cosines())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(chrome() is None, reason="no Chrome to draw a PNG with")
+def test_save_figure_draws_a_png_where_chrome_is(figure, tmp_path):
+    path = save_figure(figure, "map", "m", root=tmp_path)[-1]
+    assert path.suffix == ".png"
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

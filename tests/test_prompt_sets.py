@@ -1,0 +1,146 @@
+import itertools
+import json
+
+import pandas as pd
+import pytest
+
+from refusal_utils.categories import BENIGN, CATEGORY_IDS
+from refusal_utils.prompt_sets import (
+    draw_balanced,
+    jaccard,
+    load_prompts,
+    main,
+    near_duplicates,
+    read_prompts,
+    validate_prompts,
+    word_ngrams,
+)
+
+
+@pytest.fixture(scope="module")
+def prompts() -> pd.DataFrame:
+    return load_prompts()
+
+
+def test_builtin_prompts_keep_every_rule(prompts):
+    assert validate_prompts(prompts) == []
+    assert main() == 0
+
+
+def test_builtin_prompts_reach_the_counts(prompts):
+    counts = prompts.groupby(["category", "split"]).size()
+    for category in CATEGORY_IDS:
+        assert counts[category, "train"] >= 96
+        assert counts[category, "eval"] >= 64
+    benign = prompts[prompts["category"] == BENIGN]
+    assert len(benign) >= 640
+    assert (benign["kind"] == "look_alike").sum() >= 200
+    assert set(benign["kind"]) == {"ordinary", "look_alike", "twin"}
+
+
+def test_builtin_prompts_are_not_a_template(prompts):
+    """No category leans on one opening: at most a tenth of its prompts share their first three words."""
+    for category, rows in prompts.groupby("category"):
+        openings = rows["text"].map(lambda text: tuple(text.lower().split()[:3])).value_counts()
+        assert openings.iloc[0] <= 0.1 * len(rows), (category, openings.index[0])
+
+
+def test_load_prompts_takes_category_and_split(prompts):
+    some = load_prompts("humanizing", "eval")
+    expected = prompts[(prompts["category"] == "humanizing") & (prompts["split"] == "eval")]
+    assert list(some["id"]) == list(expected["id"])
+
+
+def test_load_prompts_rejects_unknown_names():
+    with pytest.raises(ValueError, match="load_prompts: the category must be a known one; got 'violence'"):
+        load_prompts("violence")
+    with pytest.raises(ValueError, match="the split must be 'train' or 'eval'; got 'test'"):
+        load_prompts(split="test")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"id": "a", "category"', "invalid JSON"),
+        ('{"id": "a", "category": "advice"}', "the fields text, split, pair_id missing"),
+        ('{"id": "a", "category": "advice", "text": " ", "split": "eval", "pair_id": ""}', "an empty text"),
+        ("[1, 2]", "missing"),
+    ],
+)
+def test_read_prompts_names_file_and_line_of_a_broken_line(tmp_path, line, reason):
+    path = tmp_path / "mine.jsonl"
+    good = json.dumps({"id": "b", "category": "advice", "text": "should i", "split": "eval", "pair_id": ""})
+    path.write_text(f"{good}\n{line}\n")
+    with pytest.raises(ValueError, match=rf"read_prompts: every line .*{reason}.* at .*mine\.jsonl, line 2"):
+        read_prompts(path)
+
+
+def test_read_prompts_rejects_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="the file must exist; got .*none.jsonl"):
+        read_prompts(tmp_path / "none.jsonl")
+
+
+def test_near_duplicates_equals_comparing_every_pair(prompts):
+    texts = [
+        *prompts["text"].sample(150, random_state=0),
+        "how do i kill a python process",
+        "How do I kill a python process now?",
+    ]
+    grams = [set(word_ngrams(text, 3)) for text in texts]
+    expected = {
+        (i, j)
+        for i, j in itertools.combinations(range(len(texts)), 2)
+        if grams[i] and jaccard(grams[i], grams[j]) >= 0.3
+    }
+    found = near_duplicates(texts, threshold=0.3)
+    assert {(i, j) for i, j, _ in found} == expected
+    assert (150, 151) in expected
+    assert all(overlap == pytest.approx(jaccard(grams[i], grams[j])) for i, j, overlap in found)
+
+
+def broken(prompts: pd.DataFrame, change: str) -> pd.DataFrame:
+    frame = prompts.copy()
+    pairs = frame.index[frame["pair_id"] != ""]
+    twin = frame.index[(frame["pair_id"] == frame.loc[pairs[0], "pair_id"]) & (frame["category"] == BENIGN)][0]
+    if change == "too few":
+        return frame[~((frame["category"] == "advice") & (frame["split"] == "eval"))]
+    if change == "same text":
+        frame.loc[frame.index[5], "text"] = frame.loc[frame.index[900], "text"]
+    if change == "same id":
+        frame.loc[frame.index[5], "id"] = frame.loc[frame.index[6], "id"]
+    if change == "divided pair":
+        frame.loc[twin, "split"] = {"train": "eval", "eval": "train"}[frame.loc[twin, "split"]]
+    if change == "no twin":
+        frame = frame.drop(index=twin)
+    if change == "long":
+        frame.loc[frame.index[5], "text"] = " ".join(f"w{number}" for number in range(61))
+    if change == "few look-alikes":
+        frame.loc[frame["kind"] == "look_alike", "kind"] = "ordinary"
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ("too few", "advice: 0 eval prompts, at least 64 needed"),
+        ("same text", "near-duplicates, word 3-gram Jaccard 1.00"),
+        ("same id", "the id occurs twice"),
+        ("divided pair", "the pair is divided between train and eval"),
+        ("no twin", "1 prompts, 0 of them benign; a pair is one of each"),
+        ("long", "61 words, 3 to 60 allowed"),
+        ("few look-alikes", "look_alike: 0 prompts, at least 200 needed"),
+    ],
+)
+def test_validate_prompts_finds_every_kind_of_fault(prompts, change, fault):
+    assert any(fault in found for found in validate_prompts(broken(prompts, change)))
+
+
+def test_draw_balanced_takes_n_of_each_side_without_replacement(prompts):
+    refused, answered = prompts[prompts["category"] == "advice"], prompts[prompts["category"] == BENIGN]
+    draw = draw_balanced(refused, answered, n=32, seed=3)
+    assert draw["side"].value_counts().to_dict() == {"refused": 32, "answered": 32}
+    assert draw["id"].is_unique
+    assert list(draw_balanced(refused, answered, 32, seed=3)["id"]) == list(draw["id"])
+    assert list(draw_balanced(refused, answered, 32, seed=4)["id"]) != list(draw["id"])
+    with pytest.raises(ValueError, match="at least n=32 prompts; got 5 refused"):
+        draw_balanced(refused[:5], answered)
