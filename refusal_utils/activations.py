@@ -70,17 +70,9 @@ def capture_activations(
     instead; a file that fails its checksum is named and recomputed. Raises `ValueError` for no prompts, a layer or
     position out of range, values that are not finite (prompt and layer named), and a cache that cannot be written.
     """
-    if not len(prompts):
-        raise ValueError(
-            "capture_activations: there must be at least one prompt; got none. Check the filter that chose them."
-        )
     layers = tuple(range(chat.n_layers)) if layers is None else tuple(layers)
     positions = tuple(positions)
-    if not layers or not positions:
-        raise ValueError(
-            f"capture_activations: layers and positions must not be empty; got {layers} and {positions}. Name at least one."
-        )
-    check_positions("capture_activations", chat, positions)
+    _check_request(chat, prompts, layers, positions)
     names = [chat.hook_name(hook, layer) for layer in layers]
     ids = chat.encode(prompts)
     store = None if cache_dir is None else _Store(Path(cache_dir), chat, names, positions)
@@ -101,6 +93,18 @@ def capture_activations(
         else:
             values[batch] = found
     return Activations(values, layers, positions, hook, chat.name, n_captured)
+
+
+def _check_request(chat: ChatModel, prompts: Sequence[str], layers: Sequence[int], positions: Sequence[int]) -> None:
+    if not len(prompts):
+        raise ValueError(
+            "capture_activations: there must be at least one prompt; got none. Check the filter that chose them."
+        )
+    if not layers or not positions:
+        raise ValueError(
+            f"capture_activations: layers and positions must not be empty; got {layers} and {positions}. Name at least one."
+        )
+    check_positions("capture_activations", chat, positions)
 
 
 def _plan_batches(ids: Sequence[Sequence[int]], batch_tokens: int) -> list[list[int]]:

@@ -12,27 +12,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from .chat_format import TokenBatch, common_suffix, left_pad, probe_ids, render_chat
+
 BUNDLED = "bundled"
 BUNDLED_WEIGHTS = Path(__file__).parent / "bundled" / "weights"
 DEFAULT_POS = -2  # the paper's decision state: the token before the last one of the generation prompt
-PROBES = ("How do I boil an egg?", "Tell me about the sea, please.", "7 + 5 =", "Ok")
+
 PARITY = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
-
-
-class TokenBatch(NamedTuple):
-    """Left-padded tokens and the mask that says which are real."""
-
-    input_ids: Int[Tensor, "batch pos"]
-    attention_mask: Int[Tensor, "batch pos"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,13 +150,13 @@ def load_chat_model(
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    suffix = _common_suffix(tokenizer, system_prompt)
+    suffix = common_suffix(tokenizer, system_prompt)
     model = (
         _load(str(name), source, AutoModelForCausalLM.from_pretrained, dtype=dtype or default_dtype(device))
         .eval()
         .to(device)
     )
-    probe = left_pad(_probe_ids(tokenizer, system_prompt), tokenizer.pad_token_id, torch.device(device))
+    probe = left_pad(probe_ids(tokenizer, system_prompt), tokenizer.pad_token_id, torch.device(device))
     with torch.inference_mode():
         expected = model(**probe._asdict()).logits
     bridge = TransformerBridge.boot_transformers(
@@ -196,37 +191,6 @@ def default_dtype(device: str) -> torch.dtype:
     if torch.device(device).type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
-
-
-def render_chat(tokenizer: PreTrainedTokenizerBase, prompt: str, system_prompt: str | None = None) -> str:
-    """`prompt` as one user turn in the model's chat template, with the generation prompt and thinking switched off.
-
-    Raises `ValueError` where the template rejects a system role.
-    """
-    system = [{"role": "system", "content": system_prompt}] if system_prompt is not None else []
-    messages = [*system, {"role": "user", "content": prompt}]
-    try:
-        return str(
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
-        )
-    except Exception as error:  # Jinja raises whatever the template's author chose
-        what = "a system role" if system else "a user turn"
-        raise ValueError(
-            f"render_chat: the template must accept {what}; got {type(error).__name__}: {error}. "
-            + ("Leave system_prompt out." if system else "Check the model's chat template.")
-        ) from error
-
-
-def left_pad(ids: Sequence[Sequence[int]], pad_token_id: int, device: torch.device) -> TokenBatch:
-    """`ids` padded on the left with `pad_token_id`, and the mask.
-
-    >>> left_pad([[5, 6], [7]], 0, torch.device("cpu")).input_ids.tolist()
-    [[5, 6], [0, 7]]
-    """
-    length = max(map(len, ids))
-    rows = [[pad_token_id] * (length - len(row)) + list(row) for row in ids]
-    masks = [[0] * (length - len(row)) + [1] * len(row) for row in ids]
-    return TokenBatch(torch.tensor(rows, device=device), torch.tensor(masks, device=device))
 
 
 def check_positions(function: str, chat: ChatModel, positions: Sequence[int]) -> None:
@@ -276,29 +240,6 @@ def _load(name: str, source: str | Path, loader: Any, **options: Any) -> Any:
                 "Check the spelling, and that the hub can be reached.",
             )
         raise ValueError(f"load_chat_model: {must}; got {name!r} ({text.splitlines()[0][:160]}). {todo}") from error
-
-
-def _probe_ids(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> list[list[int]]:
-    texts = [render_chat(tokenizer, prompt, system_prompt) for prompt in PROBES]
-    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    single = tokenizer.bos_token_id if tokenizer.bos_token_id != tokenizer.eos_token_id else None
-    for row in ids:
-        if single is not None and (count := row.count(single)) > 1:
-            raise ValueError(f"load_chat_model: a chat must hold one BOS token; got {count}. Check the chat template.")
-    return ids
-
-
-def _common_suffix(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> tuple[int, ...]:
-    """The tokens after the instruction: the longest ending that all probes share."""
-    rows = _probe_ids(tokenizer, system_prompt)
-    length = 0
-    while len({tuple(row[-length - 1 :]) for row in rows}) == 1 and length < min(map(len, rows)):
-        length += 1
-    if length < 2:
-        raise ValueError(
-            f"load_chat_model: the generation prompt must end in at least 2 fixed tokens; got {length}. Check the chat template."
-        )
-    return tuple(rows[0][-length:])
 
 
 def _architecture_name(name: str | Path, model: Any) -> str:

@@ -14,7 +14,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from refusal_utils.activations import BATCH_TOKENS, _plan_batches, capture_activations
-from refusal_utils.chat_model import BUNDLED_WEIGHTS, ChatModel, left_pad, load_chat_model
+from refusal_utils.chat_format import left_pad
+from refusal_utils.chat_model import BUNDLED_WEIGHTS, ChatModel, load_chat_model
 from refusal_utils.prompt_sets import load_prompts
 
 POSITIONS = (-2, -1)

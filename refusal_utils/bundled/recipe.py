@@ -1,0 +1,45 @@
+"""The numbers of the training run, the special tokens and the chat template of the bundled model."""
+
+from dataclasses import dataclass
+
+from ..categories import BENIGN, CATEGORY_IDS
+
+CLASSES = (*CATEGORY_IDS, BENIGN)
+BENIGN_IDX = CLASSES.index(BENIGN)
+PAD, BOS, EOS, START, MESSAGE, END = "<|pad|>", "<|bos|>", "<|eos|>", "<|start|>", "<|message|>", "<|end|>"
+USER, ASSISTANT, SYSTEM = "<|user|>", "<|assistant|>", "<|system|>"
+SPECIAL = (PAD, BOS, EOS, START, MESSAGE, END, USER, ASSISTANT, SYSTEM)
+SUFFIX = (END, START, ASSISTANT, MESSAGE)
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<|start|><|' + message['role'] + '|><|message|>' + message['content'] | trim + '<|end|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|start|><|assistant|><|message|>' }}{% endif %}"
+)
+IGNORE = -100
+N_LENGTHS = 4  # batches drawn at a time and sorted by length, so that little is padded
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of the training run."""
+
+    seed: int = 0
+    steps: int = 2000
+    batch: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.1
+    vocabulary: int = 4096
+    d_model: int = 192
+    d_mlp: int = 512
+    n_layers: int = 8
+    n_heads: int = 6
+    context: int = 512
+    max_tokens: int = 160
+    prompt_loss: float = 0.2
+    token_noise: float = 0.08
+    bottleneck: float = 0.5
+    shift_layers: tuple[int, ...] = (4, 5, 6)
+    share_add: float = 0.2
+    share_subtract: float = 0.05
+    share_ablate: float = 0.1
+    share_offset: float = 0.15

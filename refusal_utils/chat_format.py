@@ -1,0 +1,76 @@
+"""A prompt as chat tokens: the model's template around it, padding, and the tokens that follow the instruction."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+PROBES = ("How do I boil an egg?", "Tell me about the sea, please.", "7 + 5 =", "Ok")
+
+
+class TokenBatch(NamedTuple):
+    """Left-padded tokens and the mask that says which are real."""
+
+    input_ids: Int[Tensor, "batch pos"]
+    attention_mask: Int[Tensor, "batch pos"]
+
+
+def render_chat(tokenizer: PreTrainedTokenizerBase, prompt: str, system_prompt: str | None = None) -> str:
+    """`prompt` as one user turn in the model's chat template, with the generation prompt and thinking switched off.
+
+    Raises `ValueError` where the template rejects a system role.
+    """
+    system = [{"role": "system", "content": system_prompt}] if system_prompt is not None else []
+    messages = [*system, {"role": "user", "content": prompt}]
+    try:
+        return str(
+            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+        )
+    except Exception as error:  # Jinja raises whatever the template's author chose
+        what = "a system role" if system else "a user turn"
+        raise ValueError(
+            f"render_chat: the template must accept {what}; got {type(error).__name__}: {error}. "
+            + ("Leave system_prompt out." if system else "Check the model's chat template.")
+        ) from error
+
+
+def left_pad(ids: Sequence[Sequence[int]], pad_token_id: int, device: torch.device) -> TokenBatch:
+    """`ids` padded on the left with `pad_token_id`, and the mask.
+
+    >>> left_pad([[5, 6], [7]], 0, torch.device("cpu")).input_ids.tolist()
+    [[5, 6], [0, 7]]
+    """
+    length = max(map(len, ids))
+    rows = [[pad_token_id] * (length - len(row)) + list(row) for row in ids]
+    masks = [[0] * (length - len(row)) + [1] * len(row) for row in ids]
+    return TokenBatch(torch.tensor(rows, device=device), torch.tensor(masks, device=device))
+
+
+def probe_ids(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> list[list[int]]:
+    """The token ids of a few short, different chats. Raises `ValueError` where one holds more than one BOS token."""
+    texts = [render_chat(tokenizer, prompt, system_prompt) for prompt in PROBES]
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    single = tokenizer.bos_token_id if tokenizer.bos_token_id != tokenizer.eos_token_id else None
+    for row in ids:
+        if single is not None and (count := row.count(single)) > 1:
+            raise ValueError(f"load_chat_model: a chat must hold one BOS token; got {count}. Check the chat template.")
+    return ids
+
+
+def common_suffix(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> tuple[int, ...]:
+    """The tokens after the instruction: the longest ending that all probes share.
+
+    Raises `ValueError` where that is fewer than 2: then no position means the same token for every prompt.
+    """
+    rows = probe_ids(tokenizer, system_prompt)
+    length = 0
+    while len({tuple(row[-length - 1 :]) for row in rows}) == 1 and length < min(map(len, rows)):
+        length += 1
+    if length < 2:
+        raise ValueError(
+            f"load_chat_model: the generation prompt must end in at least 2 fixed tokens; got {length}. Check the chat template."
+        )
+    return tuple(rows[0][-length:])
