@@ -143,40 +143,22 @@ def load_chat_model(
     """
     source = BUNDLED_WEIGHTS if str(name) == BUNDLED else name
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    tokenizer = _load(str(name), source, AutoTokenizer.from_pretrained)
-    if not tokenizer.chat_template:
-        raise ValueError(
-            f"load_chat_model: the model must have a chat template; got none in {name}. Use its instruction-tuned version."
-        )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = _load_tokenizer(str(name), source)
     suffix = common_suffix(tokenizer, system_prompt)
-    model = (
-        _load(str(name), source, AutoModelForCausalLM.from_pretrained, dtype=dtype or default_dtype(device))
-        .eval()
-        .to(device)
-    )
+    loader = AutoModelForCausalLM.from_pretrained
+    model = _load(str(name), source, loader, dtype=dtype or default_dtype(device)).eval().to(device)
     probe = left_pad(probe_ids(tokenizer, system_prompt), tokenizer.pad_token_id, torch.device(device))
-    with torch.inference_mode():
-        expected = model(**probe._asdict()).logits
-    bridge = TransformerBridge.boot_transformers(
-        _architecture_name(name, model), hf_model=model, tokenizer=tokenizer, device=device
-    )
-    with torch.inference_mode():
-        actual = bridge(probe.input_ids, attention_mask=probe.attention_mask)
-    _check_parity(str(name), expected, actual, probe.attention_mask.bool())
-    state = _recorded_state(source)
+    config = model.config.get_text_config()
+    state = {"layer": config.num_hidden_layers // 2, "pos": DEFAULT_POS} | _recorded_state(source)
     chat = ChatModel(
         name=str(name),
-        bridge=bridge,
+        bridge=_bridge(str(name), model, tokenizer, probe),
         tokenizer=tokenizer,
-        n_layers=model.config.get_text_config().num_hidden_layers,
-        d_model=model.config.get_text_config().hidden_size,
-        n_context=model.config.get_text_config().max_position_embeddings,
-        decision_layer=state.get("layer", model.config.get_text_config().num_hidden_layers // 2)
-        if layer is None
-        else layer,
-        decision_pos=state.get("pos", DEFAULT_POS) if pos is None else pos,
+        n_layers=config.num_hidden_layers,
+        d_model=config.hidden_size,
+        n_context=config.max_position_embeddings,
+        decision_layer=state["layer"] if layer is None else layer,
+        decision_pos=state["pos"] if pos is None else pos,
         suffix=suffix,
         system_prompt=system_prompt,
         thinking_switched_off="enable_thinking" in tokenizer.chat_template,
@@ -184,6 +166,30 @@ def load_chat_model(
     check_positions("load_chat_model", chat, (chat.decision_pos,))
     chat.hook_name("resid_pre", chat.decision_layer)
     return chat
+
+
+def _load_tokenizer(name: str, source: str | Path) -> PreTrainedTokenizerBase:
+    tokenizer = _load(name, source, AutoTokenizer.from_pretrained)
+    if not tokenizer.chat_template:
+        raise ValueError(
+            f"load_chat_model: the model must have a chat template; got none in {name}. Use its instruction-tuned version."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _bridge(name: str, model: Any, tokenizer: PreTrainedTokenizerBase, probe: TokenBatch) -> TransformerBridge:
+    """The bridge around `model`, checked: on one masked batch it must give the logits that the model gave before."""
+    with torch.inference_mode():
+        expected = model(**probe._asdict()).logits
+    bridge = TransformerBridge.boot_transformers(
+        model.config.name_or_path or name, hf_model=model, tokenizer=tokenizer, device=probe.input_ids.device
+    )
+    with torch.inference_mode():
+        actual = bridge(probe.input_ids, attention_mask=probe.attention_mask)
+    _check_parity(name, expected, actual, probe.attention_mask.bool())
+    return bridge
 
 
 def default_dtype(device: str) -> torch.dtype:
@@ -240,10 +246,6 @@ def _load(name: str, source: str | Path, loader: Any, **options: Any) -> Any:
                 "Check the spelling, and that the hub can be reached.",
             )
         raise ValueError(f"load_chat_model: {must}; got {name!r} ({text.splitlines()[0][:160]}). {todo}") from error
-
-
-def _architecture_name(name: str | Path, model: Any) -> str:
-    return model.config.name_or_path or str(name)
 
 
 def _check_parity(name: str, expected: Tensor, actual: Tensor, real: Bool[Tensor, "batch pos"]) -> None:

@@ -119,15 +119,7 @@ def train(recipe: Recipe, device: str) -> tuple[LlamaForCausalLM, PreTrainedToke
     )
     began, running = time.time(), None
     for step in range(recipe.steps):
-        batch = _to(maker.draw(), device)
-        layer = maker.rng.choice(recipe.shift_layers)
-        with (
-            torch.autocast(device, dtype=torch.bfloat16),
-            shift_layer(model, layer, batch, maker.rng.randrange(len(SUFFIX)), generator),
-        ):
-            mask = batch.mask.to(torch.bfloat16)
-            logits = model(input_ids=batch.input_ids, attention_mask=mask, use_cache=False).logits
-            loss, prompt_loss = _loss(logits, batch.labels), _loss(logits, batch.prompt_labels)
+        loss, prompt_loss = _losses(model, _to(maker.draw(), device), maker.rng, generator, recipe)
         optimizer.zero_grad(set_to_none=True)
         (loss + recipe.prompt_loss * prompt_loss).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -143,6 +135,18 @@ def train(recipe: Recipe, device: str) -> tuple[LlamaForCausalLM, PreTrainedToke
                 flush=True,
             )
     return model.eval(), tokenizer
+
+
+def _losses(
+    model: LlamaForCausalLM, batch: Batch, rng: random.Random, generator: torch.Generator, recipe: Recipe
+) -> tuple[Tensor, Tensor]:
+    """The loss on the responses and on the prompts, with one middle layer shifted."""
+    layer, offset = rng.choice(recipe.shift_layers), rng.randrange(len(SUFFIX))
+    device = batch.input_ids.device.type
+    with torch.autocast(device, dtype=torch.bfloat16), shift_layer(model, layer, batch, offset, generator):
+        mask = batch.mask.to(torch.bfloat16)
+        logits = model(input_ids=batch.input_ids, attention_mask=mask, use_cache=False).logits
+        return _loss(logits, batch.labels), _loss(logits, batch.prompt_labels)
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
