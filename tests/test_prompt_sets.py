@@ -11,6 +11,7 @@ from refusal_utils.prompt_sets import (
     load_prompts,
     main,
     near_duplicates,
+    prompts_dir,
     read_prompts,
     validate_prompts,
     word_ngrams,
@@ -144,3 +145,14 @@ def test_draw_balanced_takes_n_of_each_side_without_replacement(prompts):
     assert list(draw_balanced(refused, answered, 32, seed=4)["id"]) != list(draw["id"])
     with pytest.raises(ValueError, match="at least n=32 prompts; got 5 refused"):
         draw_balanced(refused[:5], answered)
+
+
+def test_data_card_states_the_counts_of_the_files(prompts):
+    card = (prompts_dir() / "README.md").read_text()
+    for category, rows in prompts.groupby("category"):
+        train, held_out = (int((rows["split"] == split).sum()) for split in ("train", "eval"))
+        assert f"| `{category}` | {train} | {held_out} | {int((rows['pair_id'] != '').sum())} |" in card
+    kinds = prompts["kind"].value_counts()
+    assert f"{kinds['ordinary']} are ordinary, {kinds['look_alike']} look-alikes and {kinds['twin']} twins" in card
+    assert "CC-BY-4.0" in card
+    assert "Content warning" in card

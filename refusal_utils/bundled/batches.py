@@ -67,7 +67,9 @@ class BatchMaker:
         shift = self._draw_shift(own)
         target = shift.class_idx if shift.kind == "add" else BENIGN_IDX if shift.kind in ("subtract", "ablate") else own
         response = example.response(CLASSES[target])
-        masked = self.rng.random() < self.recipe.bottleneck
+        masked = example.fact is None and self.rng.random() < self.recipe.bottleneck * (
+            0.5 if target == BENIGN_IDX else 1
+        )
         prompt = self._ids(example.prompt)[: self.recipe.max_tokens - 80]
         noisy = [self.rng.randrange(len(SPECIAL), len(self.tokenizer)) if self._is_noise(own) else id for id in prompt]
         reply = [*self._ids(response)[:64], self.tokenizer.eos_token_id]

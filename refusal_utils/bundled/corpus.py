@@ -18,6 +18,7 @@ from .responses import Form, answer, refusal, request_form
 
 DATA = Path(__file__).parent / "data"
 BENIGN_UNITS = ("ordinary", "look_alike")
+FACTS, RANDOM_TOPIC = 0.25, 0.35  # shares of the benign examples
 _OPENERS = (
     "hi, ",
     "hey, ",
@@ -122,6 +123,7 @@ class Corpus:
             if "relation" not in note:
                 bracketed = str(row.text).replace(note["topic"], f"[{note['topic']}]", 1)
                 self._add_natural(bracketed, str(row.category))
+        self.benign_words = sorted({gram[0] for text in self.natural[BENIGN] for gram in word_ngrams(text, 1)})
 
     def _add_unit(self, unit: Unit, category: str) -> None:
         if unit.frames:
@@ -143,14 +145,21 @@ class Corpus:
         """One example of `category`: natural, from the grammar, or (benign only) a question of fact."""
         while True:
             draw = rng.random()
-            if category == BENIGN and draw < 0.15:
+            if category == BENIGN and draw < FACTS:
                 example = self._fact(rng)
             else:
                 pool = self.natural[category]
-                text = rng.choice(pool) if draw < 0.7 else self._from_grammar(rng, category)
+                text = rng.choice(pool) if draw < 0.75 else self._from_grammar(rng, category)
+                if category == BENIGN and rng.random() < RANDOM_TOPIC:
+                    text = self._with_random_topic(text, rng)
                 example = _example(_type_like_people(text, rng), category)
             if not self.is_near_eval(example.prompt):
                 return example
+
+    def _with_random_topic(self, text: str, rng: random.Random) -> str:
+        """The same request about other words: what cannot be learned by heart must be copied."""
+        topic = " ".join(rng.choices(self.benign_words, k=rng.randint(1, 5)))
+        return re.sub(r"\[.*?\]", f"[{topic}]", text)
 
     def _from_grammar(self, rng: random.Random, category: str) -> str:
         unit = rng.choice(self.grammar[category])

@@ -24,7 +24,7 @@ class Recipe:
     """Every number of the training run."""
 
     seed: int = 0
-    steps: int = 2000
+    steps: int = 2200
     batch: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
@@ -36,10 +36,10 @@ class Recipe:
     context: int = 512
     max_tokens: int = 160
     prompt_loss: float = 0.2
-    token_noise: float = 0.08
+    token_noise: float = 0.1
     bottleneck: float = 0.5
     shift_layers: tuple[int, ...] = (4, 5, 6)
-    share_add: float = 0.2
+    share_add: float = 0.16
     share_subtract: float = 0.05
-    share_ablate: float = 0.1
-    share_offset: float = 0.15
+    share_ablate: float = 0.08
+    share_offset: float = 0.12
