@@ -80,6 +80,7 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> float:
             cwd=str(path.parent),
             kernel_name="python3",
             progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )
     except papermill.PapermillExecutionError as error:
         failed = f"{error.ename}: {error.evalue}"
