@@ -52,7 +52,7 @@ def test_wordings_of_different_categories_share_few_word_pairs():
 def test_request_form_reads_past_a_greeting():
     assert request_form("hey, what is tea") == "open"
     assert request_form("Please could you write it") == "closed"
-    assert request_form("Write it, or what?") == "command"
+    assert request_form("Write it all down, or what?") == "command"
 
 
 def test_corpus_never_comes_near_the_eval_split(corpus):
