@@ -2,6 +2,7 @@
 
 import torch
 from jaxtyping import Float
+from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 # Two means closer than this, relative to their own size, differ by rounding only.
@@ -71,6 +72,46 @@ def cosine_matrix(directions: Float[Tensor, "category d_model"]) -> Float[Tensor
     unit = normalize(directions).double()
     cosines = (unit @ unit.T).clamp(-1, 1)
     return cosines.fill_diagonal_(1.0).float()
+
+
+def centred_cosines(directions: Float[Tensor, "category d_model"]) -> Float[Tensor, "category category"]:
+    """Cosines after the mean of the unit directions is taken off each: what is left beyond the shared part.
+
+    Centring k directions alone pushes the mean off-diagonal cosine to about -1/(k - 1): read the pattern, not the level.
+    """
+    unit = normalize(directions)
+    return cosine_matrix(unit - unit.mean(0))
+
+
+def whitened_cosines(
+    directions: Float[Tensor, "category d_model"], residuals: Float[Tensor, "prompt d_model"]
+) -> Float[Tensor, "category category"]:
+    """Cosines in the metric in which `residuals` (activations less their class means) have the same spread everywhere.
+
+    r' C^-1 s for the covariance C, shrunk towards a sphere as Ledoit & Wolf 2004 propose (scikit-learn's version).
+    """
+    covariance, _ = ledoit_wolf(residuals.double().numpy(), assume_centered=True)
+    lower = torch.linalg.cholesky(torch.as_tensor(covariance))
+    white = torch.linalg.solve_triangular(lower, directions.double().T, upper=False).T
+    return cosine_matrix(white.float())
+
+
+def feature_direction(
+    activations: Float[Tensor, "prompt d_model"], feature: Float[Tensor, " prompt"]
+) -> Float[Tensor, " d_model"]:
+    """The unit vector along which `activations` move with a number per prompt, such as its length: their covariance.
+
+    Raises `ValueError` where the feature is the same for every prompt, or the activations do not move with it.
+    """
+    centred = feature.double() - feature.double().mean()
+    _require(
+        "feature_direction",
+        bool((centred.abs() > 0).any()),
+        "the feature must vary",
+        f"{float(feature[0]):.4g} for all {len(feature)} prompts",
+        "Drop it.",
+    )
+    return normalize((centred @ activations.double()).float())
 
 
 def off_diagonal(matrix: Float[Tensor, "category category"]) -> Float[Tensor, " pair"]:

@@ -1,10 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from refusal_utils.directions import (
     ablate,
+    centred_cosines,
     cosine_matrix,
+    feature_direction,
     mean_difference,
     mean_direction,
     normalize,
@@ -12,6 +17,7 @@ from refusal_utils.directions import (
     orthonormal_basis,
     project,
     split_half_cosine,
+    whitened_cosines,
 )
 
 
@@ -163,3 +169,46 @@ def test_split_half_cosine_rises_with_the_number_of_prompts_and_needs_four():
     assert many > 0.7
     with pytest.raises(ValueError, match="at least 4 refused prompts; got 3"):
         split_half_cosine(refused[:3], answered)
+
+
+def test_centred_cosines_take_off_what_all_share():
+    axes = torch.eye(5)
+    shared = 0.9 * axes[0] + (1 - 0.81) ** 0.5 * axes[1:]
+    assert float(off_diagonal(cosine_matrix(shared)).min()) > 0.8
+    assert torch.allclose(off_diagonal(centred_cosines(shared)), torch.full((6,), -1 / 3), atol=1e-4)
+
+
+def test_whitened_cosines_undo_a_stretch_of_the_space():
+    generator = torch.Generator().manual_seed(0)
+    directions = normalize(torch.randn(4, 6, generator=generator))
+    noise = torch.randn(20_000, 6, generator=generator)
+    stretch = torch.diag(torch.tensor([10.0, 3.0, 1.0, 1.0, 0.5, 0.2]))
+    raw, white = cosine_matrix(directions @ stretch), whitened_cosines(directions @ stretch, noise @ stretch)
+    assert (raw - cosine_matrix(directions)).abs().max() > 0.3
+    assert (white - cosine_matrix(directions)).abs().max() < 0.05
+
+
+def test_feature_direction_recovers_the_axis_of_length():
+    generator = torch.Generator().manual_seed(0)
+    length = torch.rand(400, generator=generator)
+    axis = normalize(torch.randn(20, generator=generator))
+    found = feature_direction(0.2 * torch.randn(400, 20, generator=generator) + 5 * length[:, None] * axis, length)
+    assert float(found @ axis) > 0.99
+    with pytest.raises(ValueError, match="^feature_direction: the feature must vary; got 1 for all 4 prompts"):
+        feature_direction(torch.randn(4, 3), torch.ones(4))
+
+
+@pytest.mark.parametrize(("name", "layer", "norm"), [("gemma-2b-it", 10, 10.064), ("qwen-1_8b-chat", 15, 26.287)])
+def test_real_directions_equal_their_mean_differences(name, layer, norm):
+    path = Path(__file__).parent.parent.parent / "shared/data/directions" / f"{name}.safetensors"
+    if not path.is_file():
+        pytest.skip("the public directions are not here")
+    stored = load_file(path)
+    difference = stored["mean_diffs"][-2, layer].float()
+    assert torch.equal(stored["direction"].float(), difference)
+    assert float(difference.norm()) == pytest.approx(norm, abs=1e-3)
+    assert float(normalize(difference) @ stored["direction"].float()) == pytest.approx(norm, abs=1e-3)
+    at_layer_0 = stored["mean_diffs"][-2, 0].double()
+    rows = torch.randn(8, len(at_layer_0)) * 10
+    with pytest.raises(ValueError, match=r"^(mean_direction|normalize): "):
+        mean_direction(rows + at_layer_0, rows)

@@ -1,0 +1,265 @@
+"""How sure to be of a cosine between two refusal directions: resampling, correction for noise, intervals.
+
+One idea carries the module. A difference in means is a weighting of prompts, +1/n on each refused and -1/m on each
+answered one, so every bootstrap draw, subset or permutation is another weighting of the same prompts, and every inner
+product of two directions is w G v with the one Gram matrix G of the prompts, whatever d_model is.
+
+A cosine between *estimated* directions is biased. Noise makes both directions too long, which pulls the cosine to
+zero; and when both are measured against the same answered prompts, the noise of those stands in both, which pulls it
+up. Both biases are known functions of the within-side variances, and are taken off here (`corrected`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+MIN_PROMPTS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Contrasts:
+    """Refused against answered prompts of several categories, as the Gram matrix of all prompts.
+
+    `gram` holds the inner products of the activations, less their common mean, in float64. `refused` and `answered`
+    give each category's rows; categories measured against the same answered prompts have the same rows there.
+    """
+
+    gram: Float[Tensor, "prompt prompt"] = field(repr=False)
+    categories: tuple[str, ...]
+    refused: tuple[slice, ...]
+    answered: tuple[slice, ...]
+
+    @property
+    def sides(self) -> list[slice]:
+        """Every side once: the sets of prompts that are resampled on their own."""
+        own = [side for index, side in enumerate(self.answered) if side not in self.answered[:index]]
+        return [*self.refused, *own]
+
+    @property
+    def n_prompts(self) -> int:
+        """How many prompts there are, each counted once."""
+        return len(self.gram)
+
+
+@dataclass(frozen=True, eq=False)
+class CosineIntervals:
+    """Cosines between the directions of all pairs of categories, and how sure to be of them.
+
+    `raw` is the plain cosine. `corrected` estimates the cosine between the directions of infinitely many prompts, and
+    `low` to `high` is its interval. `reliability` is the share of each direction's squared length that is not noise,
+    the square of the highest cosine to the true direction one can expect.
+    """
+
+    raw: Float[Tensor, "category category"]
+    corrected: Float[Tensor, "category category"]
+    low: Float[Tensor, "category category"]
+    high: Float[Tensor, "category category"]
+    reliability: Float[Tensor, " category"]
+
+
+def contrasts(
+    refused: Mapping[str, Float[Tensor, "_ d_model"]],
+    answered: Float[Tensor, "answered_prompt d_model"] | Mapping[str, Float[Tensor, "_ d_model"]],
+) -> Contrasts:
+    """The contrasts of each category in `refused` with `answered`: one set for all, or one per category.
+
+    Raises `ValueError` for fewer than 4 prompts on a side, values that are not finite (side and prompt named), a
+    category without an answered side, and a category whose two sides are the same.
+    """
+    _require(
+        "contrasts", bool(refused), "there must be at least one category", "none", "Check the filter that chose them."
+    )
+    others = _answered_sides(refused, answered)
+    sides = {f"refused {name}": values for name, values in refused.items()} | others
+    rows, start = {}, 0
+    for name, values in sides.items():
+        _check_side(name, values)
+        rows[name] = slice(start, start + len(values))
+        start += len(values)
+    of = [f"answered {name}" if f"answered {name}" in others else "answered" for name in refused]
+    for name, other in zip(refused, of, strict=True):
+        same = torch.equal(refused[name], others[other])
+        must = "the two sides must differ"
+        _require("contrasts", not same, must, f"identical ones for {name}", "Check what each was read from.")
+    stacked = torch.cat([values.double() for values in sides.values()])
+    centred = stacked - stacked.mean(0)
+    answered_rows = tuple(rows[name] for name in of)
+    return Contrasts(centred @ centred.T, tuple(refused), tuple(rows[f"refused {n}"] for n in refused), answered_rows)
+
+
+def _answered_sides(refused: Mapping[str, Tensor], answered: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if not isinstance(answered, Mapping):
+        return {"answered": answered}
+    missing = ", ".join(name for name in refused if name not in answered)
+    _require("contrasts", not missing, "every category must have answered prompts", f"none for {missing}", "Add them.")
+    return {f"answered {name}": answered[name] for name in refused}
+
+
+def _check_side(name: str, values: Tensor) -> None:
+    _require(
+        "contrasts",
+        len(values) >= MIN_PROMPTS,
+        f"at least {MIN_PROMPTS} prompts on a side",
+        f"{len(values)} in {name}",
+        "Add prompts.",
+    )
+    bad = (~torch.isfinite(values)).flatten(1).any(1)
+    if bad.any():
+        kind = "float16 overflows" if values.dtype == torch.float16 else "NaN or inf"
+        _require(
+            "contrasts",
+            False,
+            "activations must be finite",
+            f"{kind} in {name}, prompt {int(bad.nonzero()[0])}",
+            "Capture in bfloat16 or float32.",
+        )
+
+
+def full_counts(sample: Contrasts) -> Float[Tensor, "1 prompt"]:
+    """Every prompt once: the counts of the data themselves."""
+    return torch.ones(1, sample.n_prompts, dtype=torch.float64)
+
+
+def bootstrap_counts(sample: Contrasts, n_draws: int, seed: int = 0) -> Float[Tensor, "draw prompt"]:
+    """How often each prompt is drawn when every side is resampled with replacement to its own size."""
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.zeros(n_draws, sample.n_prompts, dtype=torch.float64)
+    for side in sample.sides:
+        n = side.stop - side.start
+        drawn = torch.randint(n, (n_draws, n), generator=generator)
+        counts[:, side].scatter_add_(1, drawn, torch.ones(n_draws, n, dtype=torch.float64))
+    return counts
+
+
+def subset_counts(
+    sample: Contrasts, n: int, n_draws: int, seed: int = 0, part: int = 0
+) -> Float[Tensor, "draw prompt"]:
+    """1 for the `n` prompts of every side that a draw without replacement takes, else 0.
+
+    `part` 1, 2, ... of the same seed are disjoint from part 0 and from one another in every draw. Raises `ValueError`
+    where a side is too small.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.zeros(n_draws, sample.n_prompts, dtype=torch.float64)
+    for side in sample.sides:
+        size = side.stop - side.start
+        _require(
+            "subset_counts",
+            (part + 1) * n <= size,
+            f"{(part + 1) * n} prompts are needed on every side",
+            str(size),
+            "Draw fewer.",
+        )
+        order = torch.rand(n_draws, size, generator=generator).argsort(1)[:, part * n : (part + 1) * n]
+        counts[:, side].scatter_(1, order, 1.0)
+    return counts
+
+
+def inner_products(
+    sample: Contrasts, counts: Float[Tensor, "draw prompt"], others: Float[Tensor, "draw prompt"] | None = None
+) -> Float[Tensor, "draw category category"]:
+    """Inner products of the directions (not normalised) of all categories, for every draw; rows from `counts`,
+    columns from `others` (`counts` by default)."""
+    rows = _weights(sample, counts)
+    columns = rows if others is None else _weights(sample, others)
+    return (rows.flatten(0, 1) @ sample.gram).view_as(rows) @ columns.transpose(1, 2)
+
+
+def _weights(sample: Contrasts, counts: Float[Tensor, "draw prompt"]) -> Float[Tensor, "draw category prompt"]:
+    weights = torch.zeros(len(counts), len(sample.categories), sample.n_prompts, dtype=torch.float64)
+    for index, (refused, answered) in enumerate(zip(sample.refused, sample.answered, strict=True)):
+        weights[:, index, refused] = counts[:, refused] / counts[:, refused].sum(1, keepdim=True)
+        weights[:, index, answered] = -counts[:, answered] / counts[:, answered].sum(1, keepdim=True)
+    return weights
+
+
+def noise_products(sample: Contrasts, counts: Float[Tensor, "draw prompt"]) -> Float[Tensor, "draw category category"]:
+    """What sampling noise adds to each of `inner_products` on average: the variances of the means of shared sides.
+
+    On the diagonal tr(S_refused)/n + tr(S_answered)/m with unbiased covariances S; off it tr(S_answered)/m where the
+    answered prompts are the same, else 0.
+    """
+    variance = {(side.start, side.stop): _variance_of_mean(sample, counts[:, side], side) for side in sample.sides}
+    k = len(sample.categories)
+    noise = torch.zeros(len(counts), k, k, dtype=torch.float64)
+    for row, column in [(index, index) for index in range(k)] + list(combinations(range(k), 2)):
+        if sample.answered[row] == sample.answered[column]:
+            shared = variance[sample.answered[row].start, sample.answered[row].stop]
+            noise[:, row, column] = noise[:, column, row] = shared
+    for index, side in enumerate(sample.refused):
+        noise[:, index, index] += variance[side.start, side.stop]
+    return noise
+
+
+def _variance_of_mean(sample: Contrasts, counts: Float[Tensor, "draw prompt"], side: slice) -> Float[Tensor, " draw"]:
+    gram, n = sample.gram[side, side], counts.sum(1)
+    weights = counts / n[:, None]
+    spread = weights @ gram.diagonal() - ((weights @ gram) * weights).sum(1)
+    return spread / (n - 1)
+
+
+def cosines(products: Float[Tensor, "*draw category category"]) -> Float[Tensor, "*draw category category"]:
+    """Cosines from a matrix of inner products; NaN where a squared length is not above zero (all noise)."""
+    squared = products.diagonal(dim1=-2, dim2=-1)
+    lengths = squared.where(squared > 0, torch.nan).sqrt()
+    return products / (lengths[..., :, None] * lengths[..., None, :])
+
+
+def reliability(sample: Contrasts) -> Float[Tensor, " category"]:
+    """The share of each direction's squared length that is not sampling noise: 1 is perfect, 0 or less is pure noise."""
+    counts = full_counts(sample)
+    squared = inner_products(sample, counts)[0].diagonal()
+    return 1 - noise_products(sample, counts)[0].diagonal() / squared
+
+
+def cosine_intervals(sample: Contrasts, n_draws: int = 1000, level: float = 0.95, seed: int = 0) -> CosineIntervals:
+    """The cosines of all pairs, raw and corrected for sampling noise, with a bootstrap interval for the corrected ones.
+
+    A pivotal interval on Fisher's z scale over draws that resample every side once for all categories. In the
+    bootstrap's world the data's own directions, noise included, are the truth, so a draw's corrected cosine is held
+    against the raw one; those directions are too long by 1/reliability, and deviations are stretched by it. Coverage
+    is measured in the tests. Source: Efron & Tibshirani 1993, ch. 13; correction for attenuation: Spearman 1904.
+    """
+    counts = full_counts(sample)
+    products, noise = inner_products(sample, counts)[0], noise_products(sample, counts)[0]
+    raw, corrected = cosines(products), cosines(products - noise)
+    share = 1 - noise.diagonal() / products.diagonal()
+    drawn = bootstrap_counts(sample, n_draws, seed)
+    moved = cosines(inner_products(sample, drawn) - noise_products(sample, drawn))
+    stretch = (share[:, None] * share[None, :]).clamp(min=1e-3) ** -0.5
+    deviations = (_z(moved) - _z(raw)) * stretch
+    tail = (1 - level) / 2
+    low, high = (torch.tanh(_z(corrected) - deviations.nanquantile(q, dim=0)) for q in (1 - tail, tail))
+    return CosineIntervals(*(_with_ones(matrix) for matrix in (raw, corrected, low, high)), share.float())
+
+
+def _z(cosine: Tensor) -> Tensor:
+    return torch.atanh(cosine.clamp(-0.9999, 0.9999))
+
+
+def _with_ones(matrix: Tensor) -> Float[Tensor, "category category"]:
+    return matrix.clone().fill_diagonal_(1.0).float()
+
+
+def subset_cosines(
+    sample: Contrasts, n: int, n_draws: int = 100, seed: int = 0, against: str = "all"
+) -> Float[Tensor, "draw category"]:
+    """The cosine of each category's direction from `n` prompts a side with another estimate of the same direction.
+
+    `against` "all": the direction of all prompts (mini-bucket against oracle, Joad et al. 2602.02132, Appendix D);
+    "disjoint": the direction of `n` other prompts a side (Table 8). Raises `ValueError` where a side is too small.
+    """
+    first = subset_counts(sample, n, n_draws, seed)
+    second = full_counts(sample).expand(n_draws, -1) if against == "all" else subset_counts(sample, n, n_draws, seed, 1)
+    across = inner_products(sample, first, second).diagonal(dim1=1, dim2=2)
+    lengths = [inner_products(sample, counts).diagonal(dim1=1, dim2=2).sqrt() for counts in (first, second)]
+    return (across / (lengths[0] * lengths[1])).float()
+
+
+def _require(function: str, holds: bool, must: str, got: str, todo: str) -> None:
+    if not holds:
+        raise ValueError(f"{function}: {must}; got {got}. {todo}")
