@@ -3,7 +3,7 @@
 from itertools import combinations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.stats import false_discovery_control
 from torch import Tensor
 
@@ -20,16 +20,19 @@ def distinctness_p(sample: Contrasts, n_draws: int = 1000, seed: int = 0) -> Flo
     generator = torch.Generator().manual_seed(seed)
     observed = cosines(inner_products(sample, full_counts(sample))[0])
     p_values = torch.ones(len(observed), len(observed))
+    sides = [_rows(side) for side in (*sample.refused, *sample.answered)]
     for i, j in combinations(range(len(observed)), 2):
-        rows = torch.cat([torch.arange(side.start, side.stop) for side in (sample.refused[i], sample.refused[j])])
-        n = sample.refused[i].stop - sample.refused[i].start
-        order = rows[torch.rand(n_draws, len(rows), generator=generator).argsort(1)]
+        first, second, *answered = (sides[place] for place in (i, j, i + len(observed), j + len(observed)))
+        dealt, n = torch.cat([first, second]), len(first)
+        block = torch.cat([dealt, *answered]).unique()  # only these rows of the Gram matrix matter
+        order = torch.searchsorted(block, dealt)[torch.rand(n_draws, len(dealt), generator=generator).argsort(1)]
         weights = []
-        for part, answered in ((order[:, :n], sample.answered[i]), (order[:, n:], sample.answered[j])):
-            weight = torch.zeros(n_draws, sample.n_prompts, dtype=torch.float64).scatter_(1, part, 1 / part.shape[1])
-            weight[:, answered] -= 1 / (answered.stop - answered.start)
+        for part, other in zip((order[:, :n], order[:, n:]), answered, strict=True):
+            weight = torch.zeros(n_draws, len(block), dtype=torch.float64).scatter_(1, part, 1 / part.shape[1])
+            weight[:, torch.searchsorted(block, other)] -= 1 / len(other)
             weights.append(weight)
-        p_values[i, j] = p_values[j, i] = _share_at_most(_row_cosines(sample, *weights), observed[i, j])
+        null = _row_cosines(sample.gram[block][:, block], *weights)
+        p_values[i, j] = p_values[j, i] = _share_at_most(null, observed[i, j])
     return p_values
 
 
@@ -41,7 +44,7 @@ def relatedness_p(sample: Contrasts, n_draws: int = 10_000, seed: int = 0) -> Fl
     """
     generator = torch.Generator().manual_seed(seed)
     first, second = torch.randn(2, n_draws, sample.n_prompts, generator=generator, dtype=torch.float64)
-    random = _row_cosines(sample, first - first.mean(1, keepdim=True), second - second.mean(1, keepdim=True))
+    random = _row_cosines(sample.gram, first - first.mean(1, keepdim=True), second - second.mean(1, keepdim=True))
     observed = cosines(inner_products(sample, full_counts(sample))[0])
     p_values = torch.ones(len(observed), len(observed))
     for i, j in combinations(range(len(observed)), 2):
@@ -49,10 +52,14 @@ def relatedness_p(sample: Contrasts, n_draws: int = 10_000, seed: int = 0) -> Fl
     return p_values
 
 
+def _rows(side: slice) -> Int[Tensor, " prompt"]:
+    return torch.arange(side.start, side.stop)
+
+
 def _row_cosines(
-    sample: Contrasts, first: Float[Tensor, "draw prompt"], second: Float[Tensor, "draw prompt"]
+    gram: Float[Tensor, "prompt prompt"], first: Float[Tensor, "draw prompt"], second: Float[Tensor, "draw prompt"]
 ) -> Float[Tensor, " draw"]:
-    left, right = first @ sample.gram, second @ sample.gram
+    left, right = first @ gram, second @ gram
     lengths = (left * first).sum(1) * (right * second).sum(1)
     return (left * second).sum(1) / lengths.clamp(min=1e-30).sqrt()
 

@@ -1,6 +1,7 @@
 """One plotly template, the figures that several notebooks share, and one way to save them."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,38 @@ def square_layout(figure: go.Figure, title: str, n_panels: int = 1) -> go.Figure
     figure.update_layout(template="refusal", title=title, width=240 + 640 * n_panels, height=760)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(tickangle=-40, showgrid=False)
+    return figure
+
+
+def heatmap_menu(panels: Mapping[str, pd.DataFrame], *, title: str) -> go.Figure:
+    """One map of numbers at a time, chosen in a menu: `panels` are frames of the same rows and columns, by quantity.
+
+    Each has its own colour scale: zero-centred where it takes both signs, else from its lowest value to its highest.
+    """
+    figure = go.Figure()
+    for number, (name, frame) in enumerate(panels.items()):
+        values = frame.to_numpy(dtype=np.float32).round(4)
+        both = bool((values < 0).any() and (values > 0).any())
+        figure.add_heatmap(
+            z=values,
+            x=[str(column) for column in frame.columns],
+            y=[str(row) for row in frame.index],
+            colorscale=DIVERGING if both else SEQUENTIAL,
+            zmid=0 if both else None,
+            texttemplate="%{z:.2f}",
+            visible=number == 0,
+            colorbar={"title": {"text": name, "side": "right"}},
+            hovertemplate=f"{frame.index.name} %{{y}}, {frame.columns.name} %{{x}}<br>{name} %{{z:.3f}}<extra></extra>",
+        )
+    buttons = [
+        {"label": name, "method": "update", "args": [{"visible": [other == name for other in panels]}]}
+        for name in panels
+    ]
+    heading = {"text": title, "y": 0.97, "yanchor": "top"}
+    figure.update_layout(template="refusal", title=heading, width=900, height=640, margin={"t": 130})
+    figure.update_layout(updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.13, "pad": {"t": 0}}])
+    figure.update_xaxes(type="category", showgrid=False)
+    figure.update_yaxes(type="category", showgrid=False)
     return figure
 
 

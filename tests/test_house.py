@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "nulls": {"directions", "geometry"},
     "subspaces": {"directions"},
     "clusters": set(),
+    "profiles": {"clusters", "directions", "geometry", "nulls", "subspaces"},
     "embeddings": set(),
     "judges": set(),
     "interventions": set(),

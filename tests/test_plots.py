@@ -84,3 +84,15 @@ def test_tradeoff_curves_draw_every_point_and_the_band_around_the_curve():
     assert list(line.x) == pytest.approx([0.5, 0.7])  # ORR = 2 overall - RR
     assert next(zip(band.x, band.y, strict=True)) == pytest.approx((0.55, 0.45))
     assert {trace.legendgroup for trace in figure.data} == {"advice", "random"}
+
+
+def test_heatmap_menu_shows_one_panel_at_a_time_and_centres_only_what_has_both_signs():
+    index, columns = pd.Index([1, 2], name="layer"), pd.Index([-2, -1], name="pos")
+    signed = pd.DataFrame([[-1.0, 2.0], [0.5, 0.1]], index, columns)
+    figure = plots.heatmap_menu({"signed": signed, "share": signed.abs()}, title="t")
+    assert [trace.visible for trace in figure.data] == [True, False]
+    assert [trace.zmid for trace in figure.data] == [0, None]
+    buttons = figure.layout.updatemenus[0].buttons
+    assert [button.args[0]["visible"] for button in buttons] == [[True, False], [False, True]]
+    assert figure.data[0].z.tolist() == [[-1.0, 2.0], [0.5, pytest.approx(0.1)]]
+    assert "layer %{y}, pos %{x}" in figure.data[1].hovertemplate

@@ -1,0 +1,193 @@
+"""All numbers of the direction geometry at one place (layer and position), so that they can be asked of every place.
+
+Each function takes the states of one place, as `refused` by category and one `answered` set, and returns a table with
+names; `summarise` and `oracle_summary` draw from such tables the single numbers that a depth profile shows.
+"""
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from . import clusters, directions, geometry, nulls, subspaces
+
+States = Mapping[str, Float[Tensor, "_ d_model"]]
+
+
+def unit_directions(
+    refused: States, answered: Float[Tensor, "answered_prompt d_model"]
+) -> Float[Tensor, "category d_model"]:
+    """The mean direction of every category, in the order of `refused`; errors are those of `mean_direction`."""
+    return torch.stack([directions.mean_direction(own, answered) for own in refused.values()])
+
+
+def cosine_frame(vectors: Float[Tensor, "category d_model"], names: list[str]) -> pd.DataFrame:
+    """Plain cosines between `vectors`, with `names` on both sides."""
+    return pd.DataFrame(directions.cosine_matrix(vectors).numpy(), index=names, columns=names)
+
+
+def stability_table(
+    refused: States,
+    answered: Float[Tensor, "answered_prompt d_model"],
+    n_prompts: int = 32,
+    n_draws: int = 100,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """By category, how far the direction depends on which prompts were drawn.
+
+    `gap`: length of the difference in means, in units of the residual stream; `reliability`: see `CosineIntervals`;
+    `split half mean`, `split half std`: cosines between the directions of `n_prompts` a side and as many others, over
+    `n_draws` draws (Joad et al. 2602.02132, Table 8); `bucket min`, `bucket mean`, `bucket max`: of `n_prompts` a side
+    with the direction of all. Raises `ValueError` where a side has fewer than 2 `n_prompts`.
+    """
+    sample = geometry.contrasts(refused, answered)
+    halves, buckets = (
+        geometry.subset_cosines(sample, n_prompts, n_draws, seed, against=other).diagonal(dim1=1, dim2=2)
+        for other in ("disjoint", "all")
+    )
+    columns = {
+        "gap": torch.stack([directions.mean_difference(own, answered).norm() for own in refused.values()]),
+        "reliability": geometry.reliability(sample),
+        "split half mean": halves.mean(0),
+        "split half std": halves.std(0),
+        "bucket min": buckets.amin(0),
+        "bucket mean": buckets.mean(0),
+        "bucket max": buckets.amax(0),
+    }
+    index = pd.Index(list(refused), name="category")
+    return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=index)
+
+
+def pair_table(
+    refused: States,
+    answered: Float[Tensor, "answered_prompt d_model"],
+    n_draws: int = 1000,
+    n_null: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """By pair of categories (index `first`, `second`), its cosine in every reading.
+
+    `raw`, `corrected`, `low`, `high`: see `cosine_intervals`, over `n_draws` draws; `centred`: without what all share;
+    `whitened`: in the metric of the spread within sides; `p distinct`, `p related`: against the two nulls of `nulls`,
+    over `n_null` and ten times `n_null` draws, adjusted for the number of pairs.
+    """
+    sample = geometry.contrasts(refused, answered)
+    found = geometry.cosine_intervals(sample, n_draws, seed=seed)
+    units = unit_directions(refused, answered)
+    residuals = torch.cat([side - side.mean(0) for side in (*refused.values(), answered)])
+    maps = {
+        **{name: getattr(found, name) for name in ("raw", "corrected", "low", "high")},
+        "centred": directions.centred_cosines(units),
+        "whitened": directions.whitened_cosines(units, residuals),
+        "p distinct": nulls.adjust_p(nulls.distinctness_p(sample, n_null, seed)),
+        "p related": nulls.adjust_p(nulls.relatedness_p(sample, 10 * n_null, seed)),
+    }
+    index = pd.MultiIndex.from_tuples(combinations(refused, 2), names=["first", "second"])
+    return pd.DataFrame({name: directions.off_diagonal(values).numpy() for name, values in maps.items()}, index=index)
+
+
+def confound_table(
+    refused: States,
+    answered: Float[Tensor, "answered_prompt d_model"],
+    features: Mapping[str, Float[Tensor, " answered_prompt"]],
+    twins: Mapping[str, tuple[Float[Tensor, "_ d_model"], Float[Tensor, "_ d_model"]]],
+) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """What of each direction is format or topic, and the map of cosines without it.
+
+    The first table has, by category, the cosine with the direction of each feature (a number per answered prompt),
+    `without features` (cosine with itself after those are projected out) and `twins` (with the direction read from
+    twin prompts, refused and answered, which share topic and format). The second result holds the two maps of cosines.
+    """
+    names, units = list(refused), unit_directions(refused, answered)
+    axes = torch.stack([directions.feature_direction(answered, values) for values in features.values()])
+    cleaned = directions.normalize(directions.ablate(units, axes))
+    paired = torch.stack([directions.mean_direction(*twins[name]) for name in names])
+    table = pd.DataFrame((units @ axes.T).numpy(), index=pd.Index(names, name="category"), columns=list(features))
+    table["without features"] = (units * cleaned).sum(1).numpy()
+    table["twins"] = (units * paired).sum(1).numpy()
+    return table, {"without features": cosine_frame(cleaned, names), "twins": cosine_frame(paired, names)}
+
+
+def space_summary(
+    refused: States, answered: Float[Tensor, "answered_prompt d_model"], cluster_of: Mapping[str, str]
+) -> dict[str, float]:
+    """The span of the directions: its rank, the axis that all share, and how clearly they fall into clusters.
+
+    `cluster angle`: smallest angle, in degrees, between the spans of the two clusters that `cluster_of` names;
+    `silhouette n, method`: for 2 to 6 clusters under both linkages; `same two clusters`: 1 where average linkage finds
+    the two that `cluster_of` names.
+    """
+    units, names = unit_directions(refused, answered), list(refused)
+    frame = cosine_frame(units, names)
+    kinds = [cluster_of[name] for name in names]
+    first = torch.tensor([kind == kinds[0] for kind in kinds])
+    found = clusters.cut_tree(frame, 2)
+    scores = clusters.silhouettes(frame, range(2, min(7, len(names))))
+    return {
+        "effective rank": subspaces.effective_rank(units),
+        "participation ratio": subspaces.participation_ratio(units),
+        "common axis": subspaces.common_axis(units)[1],
+        "cluster angle": float(subspaces.principal_angles(units[first], units[~first])[0]),
+        "same two clusters": float(len(set(zip(found, kinds, strict=True))) == 2),
+        **{f"silhouette {n}, {method}": float(scores.loc[n, method]) for method in scores for n in scores.index},
+    }
+
+
+def oracle_table(buckets: States, n_prompts: int, n_draws: int = 100, seed: int = 0) -> pd.DataFrame:
+    """By contrast of two buckets (HR-BC ...), `split half` and `bucket mean`, `bucket min` as in `stability_table`.
+
+    Source: Joad et al. 2602.02132, Appendix D. Raises `ValueError` where a bucket has fewer than 2 `n_prompts`.
+    """
+    sample = geometry.behaviour_contrasts(buckets)
+    halves, drawn = (
+        geometry.subset_cosines(sample, n_prompts, n_draws, seed, against=other).diagonal(dim1=1, dim2=2)
+        for other in ("disjoint", "all")
+    )
+    columns = {"split half": halves.mean(0), "bucket mean": drawn.mean(0), "bucket min": drawn.amin(0)}
+    index = pd.Index(sample.categories, name="contrast")
+    return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=index)
+
+
+def oracle_cosine(
+    buckets: States, first: str = "HR-BC", second: str = "BR-BC", n_draws: int = 1000, seed: int = 0
+) -> dict[str, float]:
+    """The corrected cosine between two contrasts of the model's own behaviour, with its 95 % interval."""
+    sample = geometry.behaviour_contrasts(buckets)
+    found = geometry.cosine_intervals(sample, n_draws, seed=seed)
+    place = sample.categories.index(first), sample.categories.index(second)
+    label = f"{first} / {second}"
+    return {
+        label if name == "corrected" else f"{label}, {name}": float(getattr(found, name)[place])
+        for name in ("corrected", "low", "high")
+    }
+
+
+def summarise(
+    stability: pd.DataFrame, pairs: pd.DataFrame, confounds: pd.DataFrame, maps: Mapping[str, pd.DataFrame]
+) -> dict[str, float]:
+    """One number for each question that the four tables of one place answer: the row of a depth profile."""
+    alike = {name: directions.off_diagonal(torch.tensor(frame.to_numpy())).numpy() for name, frame in maps.items()} | {
+        "centred": pairs["centred"],
+        "whitened": pairs["whitened"],
+    }
+    features = confounds.drop(columns=["without features", "twins"])
+    return {
+        "mean cosine": float(pairs["corrected"].mean()),
+        "lowest cosine": float(pairs["corrected"].min()),
+        "highest cosine": float(pairs["corrected"].max()),
+        "interval width": float((pairs["high"] - pairs["low"]).median()),
+        "distinct pairs": float((pairs["p distinct"] < 0.05).sum()),
+        "related pairs": float((pairs["p related"] < 0.05).sum()),
+        "lowest reliability": float(stability["reliability"].min()),
+        "lowest split half": float(stability["split half mean"].min()),
+        "lowest bucket": float(stability["bucket min"].min()),
+        "strongest feature": float(features.abs().max().max()),
+        "cosine with twins": float(confounds["twins"].mean()),
+        **{
+            f"{name} map, like plain": float(pairs["raw"].corr(pd.Series(values, index=pairs.index)))
+            for name, values in alike.items()
+        },
+    }
