@@ -26,12 +26,14 @@ EXACT = 1e-4  # the shares must sum to the whole within this, relative to the la
 class Shares:
     """What each component writes along each direction at one position, before block `layer`, per prompt.
 
-    In units of the residual stream. `heads` + `mlps` + `biases` (of the attention's output) + `embedding` = `total`.
+    In units of the residual stream. `heads` + `mlps` + `attn_biases` + `mlp_biases` + `embedding` = `total`; the two
+    biases are those of the output matrices. A bias on values is part of what its head writes.
     """
 
     heads: Float[Tensor, "prompt layer head_index category"] = field(repr=False)
     mlps: Float[Tensor, "prompt layer category"] = field(repr=False)
-    biases: Float[Tensor, "prompt layer category"] = field(repr=False)
+    attn_biases: Float[Tensor, "prompt layer category"] = field(repr=False)
+    mlp_biases: Float[Tensor, "prompt layer category"] = field(repr=False)
     embedding: Float[Tensor, "prompt category"] = field(repr=False)
     total: Float[Tensor, "prompt category"] = field(repr=False)
 
@@ -46,7 +48,8 @@ class Shares:
 
     def sum(self) -> Float[Tensor, "prompt category"]:
         """The sum of all shares; equals `total` up to rounding."""
-        return self.heads.sum((1, 2)) + self.mlps.sum(1) + self.biases.sum(1) + self.embedding
+        by_layer = self.heads.sum(2) + self.mlps + self.attn_biases + self.mlp_biases
+        return by_layer.sum(1) + self.embedding
 
 
 class _Deepest(Exception):
@@ -152,6 +155,11 @@ class _Folded:
         bias = getattr(output, "bias", None)
         self.bias = torch.zeros(chat.d_model, device=directions.device) if bias is None else bias.detach().float()
         self.gains = [self._gain(getattr(block, name, None)) for name in ("ln1_post", "ln1")]
+        down: Any = getattr(getattr(getattr(block, "mlp", None), "out", None), "original_component", None)
+        mlp_bias = getattr(down, "bias", None)
+        self.mlp_bias = None if mlp_bias is None else mlp_bias.detach().float()
+        self.down_name = f"blocks.{layer}.mlp.out.hook_out"
+        self.mlp_gains = [self._gain(getattr(block, name, None)) for name in ("ln2_post", "ln2")]
 
     def _gain(self, norm: Any) -> Float[Tensor, " d_model"] | None:
         """The gain of a norm up to one factor: what it makes of a vector of ones."""
@@ -170,17 +178,26 @@ class _Folded:
         after: Float[Tensor, "batch d_model"],
     ) -> tuple[Float[Tensor, "batch head_index category"], Float[Tensor, "batch category"]]:
         """(shares of the heads, share of the bias), from what the attention gave out before and after its norm."""
-        gain, scale = self._norm(before, after)
+        gain, scale = self._norm(before, after, self.gains)
         folded = (self.directions * gain) @ self.weight  # [category, head_index * d_head]
         folded = folded.view(len(self.directions), *z.shape[1:])
         heads = torch.einsum("bhd,chd->bhc", z.float(), folded) * scale[:, None, None]
         return heads, ((self.directions * gain) @ self.bias)[None] * scale[:, None]
 
-    def _norm(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    def mlp_bias_share(
+        self, kept: dict[str, Tensor], after: Float[Tensor, "batch d_model"]
+    ) -> Float[Tensor, "batch category"]:
+        """The share of the bias of the MLP's output matrix, through the norm after it, if any; zeros without one."""
+        if self.mlp_bias is None:
+            return torch.zeros(len(after), len(self.directions), device=self.directions.device)
+        gain, scale = self._norm(kept[self.down_name], after, self.mlp_gains)
+        return ((self.directions * gain) @ self.mlp_bias)[None] * scale[:, None]
+
+    def _norm(self, before: Tensor, after: Tensor, gains: list[Tensor | None]) -> tuple[Tensor, Tensor]:
         """The gain [d_model] and each prompt's scale [batch] of the norm between `before` and `after`; ones if none."""
         ones = torch.ones(before.shape[-1], device=before.device)
         fits = []
-        for gain in (ones, *(gain for gain in self.gains if gain is not None)):
+        for gain in (ones, *(gain for gain in gains if gain is not None)):
             passed = before.float() * gain
             scale = (passed * after.float()).sum(-1) / passed.square().sum(-1).clamp(min=1e-30)
             fits.append((float((passed * scale[:, None] - after.float()).norm()), gain, scale))
@@ -188,7 +205,7 @@ class _Folded:
         if error <= 1e-2 * float(after.float().norm()):
             return gain, scale
         raise ValueError(
-            "component_shares: between the heads and the stream there may be one RMS norm at most; got something else in "
+            "component_shares: between a block's output and the stream there may be one RMS norm at most; got something else in "
             f"{type(self.chat.bridge.original_model).__name__}, layer {self.layer}. Attribute to whole layers instead."
         )
 
@@ -205,7 +222,7 @@ def _shares_once(
             each.o_name,
             chat.hook_name("attn_out", each.layer),
             chat.hook_name("mlp_out", each.layer),
-        ]
+        ] + [each.down_name] * (each.mlp_bias is not None)
     kept: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
@@ -226,9 +243,11 @@ def _shares_once(
         each.heads(kept[each.z_name], kept[each.o_name], kept[chat.hook_name("attn_out", each.layer)])
         for each in folded
     ]
-    mlps = torch.stack([kept[chat.hook_name("mlp_out", each.layer)].float() @ along for each in folded], dim=1)
-    heads, biases = (torch.stack(list(values), dim=1) for values in zip(*found, strict=True))
-    shares = (heads, mlps, biases, kept[names[0]].float() @ along, kept[total].float() @ along)
+    outs = [kept[chat.hook_name("mlp_out", each.layer)] for each in folded]
+    mlp_biases = torch.stack([each.mlp_bias_share(kept, out) for each, out in zip(folded, outs, strict=True)], dim=1)
+    mlps = torch.stack([out.float() @ along for out in outs], dim=1) - mlp_biases
+    heads, attn_biases = (torch.stack(list(values), dim=1) for values in zip(*found, strict=True))
+    shares = (heads, mlps, attn_biases, mlp_biases, kept[names[0]].float() @ along, kept[total].float() @ along)
     return Shares(*(value.cpu() for value in shares))
 
 

@@ -25,6 +25,7 @@ def save_directions(
         require_unit("save_directions", direction)
         _require_width("save_directions", name, direction, chat)
     notes = {"model": chat.name, "fingerprint": chat.fingerprint, "hook": "resid_pre", "layer": layer, "pos": pos}
+    notes["names"] = list(directions)  # safetensors sorts
     tensors = {name: direction.float().cpu().contiguous() for name, direction in directions.items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, {"directions": json.dumps(notes)})
@@ -32,7 +33,7 @@ def save_directions(
 
 
 def load_directions(path: str | Path, chat: ChatModel) -> tuple[dict[str, Float[Tensor, " d_model"]], int, int]:
-    """(directions by name, layer, pos) from a file of `save_directions`, if they were read from this very model.
+    """(directions by name, in the order saved, layer, pos) from a file of `save_directions`, if they were read from this very model.
 
     Raises `ValueError` where weights, tokenizer, template, system prompt or dtype differ from those of `chat`, and for
     a file without these notes.
@@ -52,8 +53,7 @@ def load_directions(path: str | Path, chat: ChatModel) -> tuple[dict[str, Float[
             f"load_directions: directions and model must belong together; got directions of {notes['model']} "
             f"({notes['fingerprint']}) for {chat.name} ({chat.fingerprint}). Estimate them on this model."
         )
-    order = sorted(found)
-    return {name: found[name] for name in order}, int(notes["layer"]), int(notes["pos"])
+    return {name: found[name] for name in notes["names"]}, int(notes["layer"]), int(notes["pos"])
 
 
 def _require_width(function: str, name: str, direction: Float[Tensor, " d_model"], chat: ChatModel) -> None:

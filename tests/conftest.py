@@ -80,6 +80,7 @@ def random_folder(request, tmp_path_factory) -> Path:
     special = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "bos", "eos")}
     options = {"head_dim": 12} if name in ("gemma", "gemma2", "gemma3_text", "qwen3") else {}
     options |= {"attention_bias": True} if name in ("llama", "qwen3") else {}
+    options |= {"mlp_bias": True} if name == "llama" else {}
     config = CONFIG_MAPPING[name](**sizes, **special, **options)
     config.architectures = [ARCHITECTURES[name]]
     torch.manual_seed(0)

@@ -10,7 +10,7 @@ from refusal_utils.directions import random_directions
 
 @pytest.fixture
 def directions(chat):
-    return dict(zip(("advice", "humanizing"), random_directions(2, chat.d_model), strict=True))
+    return dict(zip(("humanizing", "advice"), random_directions(2, chat.d_model), strict=True))
 
 
 def test_directions_come_back_with_their_place(chat, directions, tmp_path):
