@@ -31,9 +31,7 @@ def label_pool(
     `ValueError` where fewer than `n` are there.
     """
     candidates = _candidates("label_pool", rows, category, over_refusal)
-    _require(
-        "label_pool", n, len(candidates), f"{category} prompts must be there", f"{len(candidates)} in {len(rows)} rows"
-    )
+    _require("label_pool", n, len(candidates), f"{category} prompts must be there", f"{len(rows)} rows")
     return _described(candidates.sample(n=n, random_state=seed), category, "label", over_refusal)
 
 

@@ -48,6 +48,7 @@ class Source:
     index: str | None = None
     into: str | None = None
     benign_kind: str = "ordinary"
+    gated: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -91,6 +92,7 @@ SOURCES: dict[str, Source] = {
         {"harmful": "safety_core", "unharmful": BENIGN},
         {"harmful": 413, "unharmful": 490, "": 12},
         keep=("adversarial", "False"),
+        gated=True,
     ),
     "sorrybench": Source(
         "sorry-bench/sorry-bench-202503",
@@ -103,6 +105,7 @@ SOURCES: dict[str, Source] = {
         dict.fromkeys(_SORRY, 10),
         keep=("prompt_style", "base"),
         index="question_id",
+        gated=True,
     ),
     "coconot": _coconot("test", "eval", (395, 225, 157, 142, 82)),
     "coconot_train": _coconot("train", "train", (3136, 3838, 1807, 901, 1795)),
@@ -219,12 +222,14 @@ def _from_hub(name: str, source: Source) -> pd.DataFrame:
         ) from error
     try:
         loaded = datasets.load_dataset(source.hub_id, source.config, split=source.split, revision=source.revision)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:  # each of the libraries below has errors of its own
         reason = str(error).split("\n")[0][:160]
         remedy = (
-            f"Accept its licence at https://huggingface.co/datasets/{source.hub_id} and set HF_TOKEN"
-            if "gated" in str(error).lower()
-            else "Connect to the network, or load it once where there is one"
+            "Connect to the network, or load it once where there is one"
+            if isinstance(error, ConnectionError)
+            else f"Accept its licence at https://huggingface.co/datasets/{source.hub_id} and set HF_TOKEN"
+            if source.gated
+            else "Try again"
         )
         raise ValueError(
             f"load_source: {name} must be loadable from the hub; got {reason!r} for {source.hub_id}. "
