@@ -123,7 +123,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict]]:
 def _plain_lines(path: Path, text: str) -> Iterator[tuple[int, dict]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield number, {"text": line}
+            yield number, {"text": line.strip()}
 
 
 _READERS = {".jsonl": _json_lines, ".csv": _csv_rows, ".txt": _plain_lines}
@@ -142,7 +142,7 @@ def _row(path: Path, number: int, fields: dict, category: str | None) -> dict[st
     id = str(fields.get("id") or f"{own}-{path.stem}-{number}")
     if own == BENIGN and prompt_kind(id, own) not in BENIGN_KINDS:
         id = f"ordinary-{id}"
-    return dict(zip(FIELDS, (id, own, text.strip(), split, fields.get("pair_id") or ""), strict=True))
+    return dict(zip(FIELDS, (id, own, text, split, fields.get("pair_id") or ""), strict=True))
 
 
 def _reject(path: Path, number: int, reason: str) -> NoReturn:

@@ -11,7 +11,8 @@ import pytest
 
 from refusal_utils.categories import BENIGN, CATEGORY_IDS
 from refusal_utils.prompt_sets import load_prompts
-from refusal_utils.public_datasets import SOURCES, load_public_prompts, load_source, prompts_folder
+from refusal_utils.public_datasets import load_public_prompts, load_source, prompts_folder
+from refusal_utils.public_sources import SOURCES
 
 from .public_tables import COCONOT_TEST, Hub, coconot, sorrybench, wildguard, xstest
 
@@ -120,7 +121,7 @@ def test_limit_keeps_the_first_of_every_split_and_moves_none(hub):
 )
 def test_load_source_says_what_to_do_where_the_hub_gives_nothing(hub, name, error, reason):
     hub.changed[SOURCES[name].hub_id] = error
-    with pytest.raises(ValueError, match=f"^load_source: {name} must be loadable from the hub; got {reason}"):
+    with pytest.raises(ValueError, match=f"^read_source: {name} must be loadable from the hub; got {reason}"):
         load_source(name)
 
 
@@ -161,7 +162,7 @@ def renamed(rows: list[dict], old: str, new: str) -> list[dict]:
 def test_load_source_rejects_a_data_set_that_has_changed(hub, name, change, reason):
     load_source(name)
     hub.changed[SOURCES[name].hub_id] = change()
-    with pytest.raises(ValueError, match=f"^load_source: .*{reason}"):
+    with pytest.raises(ValueError, match=f"^read_source: .*{reason}"):
         load_source(name)
 
 
@@ -218,7 +219,7 @@ def test_prompts_folder_builds_the_papers_prompts_once(hub, tmp_path):
 
 def test_prompts_folder_leaves_nothing_where_the_hub_fails(hub, tmp_path):
     hub.changed["Paul/XSTest"] = ConnectionError("no network")
-    with pytest.raises(ValueError, match="^load_source: xstest must be loadable"):
+    with pytest.raises(ValueError, match="^read_source: xstest must be loadable"):
         prompts_folder("paper", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -248,7 +249,7 @@ def test_the_real_coconot_has_the_counts():
     counts = {"safety_concerns": 395, "incomplete": 225, "unsupported": 157, "indeterminate": 142, "humanizing": 82}
     assert rows["category"].value_counts().to_dict() == counts
     source = [json.loads(line) for line in COCONOT.read_text("utf-8").split("\n") if line]
-    assert [source[index]["prompt"].strip() for index in rows["source_index"]] == list(rows["text"])
+    assert [source[index]["prompt"] for index in rows["source_index"]] == list(rows["text"])
 
 
 def test_every_category_has_one_source():
