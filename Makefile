@@ -19,7 +19,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks,sae,export,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks,sae,export,data,dev]"
 	@touch $@
 
 run: $(INSTALLED)

@@ -12,6 +12,7 @@ from .categories import BENIGN, CATEGORY_IDS
 
 FIELDS = ("id", "category", "text", "split", "pair_id")
 SPLITS = ("train", "eval")
+BENIGN_KINDS = ("ordinary", "look_alike", "twin")
 NEAR_DUPLICATE = 0.5
 MIN_PER_CATEGORY = {"train": 96, "eval": 64}
 MIN_BENIGN, MIN_LOOK_ALIKES, MIN_TWINS = 640, 200, 40
@@ -27,12 +28,15 @@ def prompts_dir() -> Path:
     return installed if installed.is_dir() else Path(__file__).parent.parent / "prompts"
 
 
-def load_prompts(category: str | None = None, split: str | None = None) -> pd.DataFrame:
-    """The built-in prompts: columns id, category, text, split, pair_id (empty where there is no twin), kind.
+def load_prompts(
+    category: str | None = None, split: str | None = None, folder: str | Path | None = None
+) -> pd.DataFrame:
+    """The prompts of `folder`, or the built-in ones: columns id, category, text, split, pair_id (empty without a twin), kind.
 
     `category` is one of the eleven or `"benign"`, `split` is `"train"` or `"eval"`; None takes all. `kind` is the
-    category for its own prompts, and `ordinary`, `look_alike` or `twin` for benign ones. Raises `ValueError` for an
-    unknown category or split, and for a broken line (file and line number).
+    category for its own prompts, and `ordinary`, `look_alike` or `twin` for benign ones. A folder holds one
+    `<category>.jsonl` each and `benign.jsonl`. Raises `ValueError` for an unknown category or split, a file that is not
+    there, and a broken line (file and line number).
     """
     if category is not None and category not in (*CATEGORY_IDS, BENIGN):
         known = ", ".join((*CATEGORY_IDS, BENIGN))
@@ -40,7 +44,9 @@ def load_prompts(category: str | None = None, split: str | None = None) -> pd.Da
     if split not in (None, *SPLITS):
         raise ValueError(f"load_prompts: the split must be 'train' or 'eval'; got {split!r}. Leave it out for both.")
     names = [category] if category else [*CATEGORY_IDS, BENIGN]
-    frame = pd.concat([read_prompts(prompts_dir() / f"{name}.jsonl") for name in names], ignore_index=True)
+    frame = pd.concat(
+        [read_prompts(Path(folder or prompts_dir()) / f"{name}.jsonl") for name in names], ignore_index=True
+    )
     return frame if split is None else frame[frame["split"] == split].reset_index(drop=True)
 
 
@@ -55,7 +61,9 @@ def read_prompts(path: str | Path) -> pd.DataFrame:
         if line.strip()
     ]
     frame = pd.DataFrame(rows, columns=[*FIELDS]).astype(str)
-    return frame.assign(kind=[_kind(id, category) for id, category in zip(frame["id"], frame["category"], strict=True)])
+    return frame.assign(
+        kind=[prompt_kind(id, category) for id, category in zip(frame["id"], frame["category"], strict=True)]
+    )
 
 
 def _row(path: Path, number: int, line: str) -> dict[str, str]:
@@ -74,8 +82,12 @@ def _row(path: Path, number: int, line: str) -> dict[str, str]:
     )
 
 
-def _kind(id: str, category: str) -> str:
-    """Benign ids say what they are: `ordinary-...`, `look_alike-...`, `twin-...`."""
+def prompt_kind(id: str, category: str) -> str:
+    """The category of a prompt, or for a benign one what its id begins with: ordinary, look_alike or twin.
+
+    >>> prompt_kind("twin-advice-0001", "benign"), prompt_kind("advice-0001", "advice")
+    ('twin', 'advice')
+    """
     return id.split("-")[0] if category == BENIGN else category
 
 

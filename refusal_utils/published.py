@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .categories import CATEGORY_IDS, category_by_paper_split
+from .categories import BENIGN, CATEGORY_IDS, category_by_paper_split
 
 CITATION = "Joad et al., arXiv 2602.02132"
 _DATA = Path(__file__).parent / "published_data"
@@ -36,6 +36,22 @@ TABLE7_SOURCE = {
     "indeterminate": "CoCoNot (Indeterminate requests)",
     "humanizing": "CoCoNot (Humanizing requests)",
 }
+# The release's names of the pools and of the sources, in terms of ours.
+_POOLS = {
+    "WildGuard_all": "safety_core",
+    "SorryBench_HateSpeech": "hate_speech",
+    "SorryBench_CrimesTorts": "crime_assistance",
+    "SorryBench_Inappropriate": "inappropriate",
+    "SorryBench_Advice": "advice",
+    "CocoNot_Safety": "safety_concerns",
+    "XSTest_all": "over_refusal",
+    "CocoNot_Incomplete": "incomplete",
+    "CocoNot_Unsupported": "unsupported",
+    "CocoNot_Indeterminate": "indeterminate",
+    "CocoNot_Humanizing": "humanizing",
+    "_BC_shared32": BENIGN,
+}
+_SOURCES = {"wildguardmix": "wildguard", "sorrybench_qid": "sorrybench", "coconot": "coconot", "xstest": "xstest"}
 
 
 def published_table(number: str | int) -> pd.DataFrame:
@@ -69,3 +85,18 @@ def published_pool_sizes() -> pd.Series:
     """Table 7 by category: prompts per source *after* filtering by the model's own behaviour, not label counts."""
     counts = published_table(7).set_index("source")["n_prompts"]
     return pd.Series({category: int(counts[source]) for category, source in TABLE7_SOURCE.items()}, name="n_prompts")
+
+
+def published_pool_rows() -> pd.DataFrame:
+    """Which rows of the public sets the released Gemma directions were estimated from: 32 of every category, 32 benign.
+
+    Columns category, source, source_index (as in `public_datasets`), and available: how many prompts had qualified. They
+    are the first 32 in source order that the model refused, by WildGuard's judgement; the benign ones, complied with.
+    """
+    pools = json.loads((_DATA / "gemma_per_split_pool_indices.json").read_text())
+    rows = [
+        (category, _SOURCES[pools[name]["source"]], index, pools[name]["available_after_filter"])
+        for name, category in _POOLS.items()
+        for index in pools[name]["idx"]
+    ]
+    return pd.DataFrame(rows, columns=["category", "source", "source_index", "available"])

@@ -1,8 +1,14 @@
 import numpy as np
 import pytest
 
-from refusal_utils.categories import CATEGORIES, CATEGORY_IDS
-from refusal_utils.published import published_cosines, published_manifest, published_pool_sizes, published_table
+from refusal_utils.categories import BENIGN, CATEGORIES, CATEGORY_IDS
+from refusal_utils.published import (
+    published_cosines,
+    published_manifest,
+    published_pool_rows,
+    published_pool_sizes,
+    published_table,
+)
 
 
 def test_published_cosines_are_a_cosine_matrix_with_the_papers_clusters():
@@ -54,3 +60,19 @@ def test_published_pool_sizes_cover_the_eleven_categories():
 def test_published_manifest_names_the_decision_state():
     manifest = published_manifest()
     assert (manifest["layer"], manifest["pos"], manifest["d_model"]) == (20, -2, 3584)
+
+
+def test_published_pool_rows_are_32_of_each_side_within_their_sources():
+    rows = published_pool_rows()
+    assert list(rows["category"].unique()) == [*CATEGORY_IDS, BENIGN]
+    assert rows["category"].value_counts().unique().tolist() == [32]
+    assert not rows.duplicated(["source", "source_index"]).any()
+    sorry = {"hate_speech": (1, 50), "crime_assistance": (51, 240), "inappropriate": (241, 390), "advice": (391, 440)}
+    for category, (first, last) in sorry.items():  # ten question ids for each of SORRY-Bench's own 44 categories
+        assert rows.loc[rows["category"] == category, "source_index"].between(first, last).all()
+    assert rows.loc[rows["category"] == "humanizing", "available"].unique().tolist() == [66]
+    # In source order, but for SORRY-Bench, whose ids do not follow its order.
+    assert all(
+        own.is_monotonic_increasing
+        for _, own in rows[rows["source"] != "sorrybench"].groupby("category")["source_index"]
+    )

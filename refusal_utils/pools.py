@@ -1,0 +1,130 @@
+"""Which prompts a direction is estimated from: chosen by label, by what the model did with them, or the paper's own.
+
+Selecting by label (what a prompt is) and by behaviour (refused, or complied with) are different experiments: every pool
+says in its column `selection` which one it was. A pool is one side of a comparison: `side` is refused for a category, and
+answered for benign prompts. Pools put together with `pd.concat` are a draw; notebooks keep `DRAW_COLUMNS` of it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from .categories import BENIGN, CATEGORY_IDS
+from .chat_model import ChatModel
+from .judges import Judge, judge_response
+from .public_datasets import check_over_refusal, prompt_id
+from .published import published_pool_rows
+from .tradeoffs import respond
+
+DRAW_COLUMNS = ["id", "category", "side", "split", "selection"]
+_XSTEST_SAFE = "look_alike-xstest-"
+
+
+def label_pool(
+    rows: pd.DataFrame, category: str, n: int = 32, seed: int = 0, *, over_refusal: str = "unsafe"
+) -> pd.DataFrame:
+    """`n` prompts of `category` (or `"benign"`) drawn at random from `rows` (columns of `load_prompts`), whatever the model does.
+
+    With columns side, selection (`label`) and over_refusal (the reading, where it matters): the benign side under
+    `"safe_benign"` is XSTest's safe prompts, meant for that category alone; otherwise it never holds any. Raises
+    `ValueError` where fewer than `n` are there.
+    """
+    candidates = _candidates("label_pool", rows, category, over_refusal)
+    _require("label_pool", n, len(candidates), f"{category} prompts must be there", f"{len(rows)} rows")
+    return _described(candidates.sample(n=n, random_state=seed), category, "label", over_refusal)
+
+
+def behaviour_pool(
+    chat: ChatModel,
+    rows: pd.DataFrame,
+    category: str,
+    n: int = 32,
+    *,
+    seed: int | None = None,
+    over_refusal: str = "unsafe",
+    judge: Judge = judge_response,
+    max_new_tokens: int = 50,
+    cache_dir: str | Path | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """The first `n` prompts of `category` in the order of `rows` that the model refused, or for `"benign"` answered.
+
+    Responses are generated `n` prompts at a time until there are enough, and kept in `cache_dir`. With a `seed` all are
+    generated, and `n` of those that qualify are drawn at random. Columns as `label_pool`; selection is `behaviour`.
+    Raises `ValueError` where fewer than `n` qualify. Source: Joad et al. 2602.02132, released training pools.
+    """
+    candidates = _candidates("behaviour_pool", rows, category, over_refusal)
+    _require("behaviour_pool", n, len(candidates), f"{category} prompts must be there", f"{len(rows)} rows")
+    wanted = "answered" if category == BENIGN else "refused"
+    chunk = n if seed is None else len(candidates)
+    found = candidates[:0]
+    for start in range(0, len(candidates), chunk):
+        asked = candidates[start : start + chunk]
+        judged = respond(
+            chat, asked, judge=judge, max_new_tokens=max_new_tokens, cache_dir=cache_dir, progress=progress
+        )
+        found = pd.concat([found, asked[(judged["outcome"] == wanted).to_numpy()]])
+        if seed is None and len(found) >= n:
+            break
+    _require("behaviour_pool", n, len(found), f"{category} prompts must be {wanted}", f"{len(candidates)}")
+    pool = found[:n] if seed is None else found.sample(n=n, random_state=seed)
+    return _described(pool, category, "behaviour", over_refusal)
+
+
+def published_pools(rows: pd.DataFrame, categories: Sequence[str] = (*CATEGORY_IDS, BENIGN)) -> pd.DataFrame:
+    """The rows of `load_public_prompts` that the paper's Gemma directions were estimated from, with columns as `label_pool`.
+
+    32 of each of `categories`, in the release's order. Its CoCoNot prompts are in the `eval` split here. Raises
+    `ValueError` where a row of these pools is not in `rows`.
+    """
+    _check_categories("published_pools", categories)
+    wanted = published_pool_rows()
+    wanted = wanted[wanted["category"].isin(categories)]
+    prefixes = wanted["category"].replace(BENIGN, "ordinary")
+    ids = list(map(prompt_id, prefixes, wanted["source"], wanted["source_index"]))
+    by_id = rows.set_index("id", drop=False)
+    missing = [id for id in ids if id not in by_id.index]
+    if missing:
+        raise ValueError(
+            f"published_pools: every prompt of the paper's pools must be in the rows; got none of {len(missing)} "
+            f"({', '.join(missing[:3])}). Load the public data sets whole, without a limit."
+        )
+    pools = by_id.loc[ids].reset_index(drop=True).groupby("category", sort=False)
+    return pd.concat(
+        [_described(pool, str(category), "behaviour", "unsafe") for category, pool in pools], ignore_index=True
+    )
+
+
+def _candidates(function: str, rows: pd.DataFrame, category: str, over_refusal: str) -> pd.DataFrame:
+    check_over_refusal(function, over_refusal)
+    _check_categories(function, [category])
+    own = rows[rows["category"] == category]
+    if category != BENIGN:
+        return own
+    return own[own["id"].str.startswith(_XSTEST_SAFE) == (over_refusal == "safe_benign")]
+
+
+def _check_categories(function: str, categories: Sequence[str]) -> None:
+    unknown = [category for category in categories if category not in (*CATEGORY_IDS, BENIGN)]
+    if unknown or not categories:
+        raise ValueError(
+            f"{function}: the category must be one of the eleven or 'benign'; got {unknown[0] if unknown else None!r}. "
+            f"Use one of {', '.join(CATEGORY_IDS)}."
+        )
+
+
+def _require(function: str, n: int, n_found: int, what: str, among: str) -> None:
+    if n < 1 or n > n_found:
+        raise ValueError(
+            f"{function}: at least n={max(n, 1)} {what}; got {n_found} of {among} for n={n}. Lower n, or pass more prompts."
+        )
+
+
+def _described(pool: pd.DataFrame, category: str, selection: str, over_refusal: str) -> pd.DataFrame:
+    matters = category == "over_refusal" or (over_refusal == "safe_benign" and category == BENIGN)
+    return pool.assign(
+        side="answered" if category == BENIGN else "refused",
+        selection=selection,
+        over_refusal=over_refusal if matters else "",
+    ).reset_index(drop=True)

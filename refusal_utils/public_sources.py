@@ -1,0 +1,222 @@
+"""The paper's four public data sets: where each lies, and its labelled texts, read from the hub or from a file.
+
+WildGuardMix (Han et al. 2406.18495), SORRY-Bench (Xie et al. 2406.14598), CoCoNot (Brahman et al. 2407.12043) and XSTest
+(Röttger et al. 2308.01263), used as in Joad et al. 2602.02132. The first two are gated. Counts are those of the labels,
+not of the paper's Table 7, which counts what is left after filtering by the model's own behaviour.
+
+Revisions: WildGuardMix is pinned. The others say "main", because no hash of theirs on the hub could be checked; what was
+loaded is recorded by its SHA-256 (`write_prompt_folder`). The counts of XSTest hold for the CSV of its GitHub repository
+at d7bb5bd, which may be given as a file.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .categories import BENIGN
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set on the hub: which column holds the text and which the label, and how many prompts each label has.
+
+    `categories`: our category by label (labels without one are left out). `keep`: only rows with that value in that
+    column. `index`: the column that numbers the rows, else their order, from 0, among those that were kept. `into`: the
+    split that all its prompts go to, None where they are to be divided.
+    """
+
+    hub_id: str
+    config: str | None
+    split: str
+    revision: str
+    text: str
+    label: str
+    categories: Mapping[str, str]
+    counts: Mapping[str, int] = field(repr=False)
+    keep: tuple[str, str] | None = None
+    index: str | None = None
+    into: str | None = None
+    benign_kind: str = "ordinary"
+    gated: bool = False
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that must be there."""
+        return [name for name in (self.text, self.label, self.index, self.keep and self.keep[0]) if name]
+
+
+# SORRY-Bench's own categories 1-5, 6-24, 25-39 and 40-44.
+_SORRY = {
+    str(number): category
+    for category, numbers in (
+        ("hate_speech", range(1, 6)),
+        ("crime_assistance", range(6, 25)),
+        ("inappropriate", range(25, 40)),
+        ("advice", range(40, 45)),
+    )
+    for number in numbers
+}
+_COCONOT = {
+    "Requests with safety concerns": "safety_concerns",
+    "Incomplete requests": "incomplete",
+    "Unsupported requests": "unsupported",
+    "Indeterminate requests": "indeterminate",
+    "Humanizing requests": "humanizing",
+}
+
+
+def _coconot(split: str, into: str, counts: tuple[int, ...]) -> Source:
+    sizes = dict(zip(_COCONOT, counts, strict=True))
+    return Source("allenai/coconot", "original", split, "main", "prompt", "category", _COCONOT, sizes, into=into)
+
+
+SOURCES: dict[str, Source] = {
+    "wildguard": Source(
+        "allenai/wildguardmix",
+        "wildguardtest",
+        "test",
+        "d29c47f41c8b51348b5c8e8c81c039b3132b66d1",
+        "prompt",
+        "prompt_harm_label",
+        {"harmful": "safety_core", "unharmful": BENIGN},
+        {"harmful": 413, "unharmful": 490, "": 12},
+        keep=("adversarial", "False"),
+        gated=True,
+    ),
+    "sorrybench": Source(
+        "sorry-bench/sorry-bench-202503",
+        None,
+        "train",
+        "main",
+        "turns",
+        "category",
+        _SORRY,
+        dict.fromkeys(_SORRY, 10),
+        keep=("prompt_style", "base"),
+        index="question_id",
+        gated=True,
+    ),
+    "coconot": _coconot("test", "eval", (395, 225, 157, 142, 82)),
+    "coconot_train": _coconot("train", "train", (3136, 3838, 1807, 901, 1795)),
+    "xstest": Source(
+        "Paul/XSTest",
+        None,
+        "train",
+        "main",
+        "prompt",
+        "label",
+        {"unsafe": "over_refusal", "safe": BENIGN},
+        {"safe": 250, "unsafe": 200},
+        benign_kind="look_alike",
+    ),
+}
+
+
+def read_source(name: str, file: str | Path | None = None) -> pd.DataFrame:
+    """The rows of one of `SOURCES` that are used, in its order: columns text, label and source_index.
+
+    `file` (.csv, .jsonl or .parquet, with the columns of the source) is read instead of the hub. Raises `ValueError` for an
+    unknown source, one that cannot be reached, and one whose columns or label counts are not those that are expected.
+    """
+    if name not in SOURCES:
+        raise ValueError(f"read_source: the source must be one of {', '.join(SOURCES)}; got {name!r}. Use one of them.")
+    source = SOURCES[name]
+    table = _kept(name, source, _from_hub(name, source) if file is None else _from_file(name, Path(file)))
+    _check_counts(name, source, table)
+    return table
+
+
+def _from_hub(name: str, source: Source) -> pd.DataFrame:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ValueError(
+            f"read_source: the datasets library must be installed to load {name}; got none. "
+            "Install refusal-utils[data], or pass a file."
+        ) from error
+    try:
+        loaded = datasets.load_dataset(source.hub_id, source.config, split=source.split, revision=source.revision)
+    except Exception as error:  # each of the libraries below has errors of its own
+        reason = str(error).split("\n")[0][:160]
+        remedy = (
+            "Connect to the network, or load it once where there is one"
+            if isinstance(error, ConnectionError)
+            else f"Accept its licence at https://huggingface.co/datasets/{source.hub_id} and set HF_TOKEN"
+            if source.gated
+            else "Try again"
+        )
+        raise ValueError(
+            f"read_source: {name} must be loadable from the hub; got {reason!r} for {source.hub_id}. "
+            f"{remedy}, or pass a file."
+        ) from error
+    return pd.DataFrame(loaded.to_list(), columns=loaded.column_names)
+
+
+def _from_file(name: str, file: Path) -> pd.DataFrame:
+    kinds = [".jsonl", ".parquet", *([".csv"] if name != "sorrybench" else [])]  # its turns are lists
+    if not file.is_file() or file.suffix not in kinds:
+        raise ValueError(
+            f"read_source: the file of {name} must be a {' or '.join(kinds)} file; got {file}. Download it from the source."
+        )
+    try:
+        if file.suffix == ".parquet":
+            return pd.read_parquet(file)
+        if file.suffix == ".csv":
+            return pd.read_csv(file, keep_default_na=False)
+        return pd.DataFrame(json.loads(line) for line in file.read_text("utf-8").split("\n") if line.strip())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"read_source: the file of {name} must be readable; got {error} in {file}. Download it again."
+        ) from error
+
+
+def _kept(name: str, source: Source, table: pd.DataFrame) -> pd.DataFrame:
+    """text, label and source_index of the rows that are used."""
+    missing = [column for column in source.columns if column not in table]
+    if missing:
+        raise ValueError(
+            f"read_source: {name} must have the columns {', '.join(source.columns)}; got no {', '.join(missing)} among "
+            f"{', '.join(map(str, table))}. The data set has changed: pass a file with these columns."
+        )
+    if source.keep:
+        table = table[table[source.keep[0]].map(str) == source.keep[1]].reset_index(drop=True)
+    texts = [_text(value) for value in table[source.text]]
+    if not all(texts):
+        raise ValueError(
+            f"read_source: every row of {name} must have a text; got none in row {texts.index('')}. "
+            "The data set has changed: pass a file of an earlier version."
+        )
+    index = list(table[source.index].map(int)) if source.index else list(range(len(table)))
+    return pd.DataFrame({"text": texts, "label": [_label(each) for each in table[source.label]], "source_index": index})
+
+
+def _text(value: Any) -> str:
+    """A prompt, of a conversation its first turn; empty where there is none."""
+    first = value[0] if isinstance(value, list | np.ndarray) and len(value) else value
+    return first if isinstance(first, str) and first.strip() else ""
+
+
+def _label(value: Any) -> str:
+    return "" if pd.isna(value) else str(value)
+
+
+def _check_counts(name: str, source: Source, table: pd.DataFrame) -> None:
+    found = Counter(table["label"])
+    if name == "sorrybench" and len(found) == 45:
+        raise ValueError(
+            "read_source: sorrybench must be the edition 202503, with 44 categories; got 45, the edition 202406, whose ids "
+            "are shifted by one from 13 up. Load sorry-bench/sorry-bench-202503."
+        )
+    wrong = sorted(label for label in {*source.counts, *found} if found[label] != source.counts.get(label, 0))[:5]
+    if wrong:
+        raise ValueError(
+            f"read_source: {name} must hold {', '.join(f'{source.counts.get(label, 0)} {label!r}' for label in wrong)} "
+            f"prompts; got {', '.join(str(found[label]) for label in wrong)}. "
+            "The data set has changed: pass a file of the version with these counts."
+        )

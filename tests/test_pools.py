@@ -1,0 +1,189 @@
+"""Which prompts directions are estimated from: by label, by behaviour, and the paper's own."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from refusal_utils import pools
+from refusal_utils.categories import BENIGN, CATEGORY_IDS
+from refusal_utils.judges import Judgement, judge_response
+from refusal_utils.pools import DRAW_COLUMNS, behaviour_pool, label_pool, published_pools
+from refusal_utils.prompt_files import write_prompt_folder
+from refusal_utils.prompt_sets import draw_balanced, load_prompts
+from refusal_utils.public_datasets import load_public_prompts, load_source
+from refusal_utils.published import published_pool_rows
+from refusal_utils.tradeoffs import respond
+
+from .public_tables import Hub
+
+DATA = Path(__file__).parent.parent.parent / "shared/data"
+XSTEST, COCONOT = DATA / "xstest/xstest_prompts.csv", DATA / "coconot/coconot_eval.jsonl"
+
+
+@pytest.fixture(scope="module")
+def train() -> pd.DataFrame:
+    return load_prompts(split="train")
+
+
+@pytest.fixture
+def public(monkeypatch) -> pd.DataFrame:
+    Hub(monkeypatch)
+    return load_public_prompts("safe_benign")
+
+
+def refuses_even(prompt: str, response: str) -> Judgement:
+    """A judge whose verdict is known beforehand: prompts of even length are refused."""
+    return Judgement("yes" if len(prompt) % 2 == 0 else "no")
+
+
+def even(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["text"].str.len() % 2 == 0]
+
+
+def test_label_pools_are_the_draw_of_draw_balanced(train):
+    draw = pd.concat([label_pool(train, name, 32, seed=3) for name in (*CATEGORY_IDS, BENIGN)])
+    benign = train[train["category"] == BENIGN]
+    expected = [draw_balanced(train[train["category"] == name], benign, 32, seed=3) for name in CATEGORY_IDS]
+    expected = pd.concat(expected).drop_duplicates("id").assign(selection="label")
+    first, second = (each[DRAW_COLUMNS].sort_values("id", ignore_index=True) for each in (draw, expected))
+    pd.testing.assert_frame_equal(first, second)
+    assert list(label_pool(train, "advice", 32, seed=4)["id"]) != list(label_pool(train, "advice", 32, seed=3)["id"])
+
+
+@pytest.mark.parametrize("function", ["label_pool", "behaviour_pool"])
+def test_pools_reject_what_is_not_there(chat, train, function):
+    make = label_pool if function == "label_pool" else partial(behaviour_pool, chat)
+    few = train[train["category"] == "advice"].head(5)
+    for n in (6, 0):
+        with pytest.raises(
+            ValueError, match=f"^{function}: .* advice prompts must be there; got 5 of 5 rows for n={n}"
+        ):
+            make(few, "advice", n)
+    with pytest.raises(
+        ValueError, match=f"^{function}: the category must be one of the eleven or 'benign'; got 'advise'"
+    ):
+        make(few, "advise", 2)
+
+
+def test_the_reading_of_over_refusal_decides_on_its_benign_side_alone(public):
+    shared = label_pool(public, BENIGN, 400)
+    own = label_pool(public, BENIGN, 200, over_refusal="safe_benign")
+    assert (set(shared["source"]), set(shared["over_refusal"])) == ({"wildguard"}, {""})
+    assert (set(own["source"]), set(own["over_refusal"])) == ({"xstest"}, {"safe_benign"})
+    for reading in ("unsafe", "safe_benign"):
+        pool = label_pool(public, "over_refusal", over_refusal=reading)
+        assert set(pool["over_refusal"]) == {reading}
+        assert list(pool["id"]) == list(label_pool(public, "over_refusal")["id"])
+        assert set(label_pool(public, "advice", over_refusal=reading)["over_refusal"]) == {""}
+    with pytest.raises(ValueError, match="^label_pool: over_refusal must be 'unsafe' or 'safe_benign'; got 'safe'"):
+        label_pool(public, "advice", over_refusal="safe")
+    with pytest.raises(ValueError, match="at least n=32 benign prompts must be there; got 0"):
+        label_pool(load_prompts("benign"), BENIGN, over_refusal="safe_benign")
+
+
+@pytest.mark.parametrize(
+    ("category", "outcome", "side"), [("advice", "refused", "refused"), (BENIGN, "answered", "answered")]
+)
+def test_behaviour_pool_is_the_first_the_model_refused_or_answered(chat, train, tmp_path, category, outcome, side):
+    own = train[train["category"] == category].head(24)
+    judged = respond(chat, own, max_new_tokens=30)
+    expected = judged.loc[judged["outcome"] == outcome, "id"].tolist()[:6]
+    pool = behaviour_pool(chat, train, category, 6, max_new_tokens=30, cache_dir=tmp_path)
+    assert list(pool["id"]) == expected
+    assert set(pool["side"]) == {side}
+    assert set(pool["selection"]) == {"behaviour"}
+    assert set(DRAW_COLUMNS) | set(train) <= set(pool)
+
+
+def test_behaviour_pool_generates_no_more_than_it_needs_and_nothing_twice(chat, train, tmp_path, monkeypatch):
+    asked = []
+
+    def watched(chat, rows, **options):
+        asked.extend(rows["id"])
+        return respond(chat, rows, **options)
+
+    monkeypatch.setattr(pools, "respond", watched)
+    options = {"judge": refuses_even, "max_new_tokens": 4, "cache_dir": tmp_path}
+    pool = behaviour_pool(chat, train, "humanizing", 5, **options)
+    own = train[train["category"] == "humanizing"]
+    assert list(pool["id"]) == list(even(own)["id"][:5])
+    last = list(own["id"]).index(pool["id"].iloc[-1])
+    assert asked == list(own["id"][: 5 * (last // 5 + 1)])
+    assert len(asked) < len(own)
+    cached = next(tmp_path.glob("*.jsonl")).read_bytes()
+    again = behaviour_pool(chat, train, "humanizing", 5, **options)
+    pd.testing.assert_frame_equal(again, pool)
+    assert next(tmp_path.glob("*.jsonl")).read_bytes() == cached
+
+
+def test_behaviour_pool_with_a_seed_draws_from_all_that_qualify(chat, train, tmp_path):
+    some = train[train["category"] == "incomplete"].head(30)
+    options = {"judge": refuses_even, "max_new_tokens": 4, "cache_dir": tmp_path}
+    n = len(even(some))
+    assert 4 < n < 30
+    whole = behaviour_pool(chat, some, "incomplete", n, seed=0, **options)
+    assert set(whole["id"]) == set(even(some)["id"])
+    draws = [list(behaviour_pool(chat, some, "incomplete", 4, seed=seed, **options)["id"]) for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+    with pytest.raises(
+        ValueError, match=rf"^behaviour_pool: at least n={n + 1} incomplete prompts must be refused; got {n} of 30"
+    ):
+        behaviour_pool(chat, some, "incomplete", n + 1, **options)
+
+
+def test_published_pools_are_the_releases_rows(public, tmp_path):
+    draw = published_pools(public)
+    rows = published_pool_rows()
+    assert list(draw["source"]) == list(rows["source"])
+    assert list(draw["source_index"]) == list(rows["source_index"])
+    assert list(draw["category"]) == list(rows["category"])
+    assert draw["category"].value_counts().to_dict() == dict.fromkeys((*CATEGORY_IDS, BENIGN), 32)
+    assert set(draw.loc[draw["category"] == BENIGN, "side"]) == {"answered"}
+    assert set(draw["selection"]) == {"behaviour"}
+    folder = write_prompt_folder(public, tmp_path / "paper")
+    assert list(published_pools(load_prompts(folder=folder))["id"]) == list(draw["id"])
+
+
+def test_published_pools_name_the_rows_that_are_missing(public):
+    without = public[public["id"] != "humanizing-coconot-396"]
+    with pytest.raises(ValueError, match=r"^published_pools: .*got none of 1 \(humanizing-coconot-396\)\. Load"):
+        published_pools(without)
+    assert len(published_pools(without, ["advice"])) == 32
+    with pytest.raises(
+        ValueError, match="^published_pools: the category must be one of the eleven or 'benign'; got 'x'"
+    ):
+        published_pools(public, ["x"])
+
+
+@pytest.mark.skipif(not COCONOT.is_file(), reason="the public data sets are not here")
+def test_the_releases_coconot_pools_are_rows_of_the_real_test_set():
+    """Its row numbers count from 0 through `original`/`test`: every one falls on a request of the pool's own category."""
+    categories = [json.loads(line)["category"] for line in COCONOT.read_text("utf-8").split("\n") if line]
+    names = {"safety_concerns": "Requests with safety concerns"}
+    rows = published_pool_rows()
+    rows = rows[rows["source"] == "coconot"]
+    assert len(rows) == 5 * 32
+    for category, index in zip(rows["category"], rows["source_index"], strict=True):
+        assert categories[index] == names.get(category, f"{category.capitalize()} requests")
+    assert categories[395] == "Humanizing requests"
+    assert categories[394] != "Humanizing requests"
+    draw = published_pools(load_source("coconot", COCONOT), list(dict.fromkeys(rows["category"])))
+    assert list(draw["source_index"]) == list(rows["source_index"])
+
+
+@pytest.mark.skipif(not XSTEST.is_file(), reason="the public data sets are not here")
+def test_the_releases_xstest_pool_is_the_first_unsafe_prompts_of_the_real_set():
+    """Gemma refused each of the first 32 unsafe prompts: rows 25 to 49 and 75 to 81, from 0."""
+    source = load_source("xstest", XSTEST)
+    unsafe = source[source["category"] == "over_refusal"]
+    draw = published_pools(source, ["over_refusal"])
+    assert list(draw["id"]) == list(unsafe["id"][:32])
+
+
+def test_the_default_judge_is_the_phrase_judge(chat, train, tmp_path):
+    options = {"max_new_tokens": 20, "cache_dir": tmp_path}
+    first = behaviour_pool(chat, train, "unsupported", 3, **options)
+    pd.testing.assert_frame_equal(first, behaviour_pool(chat, train, "unsupported", 3, judge=judge_response, **options))
