@@ -93,6 +93,16 @@ def capture_activations(
     return Activations(values, layers, positions, hook, chat.name, n_captured)
 
 
+def profile_places(chat: ChatModel) -> dict[str, tuple[int, ...]]:
+    """`layers` and `positions`, for `capture_activations`, of a profile over the whole model.
+
+    Every template position; all layers of a model of up to 31, of a deeper one every k-th and the decision layer. What
+    reads the same places shares one cache.
+    """
+    layers = {*range(0, chat.n_layers, max(1, chat.n_layers // 16)), chat.decision_layer}
+    return {"layers": tuple(sorted(layers)), "positions": tuple(range(-len(chat.suffix), 0))}
+
+
 def _placed(values: Tensor, found: Tensor, rows: Sequence[int], n: int) -> Tensor:
     """`values` with `found` in `rows`; made for `n` prompts when the first batch shows how wide the hook is."""
     if not len(values):

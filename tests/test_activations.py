@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -6,7 +7,7 @@ import pytest
 import torch
 
 from refusal_utils import activations as module
-from refusal_utils.activations import capture_activations
+from refusal_utils.activations import capture_activations, profile_places
 from refusal_utils.chat_model import load_chat_model
 
 SMALL = 128  # batch_tokens: about ten batches of the forty prompts
@@ -218,3 +219,13 @@ def test_cache_folder_can_be_deleted_between_runs(chat, prompts, tmp_path):
     capture_activations(chat, prompts[:4], cache_dir=tmp_path / "c")
     shutil.rmtree(tmp_path / "c")
     assert capture_activations(chat, prompts[:4], cache_dir=tmp_path / "c").n_captured == 4
+
+
+def test_profile_places_are_all_of_a_shallow_model_and_some_of_a_deep_one(chat):
+    shallow = profile_places(chat)
+    assert shallow["layers"] == tuple(range(chat.n_layers))
+    assert shallow["positions"] == tuple(range(-len(chat.suffix), 0))
+    deep = profile_places(dataclasses.replace(chat, n_layers=80, decision_layer=41))["layers"]
+    assert {0, 41} <= set(deep) < set(range(80))
+    assert list(deep) == sorted(deep)
+    assert 16 <= len(deep) <= 18
