@@ -101,14 +101,15 @@ def logit_shares(
     model: Any = chat.bridge.original_model
     norm: Any = chat.bridge.ln_final.original_component
     unembed = model.get_output_embeddings().weight.detach().float().cpu()
+    place = model.get_output_embeddings().weight.device
     with torch.inference_mode():
-        gain = norm(torch.ones(1, 1, chat.d_model, device=chat.device, dtype=chat.dtype))[0, 0].float().cpu()
+        gain = norm(torch.ones(1, 1, chat.d_model, device=place, dtype=chat.dtype))[0, 0].float().cpu()
     towards = (unembed[tokens].mean(0) - unembed.mean(0)) * gain
     last = chat.n_layers
     shares = component_shares(chat, prompts, towards[None], layer=last, pos=-1, batch_tokens=batch_tokens)
     states = capture_activations(chat, prompts, layers=[last - 1], positions=[-1], hook="resid_post").values[:, 0, 0]
     with torch.inference_mode():
-        after = norm(states[:, None].to(chat.device, chat.dtype))[:, 0].float().cpu()
+        after = norm(states[:, None].to(place, chat.dtype))[:, 0].float().cpu()
     passed = states.float() * gain
     return shares.scaled((passed * after).sum(-1) / passed.square().sum(-1))
 
@@ -148,9 +149,14 @@ class _Folded:
                     f"component_shares: the architecture must have per-head outputs; got {architecture} without {name}. "
                     "Attribute to whole layers instead."
                 )
-        self.directions, self.weight = directions, weight.detach().float()
+        if not weight.is_floating_point() or weight.shape[0] != chat.d_model:
+            raise ValueError(
+                f"component_shares: weights must not be quantized; got {str(weight.dtype).removeprefix('torch.')} in {chat.name}, "
+                f"layer {layer}. Load the model in bfloat16, float16 or float32."
+            )
+        self.directions, self.weight = directions.to(weight.device), weight.detach().float()
         bias = getattr(output, "bias", None)
-        self.bias = torch.zeros(chat.d_model, device=directions.device) if bias is None else bias.detach().float()
+        self.bias = torch.zeros(chat.d_model, device=weight.device) if bias is None else bias.detach().float()
         self.gains = [self._gain(getattr(block, name, None)) for name in ("ln1_post", "ln1")]
 
     def _gain(self, norm: Any) -> Float[Tensor, " d_model"] | None:
@@ -158,10 +164,9 @@ class _Folded:
         component = getattr(norm, "original_component", None)
         if component is None:
             return None
+        ones = torch.ones(1, 1, self.chat.d_model, device=self.weight.device, dtype=self.chat.dtype)
         with torch.inference_mode():
-            return component(torch.ones(1, 1, self.chat.d_model, device=self.chat.device, dtype=self.chat.dtype))[
-                0, 0
-            ].float()
+            return component(ones)[0, 0].float()
 
     def heads(
         self,
@@ -221,15 +226,18 @@ def _shares_once(
     with torch.inference_mode(), chat.bridge.hooks(fwd_hooks=hooks), suppress(_Deepest):
         chat.bridge(batch.input_ids, attention_mask=batch.attention_mask)
     _require_finite(kept, rows)
-    along = directions.to(chat.device, torch.float32).T
+
+    def along(name: str) -> Tensor:
+        # Layers may lie on different devices.
+        return (kept[name].float() @ directions.to(kept[name].device, torch.float32).T).cpu()
+
     found = [
         each.heads(kept[each.z_name], kept[each.o_name], kept[chat.hook_name("attn_out", each.layer)])
         for each in folded
     ]
-    mlps = torch.stack([kept[chat.hook_name("mlp_out", each.layer)].float() @ along for each in folded], dim=1)
-    heads, biases = (torch.stack(list(values), dim=1) for values in zip(*found, strict=True))
-    shares = (heads, mlps, biases, kept[names[0]].float() @ along, kept[total].float() @ along)
-    return Shares(*(value.cpu() for value in shares))
+    heads, biases = (torch.stack([value.cpu() for value in values], dim=1) for values in zip(*found, strict=True))
+    mlps = torch.stack([along(chat.hook_name("mlp_out", each.layer)) for each in folded], dim=1)
+    return Shares(heads, mlps, biases, along(names[0]), along(total))
 
 
 def _require_finite(kept: dict[str, Tensor], rows: list[int]) -> None:
