@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,12 @@ def boot_bridge(name: str, model: Any, tokenizer: PreTrainedTokenizerBase, probe
     """
     with torch.inference_mode():
         expected = model(**probe._asdict()).logits
+    # A copy, since the bridge gives its tokenizer a BOS token where the model has none.
     bridge = TransformerBridge.boot_transformers(
-        model.config.name_or_path or name, hf_model=model, tokenizer=tokenizer, device=probe.input_ids.device
+        model.config.name_or_path or name,
+        hf_model=model,
+        tokenizer=deepcopy(tokenizer),
+        device=probe.input_ids.device,
     )
     with torch.inference_mode():
         actual = bridge(probe.input_ids, attention_mask=probe.attention_mask)

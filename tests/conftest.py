@@ -62,4 +62,4 @@ def model_folder(tmp_path) -> Path:
 @pytest.fixture(scope="session", params=FAMILIES)
 def random_folder(request, tmp_path_factory) -> Path:
     """A folder with a small random-weight model of a real chat family, with its turn format."""
-    return save_family(request.param, tmp_path_factory.mktemp(request.param))
+    return save_family(request.param, tmp_path_factory.mktemp("families") / request.param)

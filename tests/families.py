@@ -109,7 +109,7 @@ FAMILIES = {
         **GEMMA,
         takes_system=False,
         options=WIDE
-        | {"sliding_window": 8, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 4.0}
+        | {"sliding_window": 8, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 1.0}
         | {"layer_types": TWO_WINDOWS, "query_pre_attn_scalar": 16},
     ),
     "gemma3_text": Family(
@@ -190,3 +190,5 @@ def randomize(model: torch.nn.Module) -> None:
     for key, parameter in model.named_parameters():
         noise = torch.randn_like(parameter)
         parameter.data = 0.3 * noise if parameter.ndim > 1 or "bias" in key else parameter.data + 0.3 * noise
+    if "gemma" in model.config.model_type:  # it multiplies what it looks up by sqrt(d_model)
+        model.get_input_embeddings().weight.data /= model.config.get_text_config().hidden_size ** 0.5
