@@ -95,7 +95,7 @@ def logit_shares(
     """What each component adds to the first token's mean logit over `tokens`, above the mean over the vocabulary.
 
     In logits, before any soft-cap; the final norm's scale is frozen per prompt. One direction, so the last axis has
-    size 1. Raises `ValueError` as `component_shares`. Source: direct logit attribution, nostalgebraist 2020; Elhage et
+    size 1. Raises `ValueError` as `component_shares`, and for a final norm that is no RMS norm. Source: direct logit attribution, nostalgebraist 2020; Elhage et
     al. 2021.
     """
     model: Any = chat.bridge.original_model
@@ -111,7 +111,13 @@ def logit_shares(
     with torch.inference_mode():
         after = norm(states[:, None].to(place, chat.dtype))[:, 0].float().cpu()
     passed = states.float() * gain
-    return shares.scaled((passed * after).sum(-1) / passed.square().sum(-1))
+    scale = (passed * after).sum(-1) / passed.square().sum(-1).clamp(min=1e-30)
+    if float((passed * scale[:, None] - after).norm()) > 1e-2 * float(after.norm()):
+        raise ValueError(
+            f"logit_shares: the final norm must be an RMS norm; got {type(norm).__name__} in {chat.name}. "
+            "Use component_shares along a direction instead."
+        )
+    return shares.scaled(scale)
 
 
 def _check(chat: ChatModel, directions: Float[Tensor, "category d_model"], layer: int) -> None:

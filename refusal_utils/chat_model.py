@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .chat_format import TokenBatch, common_suffix, left_pad, probe_ids, render_chat
 from .model_defaults import decision_state
-from .model_loading import DeviceMap, boot_bridge, check_placement, load_tokenizer, load_weights, text_only
+from .model_loading import DeviceMap, boot_bridge, check_placement, load_tokenizer, load_weights
 
 BUNDLED = "bundled"
 BUNDLED_WEIGHTS = Path(__file__).parent / "bundled" / "weights"
@@ -170,7 +170,7 @@ def load_chat_model(
     suffix = common_suffix(tokenizer, system_prompt)
     model = load_weights(str(name), source, device, dtype, device_map) if hf_model is None else hf_model
     check_placement(model)
-    model = text_only(model).eval()
+    model.eval()
     config, place = model.config.get_text_config(), model.get_input_embeddings().weight.device
     probe = left_pad(probe_ids(tokenizer, system_prompt), tokenizer.pad_token_id, place)
     state = decision_state(str(name), source, config.num_hidden_layers, len(suffix), layer, pos)

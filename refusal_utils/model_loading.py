@@ -87,19 +87,30 @@ def text_only(model: Any) -> Any:
 def boot_bridge(name: str, model: Any, tokenizer: PreTrainedTokenizerBase, probe: TokenBatch) -> TransformerBridge:
     """The bridge around `model`, checked: on one masked batch it must give the logits that the model gave before.
 
-    Quantized weights stay as they are, and are checked the same way: bridge against model, both quantized.
+    Quantized weights stay as they are, and are checked the same way: bridge against model, both quantized. Of a model
+    that also sees the language model is taken, and must give the logits of the whole. Raises `ValueError` for a gap
+    above `PARITY` and for an architecture that the bridge does not know.
     """
     with torch.inference_mode():
         expected = model(**probe._asdict()).logits
-    # A copy, since the bridge gives its tokenizer a BOS token where the model has none.
-    bridge = TransformerBridge.boot_transformers(
-        model.config.name_or_path or name,
-        hf_model=model,
-        tokenizer=deepcopy(tokenizer),
-        device=probe.input_ids.device,
-    )
-    with torch.inference_mode():
-        actual = bridge(probe.input_ids, attention_mask=probe.attention_mask)
+    try:
+        model = text_only(model)
+        # A copy, since the bridge gives its tokenizer a BOS token where the model has none.
+        bridge = TransformerBridge.boot_transformers(
+            model.config.name_or_path or name,
+            hf_model=model,
+            tokenizer=deepcopy(tokenizer),
+            device=probe.input_ids.device,
+        )
+        with torch.inference_mode():
+            actual = bridge(probe.input_ids, attention_mask=probe.attention_mask)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of whatever kind: it differs between architectures and versions
+        raise ValueError(
+            f"load_chat_model: TransformerLens must support the architecture; got {type(model).__name__}, where it says "
+            f"{str(error)[:160]!r}. Choose another model or another version of TransformerLens."
+        ) from error
     _check_parity(name, expected, actual, probe.attention_mask.bool())
     return bridge
 

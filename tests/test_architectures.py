@@ -131,6 +131,7 @@ def test_the_system_prompt_is_read_or_refused_as_the_family_does(loaded, random_
 
 def test_captured_activations_equal_the_hidden_states_of_plain_hugging_face(loaded, prompts):
     positions = range(-len(loaded.chat.suffix), 0)
+    assert capture_activations(loaded.chat, prompts[:1]).positions == (loaded.chat.decision_pos,)
     found = capture_activations(loaded.chat, prompts[:10], positions=positions)
     for row, prompt in enumerate(prompts[:10]):
         expected = plain_states(loaded, prompt)[:, list(positions)]

@@ -1,13 +1,14 @@
 """Models that are already loaded, spread by a device map, quantized, seeing, or no longer wanted."""
 
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration
 
 from refusal_utils.activations import capture_activations
-from refusal_utils.attribution import component_shares
+from refusal_utils.attribution import component_shares, logit_shares
 from refusal_utils.chat_model import BUNDLED_WEIGHTS, load_chat_model
 from refusal_utils.directions import mean_difference, normalize
 from refusal_utils.generation import generate_texts
@@ -146,6 +147,33 @@ def test_a_model_that_also_sees_is_measured_as_the_language_model_inside(tmp_pat
         states = torch.stack([state[0, -2] for state in out.hidden_states[:-1]])
         torch.testing.assert_close(found[row], states, atol=1e-4, rtol=1e-4)
     assert len(generate_texts(chat, prompts[:2], 4)) == 2
+
+
+def save_other(folder, model_type, architecture, **options):
+    """A model of an architecture outside the matrix, with Qwen's turn format."""
+    family = replace(FAMILIES["qwen2"], model_type=model_type, architecture=architecture, options=options)
+    tokenizer = family_tokenizer(family)
+    model = AutoModelForCausalLM.from_config(family_config(family, tokenizer))
+    randomize(model)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_an_architecture_that_the_bridge_does_not_know_is_one_sentence(tmp_path):
+    save_other(tmp_path, "persimmon", "PersimmonForCausalLM", partial_rotary_factor=0.5)
+    with pytest.raises(
+        ValueError, match="TransformerLens must support the architecture; got PersimmonForCausalLM, where"
+    ):
+        load_chat_model(tmp_path, device="cpu")
+
+
+def test_logit_shares_refuse_a_final_norm_that_is_no_rms_norm(tmp_path, prompts):
+    save_other(tmp_path, "stablelm", "StableLmForCausalLM", partial_rotary_factor=0.5)
+    chat = load_chat_model(tmp_path, device="cpu")
+    component_shares(chat, prompts[:2], torch.eye(chat.d_model)[:2], layer=2)  # before: along directions it is exact
+    with pytest.raises(ValueError, match="logit_shares: the final norm must be an RMS norm; got LayerNorm"):
+        logit_shares(chat, prompts[:2], torch.tensor([30]))
 
 
 def test_unload_frees_the_weights_and_any_later_use_is_one_sentence(prompts):
