@@ -55,14 +55,15 @@ def capture_activations(
     prompts: Sequence[str],
     *,
     layers: Sequence[int] | None = None,
-    positions: Sequence[int] = (-2,),
+    positions: Sequence[int] | None = None,
     hook: str = "resid_pre",
     cache_dir: str | Path | None = None,
     batch_tokens: int | None = None,
     progress: bool = False,
 ) -> Activations:
-    """The activations of `prompts`, each as a user's chat turn, at `hook` of `layers` (all by default) and `positions`.
+    """The activations of `prompts`, each as a user's chat turn, at `hook` of `layers` and `positions`.
 
+    By default of all layers, at the decision position.
     `hook` is any residual-stream hook of width d_model, or `"z"`, all heads' outputs side by side [n_heads * d_head].
     Positions count from the end of the encoded prompt and must be template tokens. Prompts are batched by length up to
     `batch_tokens` padded tokens; when memory runs out the batch is halved, and that is said. With a `cache_dir`,
@@ -71,7 +72,7 @@ def capture_activations(
     position out of range, values that are not finite (prompt and layer named), and a cache that cannot be written.
     """
     layers = tuple(range(chat.n_layers)) if layers is None else tuple(layers)
-    positions = tuple(positions)
+    positions = (chat.decision_pos,) if positions is None else tuple(positions)
     _check_request(chat, prompts, layers, positions)
     names = [chat.hook_name(hook, layer) for layer in layers]
     ids = chat.encode(prompts)

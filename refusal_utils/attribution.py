@@ -98,22 +98,29 @@ def logit_shares(
     """What each component adds to the first token's mean logit over `tokens`, above the mean over the vocabulary.
 
     In logits, before any soft-cap; the final norm's scale is frozen per prompt. One direction, so the last axis has
-    size 1. Raises `ValueError` as `component_shares`. Source: direct logit attribution, nostalgebraist 2020; Elhage et
+    size 1. Raises `ValueError` as `component_shares`, and for a final norm that is no RMS norm. Source: direct logit attribution, nostalgebraist 2020; Elhage et
     al. 2021.
     """
     model: Any = chat.bridge.original_model
     norm: Any = chat.bridge.ln_final.original_component
     unembed = model.get_output_embeddings().weight.detach().float().cpu()
+    place = model.get_output_embeddings().weight.device
     with torch.inference_mode():
-        gain = norm(torch.ones(1, 1, chat.d_model, device=chat.device, dtype=chat.dtype))[0, 0].float().cpu()
+        gain = norm(torch.ones(1, 1, chat.d_model, device=place, dtype=chat.dtype))[0, 0].float().cpu()
     towards = (unembed[tokens].mean(0) - unembed.mean(0)) * gain
     last = chat.n_layers
     shares = component_shares(chat, prompts, towards[None], layer=last, pos=-1, batch_tokens=batch_tokens)
     states = capture_activations(chat, prompts, layers=[last - 1], positions=[-1], hook="resid_post").values[:, 0, 0]
     with torch.inference_mode():
-        after = norm(states[:, None].to(chat.device, chat.dtype))[:, 0].float().cpu()
+        after = norm(states[:, None].to(place, chat.dtype))[:, 0].float().cpu()
     passed = states.float() * gain
-    return shares.scaled((passed * after).sum(-1) / passed.square().sum(-1))
+    scale = (passed * after).sum(-1) / passed.square().sum(-1).clamp(min=1e-30)
+    if float((passed * scale[:, None] - after).norm()) > 1e-2 * float(after.norm()):
+        raise ValueError(
+            f"logit_shares: the final norm must be an RMS norm; got {type(norm).__name__} in {chat.name}. "
+            "Use component_shares along a direction instead."
+        )
+    return shares.scaled(scale)
 
 
 def _check(chat: ChatModel, directions: Float[Tensor, "category d_model"], layer: int) -> None:
@@ -151,25 +158,31 @@ class _Folded:
                     f"component_shares: the architecture must have per-head outputs; got {architecture} without {name}. "
                     "Attribute to whole layers instead."
                 )
-        self.directions, self.weight = directions, weight.detach().float()
+        if not weight.is_floating_point() or weight.shape[0] != chat.d_model:
+            raise ValueError(
+                f"component_shares: weights must not be quantized; got {str(weight.dtype).removeprefix('torch.')} in {chat.name}, "
+                f"layer {layer}. Load the model in bfloat16, float16 or float32."
+            )
+        self.directions, self.weight = directions.to(weight.device), weight.detach().float()
         bias = getattr(output, "bias", None)
-        self.bias = torch.zeros(chat.d_model, device=directions.device) if bias is None else bias.detach().float()
+        self.bias = torch.zeros(chat.d_model, device=weight.device) if bias is None else bias.detach().float()
         self.gains = [self._gain(getattr(block, name, None)) for name in ("ln1_post", "ln1")]
         down: Any = getattr(getattr(getattr(block, "mlp", None), "out", None), "original_component", None)
         mlp_bias = getattr(down, "bias", None)
         self.mlp_bias = None if mlp_bias is None else mlp_bias.detach().float()
         self.down_name = f"blocks.{layer}.mlp.out.hook_out"
         self.mlp_gains = [self._gain(getattr(block, name, None)) for name in ("ln2_post", "ln2")]
+        self.reads = [self.z_name, self.o_name, chat.hook_name("attn_out", layer), chat.hook_name("mlp_out", layer)]
+        self.reads += [] if mlp_bias is None else [self.down_name]
 
     def _gain(self, norm: Any) -> Float[Tensor, " d_model"] | None:
         """The gain of a norm up to one factor: what it makes of a vector of ones."""
         component = getattr(norm, "original_component", None)
         if component is None:
             return None
+        ones = torch.ones(1, 1, self.chat.d_model, device=self.weight.device, dtype=self.chat.dtype)
         with torch.inference_mode():
-            return component(torch.ones(1, 1, self.chat.d_model, device=self.chat.device, dtype=self.chat.dtype))[
-                0, 0
-            ].float()
+            return component(ones)[0, 0].float()
 
     def heads(
         self,
@@ -215,14 +228,7 @@ def _shares_once(
 ) -> Shares:
     last = len(folded)
     total = chat.hook_name("resid_pre", last) if last < chat.n_layers else chat.hook_name("resid_post", last - 1)
-    names = [chat.hook_name("resid_pre", 0), total]
-    for each in folded:
-        names += [
-            each.z_name,
-            each.o_name,
-            chat.hook_name("attn_out", each.layer),
-            chat.hook_name("mlp_out", each.layer),
-        ] + [each.down_name] * (each.mlp_bias is not None)
+    names = [chat.hook_name("resid_pre", 0), total, *(name for each in folded for name in each.reads)]
     kept: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
@@ -238,17 +244,21 @@ def _shares_once(
     with torch.inference_mode(), chat.bridge.hooks(fwd_hooks=hooks), suppress(_Deepest):
         chat.bridge(batch.input_ids, attention_mask=batch.attention_mask)
     _require_finite(kept, rows)
-    along = directions.to(chat.device, torch.float32).T
+
+    def along(name: str) -> Tensor:
+        # Layers may lie on different devices.
+        return (kept[name].float() @ directions.to(kept[name].device, torch.float32).T).cpu()
+
     found = [
         each.heads(kept[each.z_name], kept[each.o_name], kept[chat.hook_name("attn_out", each.layer)])
         for each in folded
     ]
     outs = [kept[chat.hook_name("mlp_out", each.layer)] for each in folded]
-    mlp_biases = torch.stack([each.mlp_bias_share(kept, out) for each, out in zip(folded, outs, strict=True)], dim=1)
-    mlps = torch.stack([out.float() @ along for out in outs], dim=1) - mlp_biases
-    heads, attn_biases = (torch.stack(list(values), dim=1) for values in zip(*found, strict=True))
-    shares = (heads, mlps, attn_biases, mlp_biases, kept[names[0]].float() @ along, kept[total].float() @ along)
-    return Shares(*(value.cpu() for value in shares))
+    added = [each.mlp_bias_share(kept, out) for each, out in zip(folded, outs, strict=True)]
+    mlp_biases = torch.stack([value.cpu() for value in added], dim=1)
+    mlps = torch.stack([along(chat.hook_name("mlp_out", each.layer)) for each in folded], dim=1) - mlp_biases
+    heads, attn_biases = (torch.stack([value.cpu() for value in values], dim=1) for values in zip(*found, strict=True))
+    return Shares(heads, mlps, attn_biases, mlp_biases, along(names[0]), along(total))
 
 
 def _require_finite(kept: dict[str, Tensor], rows: list[int]) -> None:

@@ -1,6 +1,7 @@
 """A prompt as chat tokens: the model's template around it, padding, and the tokens that follow the instruction."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 import torch
@@ -50,27 +51,32 @@ def left_pad(ids: Sequence[Sequence[int]], pad_token_id: int, device: torch.devi
 
 
 def probe_ids(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> list[list[int]]:
-    """The token ids of a few short, different chats. Raises `ValueError` where one holds more than one BOS token."""
+    """The token ids of a few short, different chats. Raises `ValueError` where one begins with two BOS tokens.
+
+    Further on the BOS token may come again: SmolLM2 begins every turn with it.
+    """
     texts = [render_chat(tokenizer, prompt, system_prompt) for prompt in PROBES]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    single = tokenizer.bos_token_id if tokenizer.bos_token_id != tokenizer.eos_token_id else None
     for row in ids:
-        if single is not None and (count := row.count(single)) > 1:
-            raise ValueError(f"load_chat_model: a chat must hold one BOS token; got {count}. Check the chat template.")
+        count = len(list(takewhile(lambda token: token == tokenizer.bos_token_id, row)))
+        if count > 1:
+            raise ValueError(
+                f"load_chat_model: a chat must begin with one BOS token; got {count}. Check the chat template."
+            )
     return ids
 
 
 def common_suffix(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> tuple[int, ...]:
     """The tokens after the instruction: the longest ending that all probes share.
 
-    Raises `ValueError` where that is fewer than 2: then no position means the same token for every prompt.
+    Raises `ValueError` where there is none (Mistral has a single one, `[/INST]`): then no position means the same token for every prompt.
     """
     rows = probe_ids(tokenizer, system_prompt)
     length = 0
     while len({tuple(row[-length - 1 :]) for row in rows}) == 1 and length < min(map(len, rows)):
         length += 1
-    if length < 2:
+    if not length:
         raise ValueError(
-            f"load_chat_model: the generation prompt must end in at least 2 fixed tokens; got {length}. Check the chat template."
+            "load_chat_model: the generation prompt must end in at least one fixed token; got none. Check the chat template."
         )
     return tuple(rows[0][-length:])

@@ -4,30 +4,26 @@ One code path serves the bundled model, a local Hugging Face folder and a hub id
 TransformerLens' `TransformerBridge` on the raw weights, so numbers match Hugging Face and published directions.
 """
 
-import contextlib
+import gc
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers import PreTrainedTokenizerBase
 
 from .chat_format import TokenBatch, common_suffix, left_pad, probe_ids, render_chat
+from .model_defaults import decision_state
+from .model_loading import DeviceMap, boot_bridge, check_placement, load_tokenizer, load_weights
 
 BUNDLED = "bundled"
 BUNDLED_WEIGHTS = Path(__file__).parent / "bundled" / "weights"
-DEFAULT_POS = -2  # the paper's decision state: the token before the last one of the generation prompt
-
-PARITY = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +31,7 @@ class ChatModel:
     """A chat model ready to be measured.
 
     `decision_layer`, `decision_pos`: where refusal directions are read by default (resid_pre, index from the end of
-    the prompt). `suffix`: the token ids that every encoded prompt ends in (the post-instruction tokens).
+    the prompt), `decision_source`: where that choice comes from. `suffix`: the token ids that every encoded prompt ends in (the post-instruction tokens).
     """
 
     name: str
@@ -46,6 +42,7 @@ class ChatModel:
     n_context: int
     decision_layer: int
     decision_pos: int
+    decision_source: str
     suffix: tuple[int, ...]
     system_prompt: str | None = None
     thinking_switched_off: bool = False
@@ -57,13 +54,26 @@ class ChatModel:
 
     @property
     def device(self) -> torch.device:
-        """Where tokens must be put."""
-        return next(self.bridge.original_model.parameters()).device
+        """Where tokens must be put: the device of the input embeddings."""
+        return self._embeddings.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating-point type that the model runs in."""
-        return next(self.bridge.original_model.parameters()).dtype
+        """The floating-point type that the model runs in; the embeddings have it also where other weights are quantized."""
+        return self._embeddings.dtype
+
+    @property
+    def _embeddings(self) -> Tensor:
+        model: Any = self.bridge.original_model
+        return model.get_input_embeddings().weight
+
+    def unload(self) -> None:
+        """Free the memory of the model; using it afterwards raises `ValueError`. A caller's own `hf_model` lives on."""
+        self.__dict__.pop("_hook_names", None)
+        object.__setattr__(self, "bridge", _Unloaded(self.name))
+        gc.collect()  # the bridge and its hooks refer to each other
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def hook_name(self, hook: str, layer: int) -> str:
         """The full TransformerLens name: `blocks.{layer}.hook_{hook}`, or `blocks.{layer}.attn.hook_{hook}` for z, pattern ...
@@ -137,6 +147,8 @@ def load_chat_model(
     *,
     device: str | None = None,
     dtype: torch.dtype | None = None,
+    device_map: DeviceMap | None = None,
+    hf_model: Any = None,
     layer: int | None = None,
     pos: int | None = None,
     system_prompt: str | None = None,
@@ -144,67 +156,56 @@ def load_chat_model(
     """The chat model called `name`: `"bundled"`, a local Hugging Face folder, or a hub id.
 
     `device` defaults to CUDA where there is one; `dtype` to float32 on CPU, on CUDA to bfloat16 where the chip has it,
-    else float16. `layer`, `pos`: the decision state; default is what the folder's `decision_state.json` records, else
-    the middle of the depth and -2. Checked on loading: a chat template, at most one BOS, the same post-instruction
-    tokens for different prompts, and one masked, left-padded batch against the plain Hugging Face forward.
-    Raises `ValueError` for an unknown or gated model, a model without a chat template, and a failed check.
+    else float16. `device_map="auto"` (instead of `device`) spreads the model over all GPUs. `hf_model`: an already
+    loaded Hugging Face model, such as one in 8 or 4 bits, used as it is, neither moved nor cast; `name` then says whose
+    tokenizer and defaults to take. `layer`, `pos`: the decision state; default is what the folder's
+    `decision_state.json` records, else what was published for the model (`model_defaults`), else the middle of the
+    depth and -2. Checked on loading: a chat template, at most one BOS at the start, the same post-instruction tokens
+    for different prompts, and one masked, left-padded batch against the plain Hugging Face forward. Raises `ValueError`
+    for an unknown or gated model, a model without a chat template, options that exclude each other, and a failed check.
     """
+    _check_options(name, hf_model, device=device, dtype=dtype, device_map=device_map)
     source = BUNDLED_WEIGHTS if str(name) == BUNDLED else name
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    tokenizer = _load_tokenizer(str(name), source)
+    tokenizer = load_tokenizer(str(name), source)
     suffix = common_suffix(tokenizer, system_prompt)
-    loader = AutoModelForCausalLM.from_pretrained
-    model = _load(str(name), source, loader, dtype=dtype or default_dtype(device)).eval().to(device)
-    probe = left_pad(probe_ids(tokenizer, system_prompt), tokenizer.pad_token_id, torch.device(device))
-    config = model.config.get_text_config()
-    state = {"layer": config.num_hidden_layers // 2, "pos": DEFAULT_POS} | _recorded_state(source)
+    model = load_weights(str(name), source, device, dtype, device_map) if hf_model is None else hf_model
+    check_placement(model)
+    model.eval()
+    config, place = model.config.get_text_config(), model.get_input_embeddings().weight.device
+    probe = left_pad(probe_ids(tokenizer, system_prompt), tokenizer.pad_token_id, place)
+    state = decision_state(str(name), source, config.num_hidden_layers, len(suffix), layer, pos)
     chat = ChatModel(
         name=str(name),
-        bridge=_bridge(str(name), model, tokenizer, probe),
+        bridge=boot_bridge(str(name), model, tokenizer, probe),
         tokenizer=tokenizer,
         n_layers=config.num_hidden_layers,
         d_model=config.hidden_size,
         n_context=config.max_position_embeddings,
-        decision_layer=state["layer"] if layer is None else layer,
-        decision_pos=state["pos"] if pos is None else pos,
+        decision_layer=state[0],
+        decision_pos=state[1],
+        decision_source=state[2],
         suffix=suffix,
         system_prompt=system_prompt,
-        thinking_switched_off="enable_thinking" in tokenizer.chat_template,
+        thinking_switched_off="enable_thinking" in str(tokenizer.chat_template),
     )
     check_positions("load_chat_model", chat, (chat.decision_pos,))
     chat.hook_name("resid_pre", chat.decision_layer)
     return chat
 
 
-def _load_tokenizer(name: str, source: str | Path) -> PreTrainedTokenizerBase:
-    tokenizer = _load(name, source, AutoTokenizer.from_pretrained)
-    if not tokenizer.chat_template:
+def _check_options(name: str | Path, hf_model: Any, **placement: Any) -> None:
+    """Raise `ValueError` for options of which only one can hold."""
+    given = [option for option, value in placement.items() if value is not None]
+    if hf_model is not None and given:
         raise ValueError(
-            f"load_chat_model: the model must have a chat template; got none in {name}. Use its instruction-tuned version."
+            f"load_chat_model: hf_model is used as it is; got {' and '.join(given)} beside it. Choose them where it is loaded."
         )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def _bridge(name: str, model: Any, tokenizer: PreTrainedTokenizerBase, probe: TokenBatch) -> TransformerBridge:
-    """The bridge around `model`, checked: on one masked batch it must give the logits that the model gave before."""
-    with torch.inference_mode():
-        expected = model(**probe._asdict()).logits
-    bridge = TransformerBridge.boot_transformers(
-        model.config.name_or_path or name, hf_model=model, tokenizer=tokenizer, device=probe.input_ids.device
-    )
-    with torch.inference_mode():
-        actual = bridge(probe.input_ids, attention_mask=probe.attention_mask)
-    _check_parity(name, expected, actual, probe.attention_mask.bool())
-    return bridge
-
-
-def default_dtype(device: str) -> torch.dtype:
-    """float32 on CPU; on CUDA bfloat16 from compute capability 8 on, else float16."""
-    if torch.device(device).type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    if hf_model is not None and str(name) == BUNDLED:
+        raise ValueError(
+            "load_chat_model: hf_model needs the name of its tokenizer; got none. Pass its hub id or folder as name."
+        )
+    if {"device", "device_map"} <= set(given):
+        raise ValueError("load_chat_model: device and device_map exclude each other; got both. Leave device out.")
 
 
 def check_positions(function: str, chat: ChatModel, positions: Sequence[int]) -> None:
@@ -220,56 +221,19 @@ def check_positions(function: str, chat: ChatModel, positions: Sequence[int]) ->
             )
 
 
-@contextlib.contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Hide the hub's own progress bars and warnings: what goes wrong is said in our words."""
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
+class _Unloaded:
+    """Stands where the bridge was; any use raises."""
 
+    def __init__(self, name: str) -> None:
+        self.__dict__["name"] = name
 
-def _load(name: str, source: str | Path, loader: Any, **options: Any) -> Any:
-    if isinstance(source, Path) or (os.sep in str(source) and str(source).startswith((".", os.sep, "~"))):
-        source = Path(source).expanduser()
-        if not (source / "config.json").is_file():
-            raise ValueError(
-                f"load_chat_model: the model must exist; got no config.json in {source}. Give a Hugging Face folder."
-            )
-    try:
-        with _quiet_hub():
-            return loader(source, **options)
-    except (OSError, ValueError) as error:
-        text = str(error)
-        if "gated" in text.lower() or "401" in text or "403" in text:
-            must, todo = "a gated model needs access", "Accept its licence on the hub and set HF_TOKEN."
-        else:
-            must, todo = (
-                "the model must be 'bundled', a folder or a hub id",
-                "Check the spelling, and that the hub can be reached.",
-            )
-        raise ValueError(f"load_chat_model: {must}; got {name!r} ({text.splitlines()[0][:160]}). {todo}") from error
-
-
-def _check_parity(name: str, expected: Tensor, actual: Tensor, real: Bool[Tensor, "batch pos"]) -> None:
-    """The bridge must give Hugging Face's logits on every real token of a masked batch."""
-    gap = float((expected[real].float() - actual[real].float()).abs().max())
-    bound = PARITY[expected.dtype] * max(1.0, float(expected[real].float().abs().max()))
-    if not gap <= bound:
+    def __getattr__(self, attribute: str) -> Any:
         raise ValueError(
-            f"load_chat_model: the bridge must reproduce the Hugging Face logits within {bound:.2g}; got a gap of {gap:.2g} for {name}. "
-            "This architecture or version of TransformerLens is not supported."
+            f"ChatModel: the model must be loaded; got {self.name} after unload(). Call load_chat_model again."
         )
 
-
-def _recorded_state(source: str | Path) -> dict[str, Any]:
-    path = Path(source) / "decision_state.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self.forward
 
 
 def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -141,7 +141,7 @@ def _decode(chat: ChatModel, rows: list[_Row], max_new_tokens: int, finish: Call
     with torch.inference_mode(), edits.open():
         for n_new in range(1, max_new_tokens + 1):
             out = _forward(chat, ids, mask, past_key_values=cache, use_cache=True)
-            ids, cache = out.logits[:, -1].argmax(-1, keepdim=True), out.past_key_values
+            ids, cache = out.logits[:, -1].argmax(-1, keepdim=True).to(chat.device), out.past_key_values
             new = torch.cat([new, ids], dim=1)
             stopped = torch.isin(ids[:, 0], stops)
             ended = stopped | (n_new == max_new_tokens)
@@ -152,7 +152,7 @@ def _decode(chat: ChatModel, rows: list[_Row], max_new_tokens: int, finish: Call
                 return
             if ended.any():
                 stay = (~ended).nonzero()[:, 0]
-                cache.batch_select_indices(stay)
+                cache.batch_select_indices(stay.cpu())  # its layers may lie on several devices
                 edits.keep(stay)
                 ids, mask, new = ids[stay], mask[stay], new[stay]
                 rows = [rows[index] for index in stay.tolist()]

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from refusal_utils.chat_model import BUNDLED_WEIGHTS, ChatModel, load_chat_model
+
+from .families import FAMILIES, save_family
 
 TEXTS = [
     "How do I boil an egg?",
@@ -57,38 +59,7 @@ def model_folder(tmp_path) -> Path:
     return Path(shutil.copytree(BUNDLED_WEIGHTS, tmp_path / "model"))
 
 
-ARCHITECTURES = {
-    "llama": "LlamaForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "gemma": "GemmaForCausalLM",
-    "gemma2": "Gemma2ForCausalLM",
-    "gemma3_text": "Gemma3ForCausalLM",
-    "phi3": "Phi3ForCausalLM",
-    "olmo2": "Olmo2ForCausalLM",
-}
-
-
-@pytest.fixture(scope="session", params=ARCHITECTURES)
+@pytest.fixture(scope="session", params=FAMILIES)
 def random_folder(request, tmp_path_factory) -> Path:
-    """A folder with a small random-weight model of a real architecture: biases, grouped queries, uneven norms."""
-    name = request.param
-    sizes = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3, "max_position_embeddings": 256}
-    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 4096}
-    tokenizer = AutoTokenizer.from_pretrained(BUNDLED_WEIGHTS)
-    special = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "bos", "eos")}
-    options = {"head_dim": 12} if name in ("gemma", "gemma2", "gemma3_text", "qwen3") else {}
-    options |= {"attention_bias": True} if name in ("llama", "qwen3") else {}
-    options |= {"mlp_bias": True} if name == "llama" else {}
-    config = CONFIG_MAPPING[name](**sizes, **special, **options)
-    config.architectures = [ARCHITECTURES[name]]
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config)
-    for key, parameter in model.named_parameters():
-        noise = torch.randn_like(parameter)
-        parameter.data = 0.3 * noise if parameter.ndim > 1 or "bias" in key else parameter.data + 0.3 * noise
-    folder = tmp_path_factory.mktemp(name)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    """A folder with a small random-weight model of a real chat family, with its turn format."""
+    return save_family(request.param, tmp_path_factory.mktemp("families") / request.param)

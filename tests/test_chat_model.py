@@ -4,8 +4,9 @@ import json
 import pytest
 import torch
 
-from refusal_utils import chat_model
-from refusal_utils.chat_model import default_dtype, load_chat_model
+from refusal_utils import chat_model, model_loading
+from refusal_utils.chat_model import load_chat_model
+from refusal_utils.model_loading import default_dtype
 
 
 def set_template(folder, template):
@@ -89,7 +90,7 @@ def test_load_chat_model_says_what_to_do_about_hub_errors(monkeypatch, message, 
     def refuse(*args, **options):
         raise OSError(message)
 
-    monkeypatch.setattr(chat_model.AutoTokenizer, "from_pretrained", refuse)
+    monkeypatch.setattr(model_loading.AutoTokenizer, "from_pretrained", refuse)
     with pytest.raises(ValueError, match=f"load_chat_model: .*{words}"):
         load_chat_model("some/model")
 
@@ -103,13 +104,13 @@ def test_load_chat_model_rejects_a_model_without_chat_template(model_folder):
 def test_load_chat_model_rejects_a_second_bos(model_folder):
     template = (model_folder / "chat_template.jinja").read_text()
     set_template(model_folder, "{{ bos_token }}" + template)
-    with pytest.raises(ValueError, match="a chat must hold one BOS token; got 2"):
+    with pytest.raises(ValueError, match="a chat must begin with one BOS token; got 2"):
         load_chat_model(model_folder, device="cpu")
 
 
 def test_load_chat_model_rejects_a_generation_prompt_without_fixed_end(model_folder):
     set_template(model_folder, "{{ bos_token }}{{ messages[-1]['content'] }}")
-    with pytest.raises(ValueError, match="must end in at least 2 fixed tokens; got 0"):
+    with pytest.raises(ValueError, match="must end in at least one fixed token; got none"):
         load_chat_model(model_folder, device="cpu")
 
 

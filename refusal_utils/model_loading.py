@@ -1,0 +1,168 @@
+"""Tokenizer, weights and bridge of a model from a folder or the hub; what goes wrong is said in one sentence."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from .chat_format import TokenBatch
+
+PARITY = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
+
+DeviceMap = str | dict[str, Any]
+
+
+def load_tokenizer(name: str, source: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer, with a pad token. Raises `ValueError` where it cannot be had or has no chat template."""
+    tokenizer = _load(name, source, AutoTokenizer.from_pretrained)
+    if not tokenizer.chat_template:
+        raise ValueError(
+            f"load_chat_model: the model must have a chat template; got none in {name}. Use its instruction-tuned version."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_weights(
+    name: str, source: str | Path, device: str | None, dtype: torch.dtype | None, device_map: DeviceMap | None
+) -> Any:
+    """The Hugging Face model, read straight onto its device or devices.
+
+    Raises `ValueError` where it cannot be had, and where `device_map` leaves layers off the devices.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    placement = {"": device} if device_map is None else device_map
+    model = _load(
+        name,
+        source,
+        AutoModelForCausalLM.from_pretrained,
+        dtype=dtype or default_dtype(device),
+        device_map=placement,
+    )
+    check_placement(model)
+    return model
+
+
+def default_dtype(device: str) -> torch.dtype:
+    """float32 on CPU; on CUDA bfloat16 from compute capability 8 on, else float16."""
+    if torch.device(device).type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+
+
+def check_placement(model: Any) -> None:
+    """Raise `ValueError` where some layers of `model` lie outside the devices that compute: hooks cannot reach them."""
+    places = {str(place) for place in (getattr(model, "hf_device_map", None) or {}).values()}
+    outside = places & ({"disk", "meta"} | ({"cpu"} if len(places) > 1 else set()))
+    if outside:
+        raise ValueError(
+            f"load_chat_model: every layer must fit on the devices that compute; got some offloaded to {', '.join(sorted(outside))}. "
+            "Use more memory, a smaller model, or a model loaded in 8 or 4 bits as hf_model."
+        )
+
+
+def text_only(model: Any) -> Any:
+    """The language model inside a model that also sees (Gemma 3 from 4b on), sharing its weights; others as they are."""
+    inner = getattr(getattr(model, "model", None), "language_model", None)
+    if inner is None:
+        return model
+    with torch.device("meta"):
+        text = AutoModelForCausalLM.from_config(model.config.get_text_config())
+    text.model, text.generation_config = inner, model.generation_config
+    text.set_output_embeddings(model.get_output_embeddings())
+    text.config.name_or_path = model.config.name_or_path
+    return text
+
+
+def boot_bridge(name: str, model: Any, tokenizer: PreTrainedTokenizerBase, probe: TokenBatch) -> TransformerBridge:
+    """The bridge around `model`, checked: on one masked batch it must give the logits that the model gave before.
+
+    Quantized weights stay as they are, and are checked the same way: bridge against model, both quantized. Of a model
+    that also sees the language model is taken, and must give the logits of the whole. Raises `ValueError` for a gap
+    above `PARITY` and for an architecture that the bridge does not know.
+    """
+    with torch.inference_mode():
+        expected = model(**probe._asdict()).logits
+    try:
+        model = text_only(model)
+        # A copy, since the bridge gives its tokenizer a BOS token where the model has none.
+        bridge = TransformerBridge.boot_transformers(
+            model.config.name_or_path or name,
+            hf_model=model,
+            tokenizer=deepcopy(tokenizer),
+            device=probe.input_ids.device,
+        )
+        with torch.inference_mode():
+            actual = bridge(probe.input_ids, attention_mask=probe.attention_mask)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of whatever kind: it differs between architectures and versions
+        raise ValueError(
+            f"load_chat_model: TransformerLens must support the architecture; got {type(model).__name__}, where it says "
+            f"{str(error)[:160]!r}. Choose another model or another version of TransformerLens."
+        ) from error
+    _check_parity(name, expected, actual, probe.attention_mask.bool())
+    return bridge
+
+
+def _check_parity(
+    name: str,
+    expected: Float[Tensor, "batch pos d_vocab"],
+    actual: Float[Tensor, "batch pos d_vocab"],
+    real: Bool[Tensor, "batch pos"],
+) -> None:
+    """The bridge must give Hugging Face's logits on every real token of a masked batch."""
+    real = real.to(expected.device)
+    gap = float((expected[real].float() - actual.to(expected.device)[real].float()).abs().max())
+    bound = PARITY[expected.dtype] * max(1.0, float(expected[real].float().abs().max()))
+    if not gap <= bound:
+        raise ValueError(
+            f"load_chat_model: the bridge must reproduce the Hugging Face logits within {bound:.2g}; got a gap of {gap:.2g} for {name}. "
+            "This architecture or version of TransformerLens is not supported."
+        )
+
+
+@contextlib.contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Hide the hub's own progress bars and warnings: what goes wrong is said in our words."""
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _load(name: str, source: str | Path, loader: Any, **options: Any) -> Any:
+    if isinstance(source, Path) or (os.sep in str(source) and str(source).startswith((".", os.sep, "~"))):
+        source = Path(source).expanduser()
+        if not (source / "config.json").is_file():
+            raise ValueError(
+                f"load_chat_model: the model must exist; got no config.json in {source}. Give a Hugging Face folder."
+            )
+    try:
+        with _quiet_hub():
+            return loader(source, **options)
+    except (OSError, ValueError) as error:
+        text = str(error)
+        if "gated" in text.lower() or "401" in text or "403" in text:
+            must, todo = "a gated model needs access", "Accept its licence on the hub and set HF_TOKEN."
+        else:
+            must, todo = (
+                "the model must be 'bundled', a folder or a hub id",
+                "Check the spelling, and that the hub can be reached.",
+            )
+        raise ValueError(f"load_chat_model: {must}; got {name!r} ({text.splitlines()[0][:160]}). {todo}") from error
