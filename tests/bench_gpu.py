@@ -1,0 +1,98 @@
+"""Speed and memory on a GPU at the size of a real model: `python -m tests.bench_gpu`.
+
+A random-weight model with the exact configuration of Gemma-2-9b-it in bfloat16; ours against the authors' way (written
+from the paper's description) as ratios of one run. Random weights never stop, so every response has all its tokens.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, Gemma2Config
+
+from refusal_utils.activations import capture_activations
+from refusal_utils.chat_model import ChatModel, load_chat_model
+from refusal_utils.directions import random_directions
+from refusal_utils.generation import generate
+from refusal_utils.tradeoffs import sweep_conditions
+
+from .bench import authors_way, hooked_generate, mixed_prompts, report, seconds
+from .families import FAMILIES, family_tokenizer
+
+# google/gemma-2-9b-it, config.json: what differs from the defaults of `Gemma2Config`, which are those of the 9b model.
+GEMMA_2_9B = {
+    "hidden_size": 3584,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 42,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 256,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+    "vocab_size": 256000,
+    "max_position_embeddings": 8192,
+}
+
+
+def random_chat(sizes: dict[str, int], device: str, dtype: torch.dtype, folder: Path) -> ChatModel:
+    """A chat model of these sizes with random weights, made on `device`."""
+    tokenizer = family_tokenizer(FAMILIES["gemma2"])
+    tokenizer.save_pretrained(folder)
+    ids = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "bos", "eos")}
+    config = Gemma2Config(**sizes, **ids)
+    config.architectures = ["Gemma2ForCausalLM"]
+    config.save_pretrained(folder)
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return load_chat_model(folder, hf_model=model)
+
+
+def bench(chat: ChatModel, n_prompts: int, n_swept: int, n_strengths: int, sample: int) -> None:
+    """Capture of `n_prompts`, and a sweep of 11 directions x `n_strengths` x `n_swept` prompts; the authors' way on 1/`sample`."""
+    plain, prompts = chat.bridge.original_model, mixed_prompts(n_prompts)
+    layer, cuda = chat.decision_layer, chat.device.type == "cuda"
+    ids = chat.encode(prompts)
+
+    def timed(work) -> float:
+        def and_wait() -> None:
+            work()
+            if cuda:
+                torch.cuda.synchronize()
+
+        return seconds(and_wait)
+
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    ours = timed(lambda: capture_activations(chat, prompts, positions=(-2, -1)))
+    part = ids[: max(4, n_prompts // sample)]
+    authors = timed(lambda: authors_way(plain, chat, part, layer)) * n_prompts / len(part)
+    print(f"capture of {n_prompts} prompts, all layers, two positions: {ours:.1f} s")
+    report("capture, times faster than the authors' way (one layer a run)", [authors / ours], "-", True)
+    directions = dict(zip("abcdefghijk", random_directions(11, chat.d_model), strict=True))
+    strengths = [10.0 * (step + 1) for step in range(n_strengths)]
+    whole = sweep_conditions(directions, dict.fromkeys(directions, strengths), layer)
+    ours = timed(lambda: generate(chat, prompts[:n_swept], list(whole)))
+    few = dict(list(whole.items())[: max(1, len(whole) // sample)])
+    ratio = len(whole) / len(few)
+    authors = timed(lambda: hooked_generate(plain, chat, ids[:n_swept], few, 8, True)) * ratio
+    loop = timed(lambda: hooked_generate(plain, chat, ids[:n_swept], few, 64, False)) * ratio
+    print(f"sweep of {len(whole)} conditions x {n_swept} prompts x 50 tokens: {ours:.1f} s")
+    report("steered sweep, times faster than the authors' way", [authors / ours], ">= 25", authors / ours >= 25)
+    report("steered sweep, times faster than generate per condition", [loop / ours], ">= 1.6", loop / ours >= 1.6)
+    if cuda:
+        print(f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on {torch.cuda.get_device_name()}")
+
+
+def main() -> int:
+    if not torch.cuda.is_available():
+        print("bench_gpu: a CUDA device must be there; got none. Run it on a machine with one.", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory() as folder:
+        bench(random_chat(GEMMA_2_9B, "cuda", torch.bfloat16, Path(folder)), 1000, 200, 4, 44)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
