@@ -57,7 +57,7 @@ def read_prompts(path: str | Path) -> pd.DataFrame:
         raise ValueError(f"read_prompts: the file must exist; got {path}. Give the path of a JSONL file of prompts.")
     rows = [
         _row(path, number, line)
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1)
         if line.strip()
     ]
     frame = pd.DataFrame(rows, columns=[*FIELDS]).astype(str)

@@ -156,3 +156,10 @@ def test_data_card_states_the_counts_of_the_files(prompts):
     assert f"{kinds['ordinary']} are ordinary, {kinds['look_alike']} look-alikes and {kinds['twin']} twins" in card
     assert "CC-BY-4.0" in card
     assert "Content warning" in card
+
+
+def test_a_prompt_may_hold_any_character_but_a_line_feed(tmp_path):
+    text = "What does\u2028this mean\x0c, please?"
+    row = {"id": "advice-0001", "category": "advice", "text": text, "split": "train", "pair_id": None}
+    (tmp_path / "advice.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert list(read_prompts(tmp_path / "advice.jsonl")["text"]) == [text]
