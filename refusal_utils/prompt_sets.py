@@ -1,4 +1,4 @@
-"""Read and validate `prompts/`: the eleven categories and the benign prompts, and draw balanced sets from them."""
+"""Read and validate `prompts/`: the eleven categories and the benign prompts."""
 
 import json
 import sys
@@ -89,23 +89,6 @@ def prompt_kind(id: str, category: str) -> str:
     ('twin', 'advice')
     """
     return id.split("-")[0] if category == BENIGN else category
-
-
-def draw_balanced(refused: pd.DataFrame, answered: pd.DataFrame, n: int = 32, seed: int = 0) -> pd.DataFrame:
-    """`n` rows of each side without replacement, in random order within a side, with a column `side` (refused/answered).
-
-    The unit of estimation of Joad et al. is n = 32. Raises `ValueError` when a side has fewer than `n` rows.
-    """
-    for name, side in (("refused", refused), ("answered", answered)):
-        if len(side) < n:
-            raise ValueError(
-                f"draw_balanced: each side must have at least n={n} prompts; got {len(side)} {name}. Lower n or add prompts."
-            )
-    parts = [
-        side.sample(n=n, random_state=seed).assign(side=name)
-        for name, side in (("refused", refused), ("answered", answered))
-    ]
-    return pd.concat(parts, ignore_index=True)
 
 
 def word_ngrams(text: str, n: int) -> list[tuple[str, ...]]:

@@ -6,7 +6,6 @@ import pytest
 
 from refusal_utils.categories import BENIGN, CATEGORY_IDS
 from refusal_utils.prompt_sets import (
-    draw_balanced,
     jaccard,
     load_prompts,
     main,
@@ -134,17 +133,6 @@ def broken(prompts: pd.DataFrame, change: str) -> pd.DataFrame:
 )
 def test_validate_prompts_finds_every_kind_of_fault(prompts, change, fault):
     assert any(fault in found for found in validate_prompts(broken(prompts, change)))
-
-
-def test_draw_balanced_takes_n_of_each_side_without_replacement(prompts):
-    refused, answered = prompts[prompts["category"] == "advice"], prompts[prompts["category"] == BENIGN]
-    draw = draw_balanced(refused, answered, n=32, seed=3)
-    assert draw["side"].value_counts().to_dict() == {"refused": 32, "answered": 32}
-    assert draw["id"].is_unique
-    assert list(draw_balanced(refused, answered, 32, seed=3)["id"]) == list(draw["id"])
-    assert list(draw_balanced(refused, answered, 32, seed=4)["id"]) != list(draw["id"])
-    with pytest.raises(ValueError, match="at least n=32 prompts; got 5 refused"):
-        draw_balanced(refused[:5], answered)
 
 
 def test_data_card_states_the_counts_of_the_files(prompts):
