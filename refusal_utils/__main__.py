@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from .badges import repository, stamp
 from .chat_model import BUNDLED
 from .runner import NotebookFailure, list_notebooks, parse_settings, prompts_parameter, run_notebooks
 
@@ -36,7 +37,17 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run,):
         command.add_argument("--model", default=BUNDLED, metavar="ID", help="'bundled', a hub id, or a folder")
         command.add_argument("--out", metavar="DIR", help="folder of all models' figures, or of this one's (figures/)")
+    badges = commands.add_parser(
+        "badges", help="write the repository's name into every notebook's badge and Colab cell"
+    )
+    badges.add_argument("--repo", metavar="OWNER/NAME", help="the GitHub repository (as it is in pyproject.toml)")
+    badges.set_defaults(act=_badges)
     return parser
+
+
+def _badges(options: argparse.Namespace) -> None:
+    changed = stamp(options.repo)
+    print(f"{repository()}: {len(changed)} files changed" + "".join(f"\n  {path.name}" for path in changed))
 
 
 def _run(options: argparse.Namespace) -> None:
