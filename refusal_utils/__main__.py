@@ -1,11 +1,13 @@
 """The command line: `python -m refusal_utils run [--model ID] [--notebooks 01 03]`, and its other commands."""
 
 import argparse
+import os
 import sys
 
 from .badges import repository, stamp
 from .chat_model import BUNDLED
-from .runner import NotebookFailure, list_notebooks, parse_settings, prompts_parameter, run_notebooks
+from .report import write_report
+from .runner import NotebookFailure, figures_root, list_notebooks, parse_settings, prompts_parameter, run_notebooks
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--fresh", action="store_true", help="run again what is done")
     run.set_defaults(act=_run)
-    for command in (run,):
+    report = commands.add_parser("report", help="set every number beside the paper's, as CSV and HTML")
+    report.set_defaults(act=_report)
+    for command in (run, report):
         command.add_argument("--model", default=BUNDLED, metavar="ID", help="'bundled', a hub id, or a folder")
         command.add_argument("--out", metavar="DIR", help="folder of all models' figures, or of this one's (figures/)")
     badges = commands.add_parser(
@@ -43,6 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     badges.add_argument("--repo", metavar="OWNER/NAME", help="the GitHub repository (as it is in pyproject.toml)")
     badges.set_defaults(act=_badges)
     return parser
+
+
+def _report(options: argparse.Namespace) -> None:
+    *paths, counts = write_report(options.model, figures_root(options.out, options.model))
+    print(counts.to_string(), *map(os.path.relpath, paths), sep="\n")
 
 
 def _badges(options: argparse.Namespace) -> None:

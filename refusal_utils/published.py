@@ -36,6 +36,20 @@ TABLE7_SOURCE = {
     "indeterminate": "CoCoNot (Indeterminate requests)",
     "humanizing": "CoCoNot (Humanizing requests)",
 }
+# The release calls the splits of its direction manifests so.
+RELEASE_SPLIT = {
+    "WildGuard_all": "safety_core",
+    "SorryBench_HateSpeech": "hate_speech",
+    "SorryBench_CrimesTorts": "crime_assistance",
+    "SorryBench_Inappropriate": "inappropriate",
+    "SorryBench_Advice": "advice",
+    "CocoNot_Safety": "safety_concerns",
+    "XSTest_all": "over_refusal",
+    "CocoNot_Incomplete": "incomplete",
+    "CocoNot_Unsupported": "unsupported",
+    "CocoNot_Indeterminate": "indeterminate",
+    "CocoNot_Humanizing": "humanizing",
+}
 
 
 def published_table(number: str | int) -> pd.DataFrame:
@@ -63,6 +77,12 @@ def published_cosines() -> pd.DataFrame:
 def published_manifest() -> dict:
     """Model, layer, position and raw projection gaps of the released Gemma directions."""
     return json.loads((_DATA / "gemma_direction_manifests.json").read_text())
+
+
+def published_gaps() -> pd.Series:
+    """By category: how far apart the projections of the two sides' means on Gemma's released directions are."""
+    rows = published_manifest()["rows"]
+    return pd.Series({category: rows[split]["gap"] for split, category in RELEASE_SPLIT.items()}, name="gap")
 
 
 def published_pool_sizes() -> pd.Series:

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from refusal_utils.categories import CATEGORIES, CATEGORY_IDS
-from refusal_utils.published import published_cosines, published_manifest, published_pool_sizes, published_table
+from refusal_utils.published import (
+    published_cosines,
+    published_gaps,
+    published_manifest,
+    published_pool_sizes,
+    published_table,
+)
 
 
 def test_published_cosines_are_a_cosine_matrix_with_the_papers_clusters():
@@ -54,3 +60,12 @@ def test_published_pool_sizes_cover_the_eleven_categories():
 def test_published_manifest_names_the_decision_state():
     manifest = published_manifest()
     assert (manifest["layer"], manifest["pos"], manifest["d_model"]) == (20, -2, 3584)
+
+
+def test_published_gaps_give_every_category_the_gap_of_its_own_split():
+    gaps = published_gaps()
+    assert list(gaps.index) == list(CATEGORY_IDS)
+    rows = published_manifest()["rows"]
+    for category, split in (("safety_core", "WildGuard_all"), ("advice", "SorryBench_Advice")):
+        assert gaps[category] == pytest.approx(rows[split]["hr_proj_mean"] - rows[split]["bc_proj_mean"], abs=1e-3)
+    assert (round(gaps.min(), 1), round(gaps.max(), 1)) == (91.8, 147.9)
