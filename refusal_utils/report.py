@@ -13,9 +13,10 @@ from .published import CITATION
 NAME = "comparison"
 _COLOURS = {"agrees": "#009E73", "differs": "#D55E00", "not comparable": "#666666", "missing": "#999999"}
 _STYLE = """
-body {font: 15px/1.5 Helvetica, Arial, sans-serif; color: #222; max-width: 1200px; margin: 2em auto; padding: 0 1em}
+body {font: 15px/1.5 Helvetica, Arial, sans-serif; color: #222; max-width: 1400px; margin: 2em auto; padding: 0 1em}
 table {border-collapse: collapse; margin: 1em 0} th {text-align: left; background: #f2f2f2; position: sticky; top: 0}
-td, th {padding: 3px 10px; border-bottom: 1px solid #e5e5e5; font-variant-numeric: tabular-nums; vertical-align: top}
+td, th {padding: 3px 10px; border-bottom: 1px solid #e5e5e5; font-variant-numeric: tabular-nums; white-space: nowrap; vertical-align: top}
+td:last-child {white-space: normal}
 """
 
 
@@ -99,4 +100,4 @@ def _rows(frame: pd.DataFrame) -> str:
 def _interval(value: float, low: float, high: float) -> str:
     if pd.isna(value):
         return ""
-    return f"{value:.2f}" if low == high else f"{value:.2f} ({low:.2f} to {high:.2f})"
+    return f"{value:.3f}" if low == high else f"{value:.3f} ({low:.3f} to {high:.3f})"
