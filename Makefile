@@ -3,15 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test lab check format bench clean install help
+.PHONY: run report test lab check format bench badges clean install help
 
 help:
-	@echo "make run     execute every notebook on the bundled model"
+	@echo "make run     execute the notebooks on the bundled model, leaving out what is done"
+	@echo "make report  set its numbers beside the published ones"
 	@echo "make test    the whole test suite"
 	@echo "make lab     open the notebooks in JupyterLab"
 	@echo "make check   format check, lint, types, fast tests"
 	@echo "make format  format the code"
 	@echo "make bench   measure the speed and memory figures"
+	@echo "make badges  stamp REPO=owner/name into the notebooks"
 	@echo "make clean   remove the environment and everything generated"
 
 install: $(INSTALLED)
@@ -24,6 +26,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 run: $(INSTALLED)
 	$(BIN)/python -m refusal_utils run
+
+report: $(INSTALLED)
+	$(BIN)/python -m refusal_utils report
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
@@ -43,6 +48,9 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.bench
+
+badges: $(INSTALLED)
+	$(BIN)/python -m refusal_utils badges $(if $(REPO),--repo $(REPO))
 
 clean:
 	rm -rf .venv .cache build dist *.egg-info

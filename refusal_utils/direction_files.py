@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -30,6 +31,15 @@ def save_directions(
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, {"directions": json.dumps(notes)})
     return Path(path)
+
+
+def direction_notes(path: str | Path) -> dict[str, Any] | None:
+    """What a file of `save_directions` says it belongs to: model, fingerprint, hook, layer, pos. None without such notes."""
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {})["directions"])
+    except (SafetensorError, OSError, KeyError):
+        return None
 
 
 def load_directions(path: str | Path, chat: ChatModel) -> tuple[dict[str, Float[Tensor, " d_model"]], int, int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import plotly
 import plotly.graph_objects as go
 import plotly.io as pio
 
@@ -184,7 +185,7 @@ def save_figure(
 
     The HTML shares one `plotly.min.js` beside it. Returns the paths written.
     """
-    folder = Path(root) / model.rstrip("/").split("/")[-1]
+    folder = model_folder(model, root)
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / f"{name}.html"]
     figure.write_html(written[0], include_plotlyjs="directory")
@@ -197,10 +198,21 @@ def save_figure(
     return written
 
 
+def model_folder(model: str, root: str | Path | None = None) -> Path:
+    """Where the figures of `model` are: `root` (default `figures/`) and the last part of its name.
+
+    >>> model_folder("google/gemma-2-9b-it", "figures").as_posix()
+    'figures/gemma-2-9b-it'
+    """
+    return Path(root or FIGURES) / model.rstrip("/").split("/")[-1]
+
+
 def chrome() -> str | None:
-    """The path of a Chrome that can draw PNGs, where both it and kaleido are installed, else None."""
+    """The path of a Chrome that can draw PNGs, where it, kaleido and a plotly that knows kaleido 1 are there, else None."""
     try:
         import kaleido  # noqa: F401
     except ImportError:
+        return None
+    if tuple(map(int, plotly.__version__.split(".")[:2])) < (6, 1):
         return None
     return next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)

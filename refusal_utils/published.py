@@ -81,6 +81,13 @@ def published_manifest() -> dict:
     return json.loads((_DATA / "gemma_direction_manifests.json").read_text())
 
 
+def published_gaps() -> pd.Series:
+    """By category: how far apart the projections of the two sides' means on Gemma's released directions are."""
+    rows = published_manifest()["rows"]
+    gaps = {category: rows[split]["gap"] for split, category in _POOLS.items() if category != BENIGN}
+    return pd.Series(gaps, name="gap")
+
+
 def published_pool_sizes() -> pd.Series:
     """Table 7 by category: prompts per source *after* filtering by the model's own behaviour, not label counts."""
     counts = published_table(7).set_index("source")["n_prompts"]

@@ -1,18 +1,21 @@
-"""Execute the notebooks in order: `python -m refusal_utils run`."""
+"""Execute the notebooks in order, leaving out those that are done: `python -m refusal_utils run`."""
 
 import ast
-import json
 import os
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .chat_model import BUNDLED
-from .plots import FIGURES
+from .notebook_files import find_notebooks, parameter_names, read_promise
+from .plots import FIGURES, model_folder
+from .run_records import RENDERER, digest, is_done, write_record
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+UNATTENDED = "REFUSAL_UTILS_UNATTENDED"  # tells a notebook's Colab cell that there is nobody to ask
+_OPTION_OF = {"MODEL": "--model", "FIGURES_DIR": "--out"}
 
 
 @dataclass(eq=False)
@@ -30,32 +33,6 @@ class NotebookFailure(Exception):
         return f"{self.notebook} failed in cell {self.cell}:\n{shown}\n{self.error}"
 
 
-def find_notebooks(numbers: Sequence[str] = ()) -> list[Path]:
-    """The notebooks in order, or those whose number is asked for. Raises `ValueError` for a number there is not."""
-    every = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-    known = {path.name[:2]: path for path in every}
-    for number in numbers:
-        if number.zfill(2) not in known:
-            raise ValueError(
-                f"find_notebooks: the number must be one of {', '.join(known)}; got {number!r}. See the list with no number."
-            )
-    return [known[number.zfill(2)] for number in numbers] or every
-
-
-def parameter_names(path: Path) -> set[str]:
-    """The names assigned in the notebook's cell tagged `parameters`."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
-    return {
-        target.id
-        for cell in tagged
-        for node in ast.parse("".join(cell["source"])).body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
-
-
 def run_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> float:
     """Execute one notebook with `parameters`, write it under `out`, and return the minutes it took.
 
@@ -70,7 +47,8 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> float:
             f"See the parameters cell of {path.name}."
         )
     out.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("PLOTLY_RENDERER", "plotly_mimetype")
+    os.environ.setdefault("PLOTLY_RENDERER", RENDERER)
+    os.environ[UNATTENDED] = "1"
     began = time.time()
     try:
         papermill.execute_notebook(
@@ -80,7 +58,7 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> float:
             cwd=str(path.parent),
             kernel_name="python3",
             progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
         )
     except papermill.PapermillExecutionError as error:
         failed = f"{error.ename}: {error.evalue}"
@@ -88,11 +66,108 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> float:
     return (time.time() - began) / 60
 
 
-def run_notebooks(model: str = BUNDLED, numbers: Sequence[str] = (), parameters: dict[str, Any] | None = None) -> None:
-    """Execute notebooks in order on `model`, one printed line each with its minutes; stops at the first failure."""
-    out = FIGURES / model.rstrip("/").split("/")[-1] / "notebooks"
-    for path in find_notebooks(numbers):
+def run_notebooks(
+    model: str = BUNDLED,
+    numbers: Sequence[str] = (),
+    parameters: dict[str, Any] | None = None,
+    *,
+    out: str | Path | None = None,
+    fresh: bool = False,
+) -> None:
+    """Execute notebooks in order on `model`, one printed line each with its minutes; stops at the first failure.
+
+    `parameters` go to the notebooks that have them. `out` holds one folder per model, or is this model's. A notebook
+    that is done (`run_records.is_done`) is left out, unless `fresh`. Raises `ValueError` for a parameter that no chosen
+    notebook has, and as `run_notebook`.
+    """
+    chosen, root = find_notebooks(numbers), figures_root(out, model)
+    _require_known(chosen, parameters or {})
+    given = {"MODEL": from_anywhere(model), **(parameters or {})} | ({} if out is None else {"FIGURES_DIR": str(root)})
+    executed = model_folder(model, root) / "notebooks"
+    for path in chosen:
+        own = {name: value for name, value in given.items() if name in parameter_names(path)}
         print(f"{path.stem:<28}", end=" ", flush=True)
-        minutes = run_notebook(path, out, {"MODEL": model, **(parameters or {})})
+        inputs = digest(path, own)
+        if not fresh and is_done(path, executed / path.name, inputs):
+            print("done before, skipped (--fresh runs it again)", flush=True)
+            continue
+        minutes = run_notebook(path, executed, own)
+        write_record(path, executed / path.name, own, inputs)
         print(f"{minutes:5.1f} min", flush=True)
-    print(f"Figures and executed notebooks are in {os.path.relpath(out.parent)}")
+    print(f"Figures and executed notebooks are in {os.path.relpath(executed.parent)}")
+
+
+def figures_root(out: str | Path | None, model: str) -> Path:
+    """The folder that holds one folder per model, absolute, where `out` may be it or already the one of `model`."""
+    root = Path(out or FIGURES).expanduser().resolve()
+    return root.parent if out and root.name == model_folder(model).name else root
+
+
+def from_anywhere(name: str) -> str:
+    """`name`, made absolute where it is a path: notebooks run in their own folder.
+
+    >>> from_anywhere("google/gemma-2-9b-it")
+    'google/gemma-2-9b-it'
+    """
+    return Path(name).expanduser().resolve().as_posix() if name.startswith((".", "~", os.sep)) else name
+
+
+def prompts_parameter(source: str) -> str:
+    """The value of PROMPTS for "builtin", "paper" or a folder. Raises `ValueError` for a folder there is not."""
+    if source in ("builtin", "paper"):
+        return source
+    folder = Path(source).expanduser().resolve()
+    if not folder.is_dir():
+        raise ValueError(
+            f"prompts_parameter: prompts must be 'builtin', 'paper' or a folder; got {source!r}. Check the spelling."
+        )
+    return folder.as_posix()
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """The parameters in texts `NAME=VALUE`, a value read as a Python literal where it is one, else as text.
+
+    >>> parse_settings(["N_PROMPTS=32", "LAYER=None", "EXAMPLE=advice"])
+    {'N_PROMPTS': 32, 'LAYER': None, 'EXAMPLE': 'advice'}
+
+    Raises `ValueError` for a text of another form, and for a name that has an option of its own.
+    """
+    found: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(
+                f"parse_settings: a setting must read NAME=VALUE; got {setting!r}. Write for example SEED=1."
+            )
+        if name in _OPTION_OF:
+            raise ValueError(
+                f"parse_settings: {name} must be set by its own option; got {setting!r}. Use {_OPTION_OF[name]}."
+            )
+        try:
+            found[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            found[name] = value
+    return found
+
+
+def list_notebooks(numbers: Sequence[str] = ()) -> str:
+    """A paragraph per notebook: its number and name, question, inputs, and minutes."""
+    parts = []
+    for path in find_notebooks(numbers):
+        promise = read_promise(path)
+        lines = [
+            textwrap.fill(f"    {word:<10}{text}", 118, subsequent_indent=" " * 14, break_on_hyphens=False)
+            for word, text in (("question", promise.question), ("needs", promise.needs), ("takes", promise.takes))
+        ]
+        parts.append("\n".join([f"{path.name[:2]}  {path.stem[3:].replace('_', ' ')}", *lines]))
+    return "\n\n".join(parts)
+
+
+def _require_known(chosen: Sequence[Path], parameters: dict[str, Any]) -> None:
+    known = {name for path in chosen for name in parameter_names(path)} - set(_OPTION_OF)
+    unknown = sorted(set(parameters) - known)
+    if unknown:
+        raise ValueError(
+            f"run_notebooks: a parameter must be one of {', '.join(sorted(known))}; got {', '.join(unknown)}. "
+            "See the parameters cells of the chosen notebooks."
+        )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from refusal_utils.chat_model import load_chat_model
-from refusal_utils.direction_files import load_directions, save_directions
+from refusal_utils.direction_files import direction_notes, load_directions, save_directions
 from refusal_utils.directions import random_directions
 
 
@@ -18,6 +18,9 @@ def test_directions_come_back_with_their_place(chat, directions, tmp_path):
     found, layer, pos = load_directions(path, chat)
     assert (layer, pos, list(found)) == (4, -2, list(directions))
     assert all(torch.equal(found[name], directions[name]) for name in directions)
+    notes = direction_notes(path)
+    assert (notes["model"], notes["layer"], notes["pos"]) == ("bundled", 4, -2)
+    assert direction_notes(tmp_path / "none.safetensors") is None
 
 
 def test_directions_of_another_model_are_refused(chat, directions, tmp_path, model_folder):

@@ -4,6 +4,7 @@ import pytest
 from refusal_utils.categories import BENIGN, CATEGORIES, CATEGORY_IDS
 from refusal_utils.published import (
     published_cosines,
+    published_gaps,
     published_manifest,
     published_pool_rows,
     published_pool_sizes,
@@ -76,3 +77,12 @@ def test_published_pool_rows_are_32_of_each_side_within_their_sources():
         own.is_monotonic_increasing
         for _, own in rows[rows["source"] != "sorrybench"].groupby("category")["source_index"]
     )
+
+
+def test_published_gaps_give_every_category_the_gap_of_its_own_split():
+    gaps = published_gaps()
+    assert list(gaps.index) == list(CATEGORY_IDS)
+    rows = published_manifest()["rows"]
+    for category, split in (("safety_core", "WildGuard_all"), ("advice", "SorryBench_Advice")):
+        assert gaps[category] == pytest.approx(rows[split]["hr_proj_mean"] - rows[split]["bc_proj_mean"], abs=1e-3)
+    assert (round(gaps.min(), 1), round(gaps.max(), 1)) == (91.8, 147.9)

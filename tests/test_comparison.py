@@ -1,0 +1,219 @@
+"""Every file of ours is written by the test, in the schema that notebooks 03 and 06 write."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from refusal_utils.__main__ import main
+from refusal_utils.categories import CATEGORY_IDS, category_by_id
+from refusal_utils.comparison import NEEDED, ORACLES, RATES, Setting, compare, difference, read_setting
+from refusal_utils.curves import wilson
+from refusal_utils.direction_files import save_directions
+from refusal_utils.published import TABLE7_SOURCE, published_cosines, published_gaps, published_table
+from refusal_utils.report import comparison_page, verdict_counts, write_report
+
+GEMMA, LLAMA = "google/gemma-2-9b-it", "meta-llama/Llama-3.1-8B-Instruct"
+N_PUBLISHED = {"1": 55, "2": 44 * 3, "8": 13, "10": 11, "11": 55 * 3, "12": 44 * 3}
+
+
+@pytest.fixture
+def write(tmp_path, chat):
+    """Writes everything that the report reads, as a run on a model with the paper's own numbers would."""
+
+    def everything(model: str, layer: int = 20, pos: int = -2, prompts: str = "paper", shift: float = 0.0):
+        folder = tmp_path / model.split("/")[-1]
+        folder.mkdir(exist_ok=True)
+        save_directions(folder / "03_directions.safetensors", {"a": unit(chat.d_model)}, chat, layer, pos)
+        pd.DataFrame({"id": ["x"], "prompts": [prompts]}).to_csv(folder / "01_draw.csv", index=False)
+        table = published_cosines()
+        pairs = [(second, first) for i, first in enumerate(CATEGORY_IDS) for second in CATEGORY_IDS[i + 1 :]]
+        cosines = pd.DataFrame(pairs, columns=["first", "second"])
+        cosines["corrected"] = [table.loc[second, first] + shift for first, second in pairs]
+        cosines = cosines.assign(low=cosines["corrected"] - 0.05, high=cosines["corrected"] + 0.05)
+        cosines.to_csv(folder / "03_intervals.csv", index=False)
+        within = pd.DataFrame({"category": list(CATEGORY_IDS), "split half mean": 0.98 + shift, "split half std": 0.01})
+        within.to_csv(folder / "03_stability_table.csv", index=False)
+        oracles = [("HR-BC", "HR-BC", 0.92 + shift, 0.02), ("BR-BC", "HR-BC", 0.10 + shift, 0.02)]
+        pd.DataFrame(oracles, columns=NEEDED[ORACLES]).to_csv(folder / ORACLES, index=False)
+        number = 12 if "gemma" in model else 11
+        rates(published_table(number), shift).to_csv(folder / RATES, index=False)
+        return folder
+
+    return everything
+
+
+def unit(width: int) -> torch.Tensor:
+    return torch.eye(width)[0]
+
+
+def rates(table: pd.DataFrame, shift: float = 0.0) -> pd.DataFrame:
+    rows = []
+    for row in table.itertuples():
+        found = {
+            "direction": row.category,
+            "intervention": "steered",
+            "coefficient": row.alpha,
+            "gaps": row.alpha / 100,
+        }
+        for rate, value, n in (
+            ("RR", row.refusal_rate, 100),
+            ("ORR", row.over_refusal_rate, 100),
+            ("accuracy", row.accuracy, 200),
+        ):
+            value = float(np.clip(value + shift, 0, 1))
+            found |= dict(
+                zip((rate, f"{rate} low", f"{rate} high"), (value, *wilson(round(value * n), n)), strict=True)
+            )
+        rows.append(found)
+    return pd.DataFrame(rows)
+
+
+def verdicts(frame: pd.DataFrame, table: str) -> dict[str, int]:
+    return frame[frame["table"] == table]["verdict"].value_counts().to_dict()
+
+
+def test_every_published_number_has_one_row_whatever_is_missing(tmp_path):
+    frame = compare(tmp_path, "bundled")
+    assert frame["table"].value_counts().to_dict() == N_PUBLISHED
+    assert set(frame["verdict"]) == {"missing"}
+    assert frame["theirs"].notna().all()
+    assert frame["ours"].isna().all()
+    assert frame.groupby("table")["note"].unique().map(list).to_dict()["12"] == ["not in 06_rates.csv of notebook 06"]
+
+
+def test_the_papers_own_numbers_agree_with_the_paper(write):
+    frame = compare(write(GEMMA), GEMMA)
+    assert frame["table"].value_counts().to_dict() == N_PUBLISHED
+    assert verdicts(frame, "1") == {"agrees": 55}
+    assert verdicts(frame, "8") == {"agrees": 11, "missing": 2}  # two pools of the paper are no category here
+    assert verdicts(frame, "10") == {"agrees": 2, "missing": 9}
+    assert verdicts(frame, "12") == {"agrees": 132}
+    table2 = frame[(frame["table"] == "2") & frame["condition"].str.startswith("gemma-2-9b-it, steered")]
+    assert set(table2["verdict"]) == {"agrees"}
+    ablated = frame[frame["condition"] == "gemma-2-9b-it, ablated"]
+    assert set(ablated["verdict"]) == {"missing"}
+    assert not set(frame[frame["table"] == "11"]["verdict"]) & {"agrees", "differs"}
+
+
+def test_shifted_numbers_differ_and_the_difference_is_the_shift(write):
+    frame = compare(write(GEMMA, shift=-0.4), GEMMA)
+    cosines = frame[frame["table"] == "1"]
+    assert set(cosines["verdict"]) == {"differs"}
+    np.testing.assert_allclose(cosines["difference"], -0.4, atol=1e-9)
+    np.testing.assert_allclose(cosines["difference high"] - cosines["difference"], 0.05, atol=1e-9)
+    assert verdicts(frame, "8")["differs"] == 11
+    assert verdicts(frame, "10")["differs"] == 2
+    assert verdicts(frame, "12")["differs"] > 100
+
+
+def test_every_number_stands_beside_its_own(write):
+    """Ours are the paper's plus a twentieth in Table 12: an exchange of rows, categories or rates would show."""
+    frame = compare(write(GEMMA, shift=-0.05), GEMMA)
+    own = frame[(frame["table"] == "12") & (frame["theirs"] >= 0.05)]
+    np.testing.assert_allclose(own["difference"], -0.05, atol=1e-9)
+    row = own[(own["about"] == category_by_id("incomplete").title) & own["condition"].str.endswith("alpha 60")]
+    assert row.set_index("quantity")["theirs"].to_dict() == {"RR": 0.94, "ORR": 0.47, "accuracy": 0.735}
+
+
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        ({"layer": 21}, "layer 21, theirs 20"),
+        ({"pos": -1}, "position -1, theirs -2"),
+        ({"prompts": "builtin"}, "prompts builtin, theirs paper"),
+    ],
+)
+def test_another_layer_position_or_prompts_are_not_comparable(write, options, note):
+    frame = compare(write(GEMMA, **options), GEMMA)
+    assert verdicts(frame, "1") == {"not comparable": 55}
+    assert set(frame[frame["table"] == "1"]["note"]) == {note}
+    assert not set(frame["verdict"]) & {"agrees", "differs"}
+
+
+def test_llama_is_compared_with_llama_at_both_of_its_layers(write):
+    for layer in (15, 16):
+        frame = compare(write(LLAMA, layer=layer), LLAMA)
+        assert verdicts(frame, "11") == {"agrees": 165}
+        assert verdicts(frame, "1") == {"not comparable": 55}
+
+
+def test_the_bundled_model_stands_beside_gemma_at_the_nearest_strength_and_claims_nothing(write):
+    folder = write("bundled")
+    own = pd.DataFrame({"direction": "advice", "gaps": [0.0, 0.7, 1.0, 1.5], "RR": [0.5, 0.7, 0.9, 1.0]})
+    for name in NEEDED[RATES][2:]:
+        own[name] = own["RR"]
+    own.to_csv(folder / RATES, index=False)
+    frame = compare(folder, "bundled")
+    assert not set(frame["verdict"]) & {"agrees", "differs"}
+    gaps = 100 / published_gaps()["advice"]
+    row = frame[
+        (frame["table"] == "12") & (frame["about"] == category_by_id("advice").title) & (frame["quantity"] == "RR")
+    ]
+    row = row.set_index("condition").loc["gemma-2-9b-it, steered, alpha 100"]
+    assert (row["ours"], row["theirs"]) == (0.9, 1.0)
+    assert row["note"].endswith(f"ours at 1.00 gaps, theirs at {gaps:.2f}")
+    zero = frame[(frame["table"] == "11") & frame["condition"].str.endswith("alpha 0") & (frame["quantity"] == "RR")]
+    assert zero["ours"].dropna().to_list() == [0.5]
+
+
+def test_setting_is_read_from_what_the_notebooks_noted(write, tmp_path):
+    assert read_setting(write(GEMMA, 20, -2), GEMMA) == Setting(GEMMA, (20,), (-2,), "paper")
+    assert read_setting(tmp_path, "bundled") == Setting("bundled", (), (), "builtin")
+
+
+def test_difference_adds_the_intervals_in_squares():
+    assert difference((0.5, 0.2, 0.6), (0.1, 0.0, 0.5)) == pytest.approx((0.4, 0.4 - 0.5, 0.4 + np.hypot(0.1, 0.1)))
+
+
+def test_a_file_without_its_columns_is_refused(write):
+    folder = write(GEMMA)
+    pd.read_csv(folder / RATES).drop(columns="ORR low").to_csv(folder / RATES, index=False)
+    with pytest.raises(
+        ValueError, match="compare: 06_rates.csv must have columns.*got none called ORR low.*notebook 06"
+    ):
+        compare(folder, GEMMA)
+
+
+def test_report_writes_a_table_and_a_page_that_opens_offline(write, tmp_path, capsys):
+    folder = write(GEMMA)
+    assert main(["report", "--model", GEMMA, "--out", str(folder)]) == 0
+    assert "agrees" in capsys.readouterr().out
+    table, page = folder / "comparison.csv", (folder / "comparison.html").read_text()
+    pd.testing.assert_frame_equal(
+        pd.read_csv(table, dtype={"table": str}, keep_default_na=True).drop(columns=["condition", "note"]),
+        compare(folder, GEMMA).round(4).drop(columns=["condition", "note"]),
+    )
+    assert page.startswith("<!doctype html>")
+    assert "resid_pre of layer 20, position -2; prompts: paper." in page
+    assert "http" not in page
+    assert page.index("Table 1<") < page.index("Table 2<") < page.index("Table 12<")
+
+
+def test_the_page_names_the_bundled_model_for_what_it_is_and_escapes(write):
+    folder = write("bundled", layer=5)
+    page = comparison_page(compare(folder, "bundled"), read_setting(folder, "bundled"))
+    assert "they say nothing about Gemma or Llama" in page
+    frame = compare(folder, "bundled").assign(note="<script>")
+    page = comparison_page(frame, Setting("<b>x", (), (), "<i>"))
+    assert "<script>" not in page
+    assert "<b>x" not in page
+    assert "<i>" not in page
+
+
+def test_report_says_when_there_is_nothing_to_report(tmp_path):
+    with pytest.raises(ValueError, match="write_report: the notebooks must have run on the model; got no folder"):
+        write_report("nobody/nothing", tmp_path)
+
+
+def test_counts_add_up_to_all_published_numbers(write):
+    counts = verdict_counts(compare(write(GEMMA), GEMMA))
+    assert counts.sum(axis=1).to_dict() == {int(table): n for table, n in N_PUBLISHED.items()}
+    assert list(counts.index) == [1, 2, 8, 10, 11, 12]
+
+
+def test_every_category_has_its_row_of_table_8(write):
+    frame = compare(write(GEMMA), GEMMA)
+    own = frame[(frame["table"] == "8") & frame["ours"].notna()]
+    assert set(own["about"]) == {category_by_id(category).title for category in TABLE7_SOURCE}
+    assert own.set_index("about").loc["Crime assistance", "theirs"] == 0.99
