@@ -13,7 +13,17 @@ from refusal_utils.runner import run_notebook
 
 pytestmark = pytest.mark.slow
 FIGURES = ("01_sizes", "01_lengths", "02_norms", "03_stability", "03_cosine_matrix", "03_intervals", "03_pairs")
-FIGURES += ("03_metrics", "03_dendrogram", "03_mds", "03_layers", "03_by_place", "04_pca", "04_lda", "04_umap", "04_projections")
+FIGURES += (
+    "03_metrics",
+    "03_dendrogram",
+    "03_mds",
+    "03_layers",
+    "03_by_place",
+    "04_pca",
+    "04_lda",
+    "04_umap",
+    "04_projections",
+)
 FIGURES += ("05_heads", "05_overlap", "05_concentration", "05_effects", "07_styles", "07_guess")
 FIGURES += ("03_mds_3d", "04_auc", "04_layers", "06_tradeoff", "06_knob", "06_strengths")
 
@@ -74,10 +84,9 @@ def test_the_report_finds_every_number_that_the_notebooks_make(executed):
     frame = pd.read_csv(table)
     assert list(counts.index) == [1, 2, 8, 10, 11, 12]
     assert set(frame["verdict"]) == {"not comparable", "missing"}  # the bundled model says nothing about Gemma
-    by_hand = {(8, "pooled"), (10, "XSTest")}  # what the notebooks do not make: all categories at once, XSTest alone
-    missing = frame[frame["verdict"] == "missing"]
-    assert {(row.table, row.about) for row in missing.itertuples() if row.table not in (8, 10)} == set()
-    assert len(missing) <= 7, by_hand
+    missing = frame[frame["verdict"] == "missing"]  # XSTest's own oracles, which no notebook makes
+    assert missing["about"].str.endswith("(XSTest)").all()
+    assert frame.loc[frame["table"] == 1, "ours"].notna().all()
     assert "they say nothing about Gemma or Llama" in page.read_text()
 
 
