@@ -86,7 +86,7 @@ def controlled_set(pool: pd.DataFrame, *, n: int = 50, exclude: Iterable[str] = 
     sizes = pool["bucket"].value_counts().reindex(list(BUCKETS), fill_value=0)
     if sizes.min() < n:
         raise ValueError(
-            f"controlled_set: every bucket must hold {n} prompts; got {dict(sizes)}. "
+            f"controlled_set: every bucket must hold {n} prompts; got {sizes.to_dict()}. "
             f"Pass more prompts, or n={sizes.min()}."
         )
     drawn = [pool[pool["bucket"] == name].sample(n, random_state=seed) for name in BUCKETS]
