@@ -47,7 +47,7 @@ means of the batch (the response becomes that of the other class). Command: `pyt
 
 `resid_pre` of layer {layer}, position {pos}: of all layers and template positions the one where the eleven directions have the
 largest causal effect on train prompts (share of benign prompts turned into refusals, less broken text, and share of
-refusals removed by ablation).
+refusals removed by ablation); of equal ones, one at the position that the paper reads.
 
 {states}
 

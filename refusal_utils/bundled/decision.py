@@ -8,6 +8,7 @@ import pandas as pd
 from ..categories import BENIGN, CATEGORY_IDS
 from ..chat_model import ChatModel, load_chat_model
 from ..directions import normalize
+from ..model_defaults import DEFAULT_POS
 from ..prompt_sets import load_prompts
 from ..steering import ablate_direction, add_steering
 from .check import rates, respond, train_differences
@@ -48,9 +49,13 @@ def effect_table(chat: ChatModel, layers: range | None = None) -> pd.DataFrame:
 
 
 def record_decision_state(folder: Path) -> pd.DataFrame:
-    """Measure every state, write the one with the largest effect into the model folder, and return the table."""
-    table = effect_table(load_chat_model(folder))
-    best = table.loc[table["effect"].idxmax()]
+    """Measure every state, write the one with the largest effect into the model folder, and return the table.
+
+    Of equal ones, one at the position that the paper reads.
+    """
+    table = effect_table(load_chat_model(folder)).round(6)
+    at_published = (table["pos"] == DEFAULT_POS).rename("at_published")
+    best = table.join(at_published).sort_values(["effect", "at_published"], kind="stable").iloc[-1]
     record = {
         "hook": "resid_pre",
         "layer": int(best["layer"]),
