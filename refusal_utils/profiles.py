@@ -97,18 +97,25 @@ def confound_table(
 ) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
     """What of each direction is format or topic, and the map of cosines without it.
 
-    The first table has, by category, the cosine with the direction of each feature (a number per answered prompt),
-    `without features` (cosine with itself after those are projected out) and `twins` (with the direction read from
-    twin prompts, refused and answered, which share topic and format). The second result holds the two maps of cosines.
+    `features`: a number per answered prompt; `twins`: by category, the states of refused prompts and of the benign ones
+    that share their topic and format. A category's *topic* is the direction from the answered prompts to its benign
+    twins. The first table has, by category, the cosine with each feature's direction, with its own `topic`, with itself
+    after all features' (`without features`) or all topics' directions (`without topics`) are projected out, and with
+    the direction from benign to refused twins (`twins`). The second result holds the three maps of cosines.
     """
     names, units = list(refused), unit_directions(refused, answered)
     axes = torch.stack([directions.feature_direction(answered, values) for values in features.values()])
-    cleaned = directions.normalize(directions.ablate(units, axes))
-    paired = torch.stack([directions.mean_direction(*twins[name]) for name in names])
+    topics = torch.stack([directions.mean_direction(twins[name][1], answered) for name in names])
+    read = {
+        "without features": directions.normalize(directions.ablate(units, axes)),
+        "without topics": directions.normalize(directions.ablate(units, topics)),
+        "twins": torch.stack([directions.mean_direction(*twins[name]) for name in names]),
+    }
     table = pd.DataFrame((units @ axes.T).numpy(), index=pd.Index(names, name="category"), columns=list(features))
-    table["without features"] = (units * cleaned).sum(1).numpy()
-    table["twins"] = (units * paired).sum(1).numpy()
-    return table, {"without features": cosine_frame(cleaned, names), "twins": cosine_frame(paired, names)}
+    table["topic"] = (units * topics).sum(1).numpy()
+    for name, vectors in read.items():
+        table[name] = (units * vectors).sum(1).numpy()
+    return table, {name: cosine_frame(vectors, names) for name, vectors in read.items()}
 
 
 def space_summary(
@@ -173,7 +180,7 @@ def summarise(
         "centred": pairs["centred"],
         "whitened": pairs["whitened"],
     }
-    features = confounds.drop(columns=["without features", "twins"])
+    features = confounds.drop(columns=["topic", *maps])
     return {
         "mean cosine": float(pairs["corrected"].mean()),
         "lowest cosine": float(pairs["corrected"].min()),
@@ -185,6 +192,7 @@ def summarise(
         "lowest split half": float(stability["split half mean"].min()),
         "lowest bucket": float(stability["bucket min"].min()),
         "strongest feature": float(features.abs().max().max()),
+        "strongest topic": float(confounds["topic"].abs().max()),
         "cosine with twins": float(confounds["twins"].mean()),
         **{
             f"{name} map, like plain": float(pairs["raw"].corr(pd.Series(values, index=pairs.index)))

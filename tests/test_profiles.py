@@ -80,6 +80,22 @@ def test_confound_table_finds_a_planted_feature_and_twins_are_free_of_it():
     assert (table["twins"] < 0.6).all()
 
 
+def test_confound_table_finds_a_planted_topic():
+    refused, answered = planted()
+    generator = torch.Generator().manual_seed(1)
+    axis = dict(zip(NAMES, 6 * torch.eye(WIDTH)[10:14], strict=True))  # a topic of each category's own ...
+    shared = 5 * torch.eye(WIDTH)[20]  # ... and one that all have
+    about = {name: own + axis[name] + shared for name, own in refused.items()}
+    benign = {name: torch.randn(N, WIDTH, generator=generator) + axis[name] + shared for name in refused}
+    twins = {name: (about[name], benign[name]) for name in refused}
+    table, maps = profiles.confound_table(about, answered, {"row": torch.arange(N).float()}, twins)
+    assert table["topic"].min() > 0.7
+    before = profiles.cosine_frame(profiles.unit_directions(about, answered), list(NAMES))
+    assert before.loc["one", "apart"] > 0.25
+    assert abs(maps["without topics"].loc["one", "apart"]) < 0.2
+    assert maps["without topics"].loc["one", "opposite"] < -0.6 < before.loc["one", "opposite"]
+
+
 def test_space_summary_counts_dimensions_and_knows_planted_clusters():
     generator = torch.Generator().manual_seed(0)
     basis = torch.eye(WIDTH)
@@ -116,11 +132,11 @@ def test_summarise_says_what_the_tables_say():
     stability = profiles.stability_table(refused, answered, 32, 20)
     pairs = profiles.pair_table(refused, answered, 50, 100)
     length = torch.arange(N).float()
-    table, maps = profiles.confound_table(
-        refused, answered, {"length": length}, {name: (own, answered) for name, own in refused.items()}
-    )
+    shift = torch.eye(WIDTH)[30]  # the same on both sides: the twins' direction is the plain one
+    twins = {name: (own + shift, answered + shift) for name, own in refused.items()}
+    table, maps = profiles.confound_table(refused, answered, {"length": length}, twins)
     row = pd.Series(profiles.summarise(stability, pairs, table, maps))
-    assert row["twins map, like plain"] == pytest.approx(1)  # the twins are the sides themselves
+    assert row["twins map, like plain"] == pytest.approx(1)
     assert row["cosine with twins"] == pytest.approx(1)
     assert row["distinct pairs"] == (pairs["p distinct"] < 0.05).sum() > 0
     assert row["related pairs"] == (pairs["p related"] < 0.05).sum() > 0
