@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -281,19 +282,23 @@ def test_ctrl_c_keeps_what_is_done(notebook, tmp_path):
     notebook("01_good.ipynb", "pass")
     notebook("02_long.ipynb", f"open({str(tmp_path / 'began')!r}, 'w').close()\nimport time\ntime.sleep(120)")
     code = (
-        "import sys; from pathlib import Path; from refusal_utils import notebook_files, runner; "
+        "import signal, sys; from pathlib import Path; from refusal_utils import notebook_files, runner; "
         "from refusal_utils.__main__ import main; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background job ignores it
         f"notebook_files.NOTEBOOKS = Path({str(tmp_path / 'notebooks')!r}); "
         f"runner.FIGURES = Path({str(tmp_path / 'figures')!r}); sys.exit(main(['run']))"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    deadline = time.time() + 90
-    while not (tmp_path / "began").exists() and time.time() < deadline:
-        time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    out, err = process.communicate(timeout=60)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        try:
+            deadline = time.time() + 90
+            while not (tmp_path / "began").exists() and time.time() < deadline:
+                time.sleep(0.2)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            out, err = process.communicate(timeout=60)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, err
     assert "stopped; what is finished is kept" in err
     assert "Traceback" not in err
