@@ -15,6 +15,7 @@ from .prompt_sets import prompts_dir
 
 PACKAGE = Path(__file__).parent
 RENDERER = "plotly_mimetype"  # of figures in executed notebooks, unless PLOTLY_RENDERER says otherwise
+REFERENCE = "](../figures/bundled/"  # how notebooks link the reference pictures
 _KEY = "refusal_utils"
 
 
@@ -54,10 +55,13 @@ def read_record(executed: Path) -> Record | None:
 
 
 def write_record(path: Path, executed: Path, parameters: dict[str, Any], inputs: str) -> None:
-    """Put the record of a finished run into its executed notebook; `inputs` is the `digest` from before it began."""
+    """Put the record of a finished run into its executed notebook, and mend its links; `inputs`: the `digest` before it began."""
     record = Record(inputs, uuid.uuid4().hex, _earlier_runs(path, executed.parent), _files(path, parameters))
     notebook = json.loads(executed.read_text(encoding="utf-8"))
     notebook["metadata"][_KEY] = asdict(record)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":  # its pictures lie beside the folder of executed notebooks
+            cell["source"] = "".join(cell["source"]).replace(REFERENCE, "](../").splitlines(keepends=True)
     executed.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -203,6 +203,21 @@ def test_a_local_model_that_was_trained_again_runs_again(notebook, instant, tmp_
     assert numbers(instant) == ["01"]
 
 
+def test_links_to_pictures_hold_in_the_executed_copy(notebook, tmp_path):
+    path = notebook("01_good.ipynb", "pass")
+    book = json.loads(path.read_text())
+    book["cells"][0]["source"] = ["# T\n", "![Map](../figures/bundled/03_map.png) and [next](02_next.ipynb)"]
+    executed = tmp_path / "figures" / "bundled" / "notebooks" / path.name
+    executed.parent.mkdir(parents=True)
+    (executed.parent.parent / "03_map.png").touch()
+    executed.write_text(json.dumps(book))
+    run_records.write_record(path, executed, {}, "inputs")
+    shown = "".join(json.loads(executed.read_text())["cells"][0]["source"])
+    link = shown.split("](")[1].split(")")[0]
+    assert (executed.parent / link).resolve().is_file()
+    assert shown.endswith("and [next](02_next.ipynb)")
+
+
 def test_a_half_written_executed_notebook_is_no_record(tmp_path):
     path = tmp_path / "01_a.ipynb"
     assert run_records.read_record(path) is None
