@@ -44,10 +44,7 @@ def stability_table(
     with the direction of all. Raises `ValueError` where a side has fewer than 2 `n_prompts`.
     """
     sample = geometry.contrasts(refused, answered)
-    halves, buckets = (
-        geometry.subset_cosines(sample, n_prompts, n_draws, seed, against=other).diagonal(dim1=1, dim2=2)
-        for other in ("disjoint", "all")
-    )
+    halves, buckets = _redrawn(sample, n_prompts, n_draws, seed)
     columns = {
         "gap": torch.stack([directions.mean_difference(own, answered).norm() for own in refused.values()]),
         "reliability": geometry.reliability(sample),
@@ -149,13 +146,21 @@ def oracle_table(buckets: States, n_prompts: int, n_draws: int = 100, seed: int 
     Source: Joad et al. 2602.02132, Appendix D. Raises `ValueError` where a bucket has fewer than 2 `n_prompts`.
     """
     sample = geometry.behaviour_contrasts(buckets)
-    halves, drawn = (
+    halves, buckets = _redrawn(sample, n_prompts, n_draws, seed)
+    columns = {"split half": halves.mean(0), "bucket mean": buckets.mean(0), "bucket min": buckets.amin(0)}
+    index = pd.Index(sample.categories, name="contrast")
+    return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=index)
+
+
+def _redrawn(
+    sample: geometry.Contrasts, n_prompts: int, n_draws: int, seed: int
+) -> tuple[Float[Tensor, "draw category"], Float[Tensor, "draw category"]]:
+    """Cosines of each direction of `n_prompts` a side with the one of as many others, and with the one of all."""
+    of_others, of_all = (
         geometry.subset_cosines(sample, n_prompts, n_draws, seed, against=other).diagonal(dim1=1, dim2=2)
         for other in ("disjoint", "all")
     )
-    columns = {"split half": halves.mean(0), "bucket mean": drawn.mean(0), "bucket min": drawn.amin(0)}
-    index = pd.Index(sample.categories, name="contrast")
-    return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=index)
+    return of_others, of_all
 
 
 def oracle_cosine(
