@@ -146,8 +146,8 @@ def oracle_table(buckets: States, n_prompts: int, n_draws: int = 100, seed: int 
     Source: Joad et al. 2602.02132, Appendix D. Raises `ValueError` where a bucket has fewer than 2 `n_prompts`.
     """
     sample = geometry.behaviour_contrasts(buckets)
-    halves, buckets = _redrawn(sample, n_prompts, n_draws, seed)
-    columns = {"split half": halves.mean(0), "bucket mean": buckets.mean(0), "bucket min": buckets.amin(0)}
+    halves, drawn = _redrawn(sample, n_prompts, n_draws, seed)
+    columns = {"split half": halves.mean(0), "bucket mean": drawn.mean(0), "bucket min": drawn.amin(0)}
     index = pd.Index(sample.categories, name="contrast")
     return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=index)
 
