@@ -23,6 +23,7 @@ from .batching import halve, plan_batches
 from .chat_model import ChatModel
 from .interventions import UNSTEERED, Condition
 from .row_edits import RowEdits
+from .shared_rows import SharedRows
 
 BATCH_TOKENS = {"cpu": 24_576, "cuda": 65_536}
 
@@ -58,8 +59,11 @@ def generate(
             zip(conditions, range(len(ids)), strict=True) if paired else product(conditions, range(len(ids)))
         )
     ]
+    last = 0 if has_open_hooks(chat) else chat.n_layers - 1  # hooks from outside may act anywhere
     todo = {
-        key: _Row(key, ids[prompt], condition) for key, prompt, condition in keys if not store.has(key, max_new_tokens)
+        key: _Row(key, ids[prompt], condition, min(condition.first_layer(chat.n_layers), last))
+        for key, prompt, condition in keys
+        if not store.has(key, max_new_tokens)
     }
     try:
         with tqdm(total=len(todo), desc="generate", unit="row", disable=not progress) as bar:
@@ -105,11 +109,12 @@ def first_token_logits(
 
 @dataclass(eq=False)
 class _Row:
-    """A prompt under a condition, and what has been generated so far."""
+    """A prompt under a condition, the first layer that computes it by itself, and what has been generated."""
 
     key: str
     ids: list[int]
     condition: Condition
+    first_layer: int
     tokens: tuple[int, ...] = ()
     stopped: bool = False
 
@@ -117,9 +122,16 @@ class _Row:
 def _decode_all(
     chat: ChatModel, rows: list[_Row], max_new_tokens: int, batch_tokens: int | None, finish: Callable[[_Row], None]
 ) -> None:
-    """Generate all rows in batches by length; those of a batch that did not fit into memory in halves of it."""
+    """Generate all rows in batches by length; those of a batch that did not fit into memory in halves of it.
+
+    Rows that are edited from the same layer on ride together: below it they share what they can.
+    """
     budget = batch_tokens or BATCH_TOKENS[chat.device.type]
-    todo = plan_batches([row.ids for row in rows], budget, max_new_tokens)
+    todo = []
+    for layer in sorted({row.first_layer for row in rows}):
+        members = [index for index, row in enumerate(rows) if row.first_layer == layer]
+        plan = plan_batches([rows[index].ids for index in members], budget, max_new_tokens)
+        todo += [[members[place] for place in batch] for batch in plan]
     while todo:
         batch = todo.pop(0)
         try:
@@ -135,28 +147,26 @@ def _decode(chat: ChatModel, rows: list[_Row], max_new_tokens: int, finish: Call
     """
     stops = torch.tensor(sorted(stop_tokens(chat)), device=chat.device)
     edits = RowEdits(chat, [row.condition.interventions for row in rows])
-    ids, mask = chat.pad([row.ids for row in rows])
+    shared = SharedRows(chat, [row.ids for row in rows], min(row.first_layer for row in rows))
     new = torch.empty(len(rows), 0, dtype=torch.long, device=chat.device)
     cache = None
-    with torch.inference_mode(), edits.open():
+    with torch.inference_mode(), edits.open(shared.spread), shared.open():
         for n_new in range(1, max_new_tokens + 1):
-            out = _forward(chat, ids, mask, past_key_values=cache, use_cache=True)
-            ids, cache = out.logits[:, -1].argmax(-1, keepdim=True).to(chat.device), out.past_key_values
-            new = torch.cat([new, ids], dim=1)
-            stopped = torch.isin(ids[:, 0], stops)
+            out = _forward(chat, shared.ids, shared.mask, past_key_values=cache, use_cache=True)
+            tokens, cache = out.logits[:, -1].argmax(-1).to(chat.device), out.past_key_values
+            new = torch.cat([new, tokens[:, None]], dim=1)
+            stopped = torch.isin(tokens, stops)
             ended = stopped | (n_new == max_new_tokens)
             for index in ended.nonzero()[:, 0].tolist():
                 rows[index].tokens, rows[index].stopped = tuple(new[index].tolist()), bool(stopped[index])
                 finish(rows[index])
             if ended.all():
                 return
+            stay = (~ended).nonzero()[:, 0]
+            shared.advance(tokens[stay], stay, cache)
             if ended.any():
-                stay = (~ended).nonzero()[:, 0]
-                cache.batch_select_indices(stay.cpu())  # its layers may lie on several devices
                 edits.keep(stay)
-                ids, mask, new = ids[stay], mask[stay], new[stay]
-                rows = [rows[index] for index in stay.tolist()]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+                new, rows = new[stay], [rows[index] for index in stay.tolist()]
 
 
 def _forward(chat: ChatModel, input_ids: Tensor, attention_mask: Tensor, **options: Any) -> Any:
@@ -189,11 +199,16 @@ def _check(chat: ChatModel, conditions: Sequence[Condition], max_new_tokens: int
         raise ValueError(f"generate: max_new_tokens must be at least 1; got {max_new_tokens}. The paper uses 50.")
     for condition in conditions:
         RowEdits(chat, [condition.interventions])
-    if cache_dir is not None and any(point.fwd_hooks for point in chat.bridge.hook_dict.values()):
+    if cache_dir is not None and has_open_hooks(chat):
         raise ValueError(
             "generate: with a cache_dir no other hook may be open, the rows would be stored under a wrong key; got some. "
             "Pass the interventions as conditions."
         )
+
+
+def has_open_hooks(chat: ChatModel) -> bool:
+    """Whether anything is hooked to the model's activations from outside."""
+    return any(point.fwd_hooks for point in chat.bridge.hook_dict.values())
 
 
 def _key(ids: Sequence[int], condition: Condition) -> str:

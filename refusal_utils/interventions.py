@@ -67,6 +67,10 @@ class Condition:
     name: str
     interventions: tuple[Intervention, ...] = ()
 
+    def first_layer(self, n_layers: int) -> int:
+        """The first of the model's `n_layers` layers whose activations the condition can change; `n_layers` for none."""
+        return min((_first_layer(each, n_layers) for each in self.interventions), default=n_layers)
+
     @cached_property
     def digest(self) -> str:
         """A hash of what the condition does, whatever its name; a zero vector does nothing."""
@@ -76,6 +80,12 @@ class Condition:
             if not (isinstance(each, Addition) and not each.vector.any())
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _first_layer(intervention: Intervention, n_layers: int) -> int:
+    if isinstance(intervention, HeadReplacement):
+        return min(layer for layer, _ in intervention.heads)
+    return 0 if intervention.layers is None else min(layer % n_layers for layer in intervention.layers)
 
 
 def _content(value: Any) -> Any:

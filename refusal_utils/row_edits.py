@@ -1,9 +1,10 @@
 """The interventions of one batch: a list per row, so that different conditions can ride in one forward pass."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,12 +45,13 @@ class RowEdits:
             self.edits[name] = [kept for edit in edits if (kept := edit.keep(rows, places)) is not None]
 
     @contextmanager
-    def open(self) -> Iterator[None]:
-        """The edits are in force while open."""
+    def open(self, spread: Callable[[Any], Any] = lambda value: value) -> Iterator[None]:
+        """The edits are in force while open. `spread` turns the model's input into one row per row of the batch."""
         hooks = [(name, self._hook(name)) for name in self.edits]
         handle = None
         if any(edit.needs_marks for edits in self.edits.values() for edit in edits):
-            handle = self.chat.bridge.original_model.register_forward_pre_hook(self.marks.see, with_kwargs=True)
+            see = partial(self.marks.see, spread)
+            handle = self.chat.bridge.original_model.register_forward_pre_hook(see, with_kwargs=True)
         try:
             with self.chat.bridge.hooks(fwd_hooks=hooks):
                 yield
@@ -148,10 +150,10 @@ class _TokenMarks:
         self.numbers: Int[Tensor, "batch pos"]
         self.n_past = 0
 
-    def see(self, module: object, args: tuple, kwargs: dict) -> None:
+    def see(self, spread: Callable[[Any], Any], module: object, args: tuple, kwargs: dict) -> None:
         """Read the arguments of the model's forward pass."""
-        self.ids = args[0] if args else kwargs["input_ids"]
-        past, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        self.ids = spread(args[0] if args else kwargs["input_ids"])
+        past, mask = kwargs.get("past_key_values"), spread(kwargs.get("attention_mask"))
         self.n_past = past.get_seq_length() if past is not None else 0
         if mask is None:
             mask = torch.ones(len(self.ids), self.n_past + self.ids.shape[1], device=self.ids.device)

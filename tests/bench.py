@@ -213,15 +213,17 @@ def bench_generation(chat: ChatModel) -> None:
     sample = dict(list(whole.items())[5:7])  # in the middle: 0.5 and 0.75 gaps
     half = dict(list(whole.items())[:22])
     print(f"a sweep of {len(whole)} conditions x {len(prompts)} prompts x 50 tokens; 1/22 sample of the others' ways")
-    against_authors, against_loop, linear = [], [], []
+    against_authors, against_loop, in_prompts, in_conditions = [], [], [], []
     for _ in range(ROUNDS):
         ours = seconds(lambda: generate(chat, prompts, list(whole)))
-        ours_half = seconds(lambda: generate(chat, prompts, list(half)))
+        half_prompts = seconds(lambda: generate(chat, prompts[::2], list(whole)))
+        half_conditions = seconds(lambda: generate(chat, prompts, list(half)))
         authors = seconds(lambda: hooked_generate(plain, chat, ids, sample, 8, True)) * 22
         loop = seconds(lambda: hooked_generate(plain, chat, ids, sample, 64, False)) * 22
         against_authors.append(authors / ours)
         against_loop.append(loop / ours)
-        linear.append(ours / ours_half / 2)
+        in_prompts.append(ours / half_prompts / 2)
+        in_conditions.append(ours / half_conditions / 2)
     report(
         "steered sweep, times faster than the authors' way", against_authors, ">= 25", np.median(against_authors) >= 25
     )
@@ -231,8 +233,11 @@ def bench_generation(chat: ChatModel) -> None:
         ">= 1.6",
         np.median(against_loop) >= 1.6,
     )
-    near = abs(np.median(linear) - 1) <= 0.05
-    report("steered sweep, cost of twice the rows over twice the cost", linear, "1 +-0.05", near)
+    near = abs(np.median(in_prompts) - 1) <= 0.05
+    report("steered sweep, cost of twice the prompts over twice the cost", in_prompts, "1 +-0.05", near)
+    # Conditions share what they can below the steered layer: more of them cost less each.
+    below = np.median(in_conditions) <= 1.05
+    report("steered sweep, cost of twice the conditions over twice the cost", in_conditions, "<= 1.05", below)
 
 
 def stacked_head_shares(chat: ChatModel, prompts: list[str], directions: torch.Tensor) -> torch.Tensor:

@@ -139,13 +139,17 @@ def test_captured_activations_equal_the_hidden_states_of_plain_hugging_face(load
 
 
 def test_generation_under_interventions_equals_plain_hugging_face_token_for_token(loaded, prompts):
-    """Batched, padded and with the KV cache, against one prompt at a time with torch hooks."""
+    """Batched, padded, with the KV cache and shared rows, against one prompt at a time with torch hooks."""
     direction = draw(1, loaded.chat.d_model)[0]
+
+    def plain_steering(vector):
+        return {"before": [LAYER], "edit": lambda hidden_states, **rest: hidden_states + vector}
+
     conditions = {
         UNSTEERED: {},
-        Condition("steered", (Addition(4 * direction, (LAYER,)),)): {
-            "before": [LAYER],
-            "edit": lambda hidden_states, **rest: hidden_states + 4 * direction,
+        **{
+            Condition(f"{alpha}", (Addition(alpha * direction, (LAYER,)),)): plain_steering(alpha * direction)
+            for alpha in (0.2, 1.0, 4.0)
         },
         Condition(
             "ablated",
@@ -169,7 +173,7 @@ def test_generation_under_interventions_equals_plain_hugging_face_token_for_toke
                 assert row.response == loaded.tokenizer.decode(tokens, skip_special_tokens=True).strip()
                 assert (row.n_tokens, row.stopped) == (len(tokens), int(tokens[-1]) in stops)
     texts = [tuple(rows.loc[condition.name, "response"]) for condition in conditions]
-    assert len(set(texts)) == 3  # before control: the edits do something
+    assert len(set(texts)) >= 3  # before control: the edits do something
     assert len(set(texts[0])) > 3
 
 

@@ -155,13 +155,13 @@ def test_lack_of_memory_halves_the_batch_and_keeps_finished_rows(chat, prompts, 
     original = module._forward
 
     def small(chat, input_ids, attention_mask, **options):
-        if len(input_ids) > 10:
+        if len(input_ids) > 5:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return original(chat, input_ids, attention_mask, **options)
 
     monkeypatch.setattr(module, "_forward", small)
     pd.testing.assert_frame_equal(generate(chat, prompts[:8], conditions, max_new_tokens=20), expected)
-    assert "generate: out of memory at 32 prompts, going on with 16" in capsys.readouterr().err
+    assert "generate: out of memory at 8 prompts, going on with 4" in capsys.readouterr().err
 
 
 def test_first_token_logits_are_those_of_plain_hugging_face(chat, prompts, plain, plain_ids, conditions):
