@@ -53,12 +53,8 @@ def generate(
     _check(chat, conditions, max_new_tokens, cache_dir)
     ids = chat.encode(prompts)
     store = _Store(cache_dir, chat)
-    keys = [
-        (_key(ids[prompt], condition), prompt, condition)
-        for condition, prompt in (
-            zip(conditions, range(len(ids)), strict=True) if paired else product(conditions, range(len(ids)))
-        )
-    ]
+    pairs = zip(conditions, range(len(ids)), strict=True) if paired else product(conditions, range(len(ids)))
+    keys = [(_key(ids[prompt], condition), prompt, condition) for condition, prompt in pairs]
     last = 0 if has_open_hooks(chat) else chat.n_layers - 1  # hooks from outside may act anywhere
     todo = {
         key: _Row(key, ids[prompt], condition, min(condition.first_layer(chat.n_layers), last))
