@@ -152,6 +152,31 @@ def oracle_table(buckets: States, n_prompts: int, n_draws: int = 100, seed: int 
     return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=index)
 
 
+def gold_table(
+    buckets: States, gold: States, n_prompts: int, n_draws: int = 100, seed: int = 0, name: str = "XSTest"
+) -> pd.DataFrame:
+    """Directions of `n_prompts` a side of `buckets` against those of other prompts, `gold`: mean and std of the cosine.
+
+    By contrast and reference ("XSTest HR-BC", ...). No prompt may be in both. A reference is left out where one of its
+    gold buckets has fewer than two prompts. Source: Joad et al. 2602.02132, Table 10. Raises `ValueError` where a bucket
+    is too small.
+    """
+    sample = geometry.behaviour_contrasts(buckets)
+    counts = geometry.subset_counts(sample, n_prompts, n_draws, seed)
+    states = torch.cat([values.double() for values in buckets.values()])
+    rows = {}
+    for first, second in combinations(buckets, 2):
+        if min(len(gold[first]), len(gold[second])) < 2:
+            continue
+        reference = directions.mean_difference(gold[first], gold[second]).double()
+        for contrast, refused, answered in zip(sample.categories, sample.refused, sample.answered, strict=True):
+            drawn = (counts[:, refused] @ states[refused] - counts[:, answered] @ states[answered]) / n_prompts
+            cosine = torch.nn.functional.cosine_similarity(drawn, reference[None])
+            rows[contrast, f"{name} {first}-{second}"] = float(cosine.mean()), float(cosine.std())
+    index = pd.MultiIndex.from_arrays(list(zip(*rows, strict=True)) or [[], []], names=["contrast", "reference"])
+    return pd.DataFrame(rows.values(), index, columns=["mean", "std"])
+
+
 def _redrawn(
     sample: geometry.Contrasts, n_prompts: int, n_draws: int, seed: int
 ) -> tuple[Float[Tensor, "draw category"], Float[Tensor, "draw category"]]:

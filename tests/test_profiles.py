@@ -127,6 +127,31 @@ def test_oracle_cosine_covers_the_planted_one():
     assert (table["bucket min"] < table["bucket mean"]).all()
 
 
+def test_gold_table_gives_numpys_cosines_with_the_contrasts_of_other_prompts():
+    generator = torch.Generator().manual_seed(1)
+    means = dict(zip(("HR", "HC", "BR", "BC"), torch.randn(4, WIDTH, generator=generator), strict=True))
+    buckets, gold = (
+        {name: torch.randn(n, WIDTH, generator=generator) + mean for name, mean in means.items()} for n in (12, 9)
+    )
+    gold["BR"] = gold["BR"][:1]
+    whole = profiles.gold_table(buckets, gold, 12, 3)  # every draw takes all twelve
+
+    def difference(states, first, second):
+        return states[first].numpy().mean(0) - states[second].numpy().mean(0)
+
+    for (contrast, reference), row in whole.iterrows():
+        ours, theirs = difference(buckets, *contrast.split("-")), difference(gold, *reference.split()[1].split("-"))
+        cosine = ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)
+        assert row["mean"] == pytest.approx(cosine, abs=1e-5)
+        assert row["std"] == pytest.approx(0, abs=1e-6)
+    assert set(whole.index.unique("reference")) == {"XSTest HR-HC", "XSTest HR-BC", "XSTest HC-BC"}  # too few in BR
+    assert len(whole) == 6 * 3
+    few = profiles.gold_table(buckets, gold, 4, 50)
+    assert (few["std"] > 0.01).all()
+    assert few.loc[("HR-BC", "XSTest HR-BC"), "mean"] < whole.loc[("HR-BC", "XSTest HR-BC"), "mean"]
+    assert profiles.gold_table(buckets, {name: own[:1] for name, own in gold.items()}, 4).empty
+
+
 def test_summarise_says_what_the_tables_say():
     refused, answered = planted()
     stability = profiles.stability_table(refused, answered, 32, 20)
