@@ -4,8 +4,9 @@ WildGuardMix (Han et al. 2406.18495), SORRY-Bench (Xie et al. 2406.14598), CoCoN
 (Röttger et al. 2308.01263), used as in Joad et al. 2602.02132. The first two are gated. Counts are those of the labels,
 not of the paper's Table 7, which counts what is left after filtering by the model's own behaviour.
 
-Revisions: WildGuardMix is pinned. The others say "main", because no hash of theirs on the hub could be checked; what was
-loaded is recorded by its SHA-256 (`write_prompt_folder`). The counts of XSTest hold for the CSV of its GitHub repository
+Revisions: WildGuardMix is pinned, and CoCoNot to the one that inspect_evals 0.26.0 (UK AI Security Institute) pins. The
+others say "main", because no hash of theirs on the hub could be found; what was loaded is recorded by its SHA-256
+(`write_prompt_folder`). The counts of XSTest hold for the CSV of its GitHub repository
 at d7bb5bd, which may be given as a file.
 """
 
@@ -73,7 +74,8 @@ _COCONOT = {
 
 def _coconot(split: str, into: str, counts: tuple[int, ...]) -> Source:
     sizes = dict(zip(_COCONOT, counts, strict=True))
-    return Source("allenai/coconot", "original", split, "main", "prompt", "category", _COCONOT, sizes, into=into)
+    revision = "2cbe16aabf9069f17e48c8daad8aeabc29469eb7"
+    return Source("allenai/coconot", "original", split, revision, "prompt", "category", _COCONOT, sizes, into=into)
 
 
 SOURCES: dict[str, Source] = {
