@@ -15,6 +15,7 @@ from .curves import wilson
 from .judges import STYLES
 
 N_FOLDS = 5
+N_BOOTSTRAP = 1000
 
 
 def matched_rows(rows: pd.DataFrame, target: float = 0.9, max_degenerate: float = 0.1) -> pd.DataFrame:
@@ -107,8 +108,9 @@ def guess_direction(
 ) -> dict[str, float]:
     """How often a classifier that never saw the prompt guesses the direction from the text: accuracy, low, high, chance.
 
-    Words and pairs of words, logistic regression, folds that keep all rows of a prompt together; Wilson's interval.
-    Chance is the share of the commonest direction. Raises `ValueError` for fewer prompts than folds.
+    Words and pairs of words, logistic regression, folds that keep all rows of a prompt together. The 95 % interval is a
+    bootstrap over prompts, whose rows are not independent. Chance is the share of the commonest direction. Raises
+    `ValueError` for fewer prompts than folds.
     """
     texts, directions, prompts = list(texts), list(directions), list(prompts)
     n_prompts = len(set(prompts))
@@ -119,10 +121,11 @@ def guess_direction(
     )
     truth = np.asarray(directions)
     guessed = cross_val_predict(model, texts, truth, groups=prompts, cv=GroupKFold(N_FOLDS))
-    right = int((guessed == truth).sum())
-    low, high = wilson(right, len(truth))
+    right = pd.Series(guessed == truth).groupby(pd.factorize(np.asarray(prompts))[0]).agg(["sum", "size"]).to_numpy()
+    drawn = np.random.default_rng(seed).multinomial(n_prompts, [1 / n_prompts] * n_prompts, N_BOOTSTRAP) @ right
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
     chance = float(pd.Series(truth).value_counts(normalize=True).iloc[0])
-    return {"accuracy": right / len(truth), "low": low, "high": high, "chance": chance}
+    return {"accuracy": float((guessed == truth).mean()), "low": float(low), "high": float(high), "chance": chance}
 
 
 def _require(function: str, holds: bool, must: str, got: str, todo: str) -> None:

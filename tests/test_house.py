@@ -57,6 +57,7 @@ MAY_IMPORT = {
         "judges",
         "prompt_sets",
     },
+    "matching": {"chat_model", "tradeoffs"},
     "styles": {"curves", "judges"},
     "plots": {"categories"},
     "views": {"categories", "plots"},

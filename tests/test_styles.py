@@ -78,6 +78,9 @@ def test_the_text_gives_the_direction_away_or_it_does_not():
     none = rows(own_wording=False, n=100)[lambda frame: frame["outcome"] == "refused"]
     guess = guess_direction(none["response"], none["direction"], none["id"])
     assert guess["low"] < max(guess["chance"], 1 / 3) + 0.03
+    doubled = pd.concat([none] * 3)  # the same prompts again tell nothing new: the interval must not shrink
+    again = guess_direction(doubled["response"], doubled["direction"], doubled["id"])
+    assert again["high"] - again["low"] > 0.8 * (guess["high"] - guess["low"])
     with pytest.raises(ValueError, match="guess_direction: at least 5 prompts; got 2"):
         guess_direction(["a", "b"], ["x", "y"], ["p", "q"])
 
