@@ -120,6 +120,14 @@ def jaccard(first: set, second: set) -> float:
     return len(first & second) / max(len(first | second), 1)
 
 
+def twin_pairs(prompts: pd.DataFrame) -> pd.DataFrame:
+    """The prompts that have a benign twin among `prompts`, indexed by pair_id, with the twin's text as column `twin`."""
+    paired = prompts[prompts["pair_id"] != ""].drop_duplicates(["pair_id", "category"])
+    benign = paired[paired["category"] == BENIGN].set_index("pair_id")["text"]
+    own = paired[(paired["category"] != BENIGN) & paired["pair_id"].isin(benign.index)].set_index("pair_id")
+    return own.assign(twin=benign.reindex(own.index))
+
+
 def near_duplicates(texts: Iterable[str], threshold: float = NEAR_DUPLICATE) -> list[tuple[int, int, float]]:
     """All pairs (i, j, Jaccard) of texts whose word 3-grams overlap by at least `threshold`, i < j.
 

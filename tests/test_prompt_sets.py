@@ -12,6 +12,7 @@ from refusal_utils.prompt_sets import (
     near_duplicates,
     prompts_dir,
     read_prompts,
+    twin_pairs,
     validate_prompts,
     word_ngrams,
 )
@@ -151,3 +152,19 @@ def test_a_prompt_may_hold_any_character_but_a_line_feed(tmp_path):
     row = {"id": "advice-0001", "category": "advice", "text": text, "split": "train", "pair_id": None}
     (tmp_path / "advice.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
     assert list(read_prompts(tmp_path / "advice.jsonl")["text"]) == [text]
+
+
+def test_twin_pairs_are_prompts_of_one_pair_and_of_both_kinds():
+    prompts = load_prompts()
+    pairs = twin_pairs(prompts)
+    text = prompts.set_index("id")["text"]
+    for row in pairs.reset_index().itertuples():
+        (twin,) = prompts[(prompts["pair_id"] == row.pair_id) & (prompts["category"] == "benign")]["id"]
+        assert row.twin == text[twin]
+        assert row.text == text[row.id]
+        assert row.pair_id
+    assert len(pairs) == (prompts["pair_id"] != "").sum() / 2
+    assert (pairs["category"].value_counts() >= 40).all()
+    assert twin_pairs(
+        prompts[prompts["category"] != "benign"]
+    ).empty  # before: prompts without a twin pair up with none
