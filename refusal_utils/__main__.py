@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="execute the notebooks in order; those that are done are left out")
     run.add_argument("--list", action="store_true", help="show the notebooks, what they ask, need and take; run none")
     run.add_argument("--notebooks", nargs="*", default=(), metavar="NN", help="only these, by number")
-    run.add_argument("--prompts", metavar="SOURCE", help="'builtin', 'paper', or a folder of prompt files")
+    run.add_argument("--prompts", metavar="SOURCE", help="'builtin', 'paper', a folder of prompt files, or one file")
     run.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="a parameter of the notebooks"
     )

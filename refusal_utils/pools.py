@@ -2,7 +2,8 @@
 
 Selecting by label (what a prompt is) and by behaviour (refused, or complied with) are different experiments: every pool
 says in its column `selection` which one it was. A pool is one side of a comparison: `side` is refused for a category, and
-answered for benign prompts. Pools put together with `pd.concat` are a draw; notebooks keep `DRAW_COLUMNS` of it.
+answered for benign prompts. Pools put together with `pd.concat` are a draw; notebook 01 writes `DRAW_COLUMNS` of it, the
+later ones read it with `read_draw`, and test directions on the prompts that are `held_out`.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from .published import published_pool_rows
 from .tradeoffs import respond
 
 DRAW_COLUMNS = ["id", "category", "side", "split", "selection"]
+MAX_HELD_OUT = 400
 _XSTEST_SAFE = "look_alike-xstest-"
 
 
@@ -75,8 +77,8 @@ def behaviour_pool(
 def published_pools(rows: pd.DataFrame, categories: Sequence[str] = (*CATEGORY_IDS, BENIGN)) -> pd.DataFrame:
     """The rows of `load_public_prompts` that the paper's Gemma directions were estimated from, with columns as `label_pool`.
 
-    32 of each of `categories`, in the release's order. Its CoCoNot prompts are in the `eval` split here. Raises
-    `ValueError` where a row of these pools is not in `rows`.
+    32 of each of `categories`, in the release's order; selection is `published`. Its CoCoNot prompts are in the `eval`
+    split here. Raises `ValueError` where a row of these pools is not in `rows`.
     """
     _check_categories("published_pools", categories)
     wanted = published_pool_rows()
@@ -92,8 +94,48 @@ def published_pools(rows: pd.DataFrame, categories: Sequence[str] = (*CATEGORY_I
         )
     pools = by_id.loc[ids].reset_index(drop=True).groupby("category", sort=False)
     return pd.concat(
-        [_described(pool, str(category), "behaviour", "unsafe") for category, pool in pools], ignore_index=True
+        [_described(pool, str(category), "published", "unsafe") for category, pool in pools], ignore_index=True
     )
+
+
+def read_draw(path: str | Path, prompts: pd.DataFrame, source: str) -> pd.DataFrame:
+    """The draw that notebook 01 wrote to `path`, with the column text of `prompts` (columns of `load_prompts`, all splits).
+
+    `source` is the notebooks' `PROMPTS`. Raises `ValueError` where there is no draw, and for one from other prompts.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"read_draw: the draw of notebook 01 must be there; got no {path}. Run notebook 01 first.")
+    draw = pd.read_csv(path, keep_default_na=False)
+    drawn_from = [str(each) for each in draw["prompts"].unique()] if "prompts" in draw else []
+    missing = sorted(set(draw["id"]) - set(prompts["id"]))
+    if drawn_from != [source] or missing:
+        got = (
+            f"{missing[0]!r}, which is not among them" if drawn_from == [source] else ", ".join(drawn_from) or "no name"
+        )
+        raise ValueError(
+            f"read_draw: the draw must be from the prompts {source!r}; got {got} in {path}. "
+            f"Run notebook 01 again with PROMPTS={source!r}."
+        )
+    return draw.merge(prompts[["id", "text"]], on="id", validate="one_to_one")
+
+
+def held_out(prompts: pd.DataFrame, draw: pd.DataFrame, limit: int | None = MAX_HELD_OUT) -> pd.DataFrame:
+    """The rows of `prompts` that no direction was estimated from: neither id nor text stands in `draw` (as of `read_draw`).
+
+    Of the built-in prompts those of the eval split alone: the bundled model was trained on the others. Of each kind at most
+    `limit`, eval prompts first, then in the order of `prompts`.
+    """
+    used = set(map(_folded, draw["text"]))
+    rows = prompts[~prompts["id"].isin(draw["id"]) & ~prompts["text"].map(_folded).isin(used)]
+    if "builtin" in set(draw["prompts"]):
+        rows = rows[rows["split"] == "eval"]
+    rows = rows.sort_values("split", kind="stable")  # eval, train
+    return (rows if limit is None else rows.groupby("kind", sort=False).head(limit)).reset_index(drop=True)
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 def _candidates(function: str, rows: pd.DataFrame, category: str, over_refusal: str) -> pd.DataFrame:

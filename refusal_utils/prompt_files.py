@@ -15,6 +15,7 @@ from .categories import BENIGN, CATEGORY_IDS
 from .prompt_sets import BENIGN_KINDS, FIELDS, SPLITS, prompt_kind
 
 TEXT_FIELDS = ("text", "prompt")
+PROMPT_FILES = (".jsonl", ".csv", ".txt")
 MIN_TRAIN = 32
 ORIGIN = ("source", "source_index", "revision")  # where a public prompt comes from
 
@@ -126,7 +127,7 @@ def _plain_lines(path: Path, text: str) -> Iterator[tuple[int, dict]]:
             yield number, {"text": line.strip()}
 
 
-_READERS = {".jsonl": _json_lines, ".csv": _csv_rows, ".txt": _plain_lines}
+_READERS = dict(zip(PROMPT_FILES, (_json_lines, _csv_rows, _plain_lines), strict=True))
 
 
 def _row(path: Path, number: int, fields: dict, category: str | None) -> dict[str, str]:

@@ -1,22 +1,26 @@
 """The paper's four public data sets as rows like those of `load_prompts`, and as a folder of prompts."""
 
+import hashlib
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from .categories import BENIGN
-from .prompt_files import ORIGIN, split_in_order, write_prompt_folder
+from .categories import BENIGN, CATEGORY_IDS
+from .prompt_files import ORIGIN, PROMPT_FILES, read_prompt_file, split_in_order, write_prompt_folder
 from .prompt_sets import FIELDS, prompt_kind
-from .public_sources import SOURCES, read_source
+from .public_sources import FILE_KINDS, SOURCES, read_source
 
 OVER_REFUSAL = ("unsafe", "safe_benign")
 COLUMNS = [*FIELDS, "kind", *ORIGIN]
 
 
 def load_public_prompts(
-    over_refusal: str = "unsafe", limit: int | None = None, files: Mapping[str, str | Path] | None = None
+    over_refusal: str = "unsafe",
+    limit: int | None = None,
+    files: Mapping[str, str | Path] | str | Path | None = None,
 ) -> pd.DataFrame:
     """The prompts of all four data sets: the columns of `load_prompts`, and source, source_index and revision.
 
@@ -24,21 +28,31 @@ def load_public_prompts(
     source order, are train. The benign side is WildGuardMix' harmless prompts. The non-compliant side of over-refusal is
     XSTest's unsafe prompts; `over_refusal="safe_benign"`, an older recipe, adds XSTest's safe prompts as its benign side
     (kind `look_alike`), `"unsafe"` leaves them out. `limit`: at most so many of a category in each split, the first ones.
-    `files`: by name of the source, a file to read instead of the hub. Raises `ValueError` as `read_source`.
+    `files`: by name of the source, a file to read instead of the hub; or the folder where such files lie, each under the
+    name of its source (`source_files`). Raises `ValueError` as `read_source`.
     """
     check_over_refusal("load_public_prompts", over_refusal)
-    unknown = sorted(set(files or {}) - set(SOURCES))
+    folder = Path(files) if isinstance(files, str | Path) else None
+    found = source_files(files) if isinstance(files, str | Path) else dict(files or {})
+    unknown = sorted(set(found) - set(SOURCES))
     if unknown or (limit is not None and limit < 1):
         raise ValueError(
             f"load_public_prompts: files must be named after sources, the limit at least 1; got {unknown or limit}. "
             f"The sources are {', '.join(SOURCES)}."
         )
-    rows = pd.concat([load_source(name, (files or {}).get(name)) for name in SOURCES], ignore_index=True)
+    instead = {name: f"put its file at {folder / name}{FILE_KINDS[0]}" if folder else "pass a file" for name in SOURCES}
+    rows = pd.concat([load_source(name, found.get(name), instead[name]) for name in SOURCES], ignore_index=True)
     if over_refusal == "unsafe":
         rows = rows[rows["kind"] != SOURCES["xstest"].benign_kind]
     if limit is not None:
         rows = rows.groupby(["kind", "split"], sort=False).head(limit)
     return rows.reset_index(drop=True)
+
+
+def source_files(folder: str | Path) -> dict[str, str | Path]:
+    """By name of the source, the file `<source>.jsonl`, `.parquet` or `.csv` in `folder`, of those sources that have one."""
+    kinds = {name: [kind for kind in FILE_KINDS if (Path(folder) / f"{name}{kind}").is_file()] for name in SOURCES}
+    return {name: Path(folder) / f"{name}{own[0]}" for name, own in kinds.items() if own}
 
 
 def check_over_refusal(function: str, over_refusal: str) -> None:
@@ -50,9 +64,9 @@ def check_over_refusal(function: str, over_refusal: str) -> None:
         )
 
 
-def load_source(name: str, file: str | Path | None = None) -> pd.DataFrame:
+def load_source(name: str, file: str | Path | None = None, instead: str = "pass a file") -> pd.DataFrame:
     """The prompts of one source in its order, both sides, with the columns of `load_public_prompts`; as `read_source`."""
-    table = read_source(name, file)
+    table = read_source(name, file, instead)
     source = SOURCES[name]
     rows = table.assign(category=table["label"].map(source.categories), pair_id="", source=name)
     rows = rows[rows["category"].notna()].reset_index(drop=True)
@@ -76,22 +90,56 @@ def prompt_id(prefix: str, source: str, source_index: int) -> str:
 def prompts_folder(prompts: str, cache_dir: str | Path) -> Path | None:
     """Where prompts lie that are asked for by name: None for `builtin`, for `paper` a folder of the public data sets.
 
-    The latter is built in `cache_dir` on first use. An existing folder is given back. Raises `ValueError` for anything
-    else, and as `load_public_prompts`.
+    The latter holds both sides of XSTest and is built in `cache_dir` on first use, of the files
+    `paper_files/<source>.jsonl` (or .csv, .parquet) there, and of the hub for sources without one. An existing folder is
+    given back; a file of prompts of one's own (`read_prompt_file`, with prompts of every category and benign ones) becomes
+    a folder in `cache_dir`. Raises `ValueError` for anything else, and as `load_public_prompts` and `read_prompt_file`.
     """
     if prompts == "builtin":
         return None
-    if prompts != "paper":
-        if Path(prompts).is_dir():
-            return Path(prompts)
+    if prompts == "paper":
+        return _paper_folder(Path(cache_dir))
+    path = Path(prompts)
+    if path.is_file() and path.suffix in PROMPT_FILES:
+        return _folder_of_file(path, Path(cache_dir))
+    if not path.is_dir():
         raise ValueError(
-            f"prompts_folder: prompts must be 'builtin', 'paper' or a folder; got {prompts!r}. "
-            "Make a folder of a file with write_prompt_folder(read_prompt_file(...), folder)."
+            f"prompts_folder: prompts must be 'builtin', 'paper', a folder, or a {', '.join(PROMPT_FILES)} file; "
+            f"got {prompts!r}. Check the spelling."
         )
-    folder = Path(cache_dir) / "paper_prompts"
+    return path
+
+
+def _paper_folder(cache_dir: Path) -> Path:
+    own = cache_dir.resolve() / "paper_files"
+    files = source_files(own)
+    origin = [_sha256(files[name]) if name in files else [each.hub_id, each.revision] for name, each in SOURCES.items()]
+    folder = cache_dir / f"paper_prompts_{hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:12]}"
     if not folder.is_dir():
-        rows = load_public_prompts()
-        part = folder.with_suffix(".part")  # a build that was killed leaves no half folder
-        shutil.rmtree(part, ignore_errors=True)
-        write_prompt_folder(rows, part).rename(folder)
+        _write_whole(load_public_prompts("safe_benign", files=own), folder)
     return folder
+
+
+def _folder_of_file(file: Path, cache_dir: Path) -> Path:
+    folder = cache_dir / f"prompts_{file.stem}_{_sha256(file)[:12]}"
+    if not folder.is_dir():
+        rows = read_prompt_file(file)
+        missing = [name for name in (*CATEGORY_IDS, BENIGN) if name not in set(rows["category"])]
+        if missing:
+            raise ValueError(
+                f"prompts_folder: a file must hold prompts of every category and benign ones; got no "
+                f"{', '.join(missing)} in {file}. Add some, each with its category."
+            )
+        _write_whole(rows, folder)
+    return folder
+
+
+def _write_whole(rows: pd.DataFrame, folder: Path) -> None:
+    """The prompts in `folder`, all or none: a build that was killed leaves no half folder."""
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    write_prompt_folder(rows, part).rename(folder)
+
+
+def _sha256(file: str | Path) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()

@@ -22,6 +22,8 @@ import pandas as pd
 
 from .categories import BENIGN
 
+FILE_KINDS = (".jsonl", ".parquet", ".csv")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -120,27 +122,28 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def read_source(name: str, file: str | Path | None = None) -> pd.DataFrame:
+def read_source(name: str, file: str | Path | None = None, instead: str = "pass a file") -> pd.DataFrame:
     """The rows of one of `SOURCES` that are used, in its order: columns text, label and source_index.
 
     `file` (.csv, .jsonl or .parquet, with the columns of the source) is read instead of the hub. Raises `ValueError` for an
-    unknown source, one that cannot be reached, and one whose columns or label counts are not those that are expected.
+    unknown source, one that cannot be reached (`instead` says what can be done then), and one whose columns or label
+    counts are not those that are expected.
     """
     if name not in SOURCES:
         raise ValueError(f"read_source: the source must be one of {', '.join(SOURCES)}; got {name!r}. Use one of them.")
     source = SOURCES[name]
-    table = _kept(name, source, _from_hub(name, source) if file is None else _from_file(name, Path(file)))
+    table = _kept(name, source, _from_hub(name, source, instead) if file is None else _from_file(name, Path(file)))
     _check_counts(name, source, table)
     return table
 
 
-def _from_hub(name: str, source: Source) -> pd.DataFrame:
+def _from_hub(name: str, source: Source, instead: str) -> pd.DataFrame:
     try:
         import datasets
     except ImportError as error:
         raise ValueError(
             f"read_source: the datasets library must be installed to load {name}; got none. "
-            "Install refusal-utils[data], or pass a file."
+            f"Install refusal-utils[data], or {instead}."
         ) from error
     try:
         loaded = datasets.load_dataset(source.hub_id, source.config, split=source.split, revision=source.revision)
@@ -155,13 +158,13 @@ def _from_hub(name: str, source: Source) -> pd.DataFrame:
         )
         raise ValueError(
             f"read_source: {name} must be loadable from the hub; got {reason!r} for {source.hub_id}. "
-            f"{remedy}, or pass a file."
+            f"{remedy}, or {instead}."
         ) from error
     return pd.DataFrame(loaded.to_list(), columns=loaded.column_names)
 
 
 def _from_file(name: str, file: Path) -> pd.DataFrame:
-    kinds = [".jsonl", ".parquet", *([".csv"] if name != "sorrybench" else [])]  # its turns are lists
+    kinds = [kind for kind in FILE_KINDS if (name, kind) != ("sorrybench", ".csv")]  # its turns are lists
     if not file.is_file() or file.suffix not in kinds:
         raise ValueError(
             f"read_source: the file of {name} must be a {' or '.join(kinds)} file; got {file}. Download it from the source."

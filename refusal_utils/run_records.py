@@ -16,6 +16,12 @@ from .prompt_sets import prompts_dir
 PACKAGE = Path(__file__).parent
 RENDERER = "plotly_mimetype"  # of figures in executed notebooks, unless PLOTLY_RENDERER says otherwise
 REFERENCE = "](../figures/bundled/"  # how notebooks link the reference pictures
+# What a notebook cannot do without, of what earlier ones write: beside the figures, or the sweep in the cache.
+READS = {
+    **dict.fromkeys(("02", "03", "04"), ("01_draw.csv",)),
+    **dict.fromkeys(("05", "06"), ("01_draw.csv", "03_directions.safetensors")),
+    "07": ("06_sweep_{short_name}.csv.gz",),
+}
 _KEY = "refusal_utils"
 
 
@@ -68,8 +74,8 @@ def write_record(path: Path, executed: Path, parameters: dict[str, Any], inputs:
 def digest(path: Path, parameters: dict[str, Any]) -> str:
     """A hash of all that decides what the notebook gives: its source, the parameters, package, prompts and local model."""
     source = ["".join(cell["source"]) for cell in read_cells(path)]
-    folders = [value for value in parameters.values() if isinstance(value, str) and Path(value).is_absolute()]
-    state = [_code(), source, parameters, [_stamps(Path(folder)) for folder in folders]]
+    places = [value for value in parameters.values() if isinstance(value, str) and Path(value).is_absolute()]
+    state = [_code(), source, parameters, [_stamps(Path(place)) for place in places]]
     renderer = os.environ.get("PLOTLY_RENDERER", RENDERER)  # decides what the executed copy shows
     return hashlib.sha256(json.dumps([*state, renderer], sort_keys=True).encode()).hexdigest()
 
@@ -84,9 +90,10 @@ def _code() -> str:
     return found.hexdigest()
 
 
-def _stamps(folder: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of the files of a model or of prompts; figures are output."""
-    files = sorted(folder.glob("*" if (folder / "config.json").exists() else "*.jsonl"))
+def _stamps(place: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of the files of a model or of prompts, which may be one file; figures are output."""
+    files = sorted(place.glob("*" if (place / "config.json").exists() else "*.jsonl"))
+    files += [place] if place.is_file() else []
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
@@ -95,11 +102,23 @@ def _earlier_runs(path: Path, folder: Path) -> dict[str, str]:
     return {name: record.run for name, record in records.items() if record}
 
 
+def missing_inputs(path: Path, parameters: dict[str, Any]) -> list[Path]:
+    """Those of the files that a notebook `READS` which are not there."""
+    figures, cache = _places(path, parameters)
+    names = [name.format(short_name=figures.name) for name in READS.get(path.name[:2], ())]
+    files = [(cache if name.endswith(".gz") else figures) / name for name in names]
+    return [file for file in files if not file.is_file()]
+
+
 def _files(path: Path, parameters: dict[str, Any]) -> list[str]:
     """What the notebook left: all files that begin with its number, among the figures and in the cache."""
-    values = {"FIGURES_DIR": "../figures", "MODEL": "bundled", **parameter_defaults(path), **parameters}
-    number, model = path.name[:2], values["MODEL"]
-    found = list(model_folder(model, path.parent / values["FIGURES_DIR"]).glob(f"{number}_*"))
-    if "CACHE_DIR" in values:
-        found += (path.parent / values["CACHE_DIR"]).glob(f"{number}_*{model_folder(model).name}*")
+    figures, cache = _places(path, parameters)
+    found = [*figures.glob(f"{path.name[:2]}_*"), *cache.glob(f"{path.name[:2]}_*{figures.name}*")]
     return sorted(str(file.resolve()) for file in found)
+
+
+def _places(path: Path, parameters: dict[str, Any]) -> tuple[Path, Path]:
+    """The folder of the model's figures, and that of the cache."""
+    defaults = {"FIGURES_DIR": "../figures", "MODEL": "bundled", "CACHE_DIR": "../.cache"}
+    values = {**defaults, **parameter_defaults(path), **parameters}
+    return model_folder(values["MODEL"], path.parent / values["FIGURES_DIR"]), path.parent / values["CACHE_DIR"]

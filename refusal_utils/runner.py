@@ -12,7 +12,8 @@ from typing import Any
 from .chat_model import BUNDLED
 from .notebook_files import find_notebooks, parameter_names, read_promise
 from .plots import FIGURES, model_folder
-from .run_records import RENDERER, digest, is_done, write_record
+from .prompt_files import PROMPT_FILES
+from .run_records import RENDERER, digest, is_done, missing_inputs, write_record
 
 UNATTENDED = "REFUSAL_UTILS_UNATTENDED"  # tells a notebook's Colab cell that there is nobody to ask
 _OPTION_OF = {"MODEL": "--model", "FIGURES_DIR": "--out"}
@@ -78,14 +79,15 @@ def run_notebooks(
 
     `parameters` go to the notebooks that have them. `out` holds one folder per model, or is this model's. A notebook
     that is done (`run_records.is_done`) is left out, unless `fresh`. Raises `ValueError` for a parameter that no chosen
-    notebook has, and as `run_notebook`.
+    notebook has, for a notebook that needs what one that was neither chosen nor run before writes, and as `run_notebook`.
     """
     chosen, root = find_notebooks(numbers), figures_root(out, model)
     _require_known(chosen, parameters or {})
     given = {"MODEL": from_anywhere(model), **(parameters or {})} | ({} if out is None else {"FIGURES_DIR": str(root)})
     executed = model_folder(model, root) / "notebooks"
+    _require_inputs(chosen, given)
     for path in chosen:
-        own = {name: value for name, value in given.items() if name in parameter_names(path)}
+        own = _own(path, given)
         print(f"{path.stem:<28}", end=" ", flush=True)
         inputs = digest(path, own)
         if not fresh and is_done(path, executed / path.name, inputs):
@@ -95,6 +97,11 @@ def run_notebooks(
         write_record(path, executed / path.name, own, inputs)
         print(f"{minutes:5.1f} min", flush=True)
     print(f"Figures and executed notebooks are in {os.path.relpath(executed.parent)}")
+
+
+def _own(path: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Those of the parameters that the notebook has."""
+    return {name: value for name, value in given.items() if name in parameter_names(path)}
 
 
 def figures_root(out: str | Path | None, model: str) -> Path:
@@ -113,15 +120,16 @@ def from_anywhere(name: str) -> str:
 
 
 def prompts_parameter(source: str) -> str:
-    """The value of PROMPTS for "builtin", "paper" or a folder. Raises `ValueError` for a folder there is not."""
+    """The value of PROMPTS for "builtin", "paper", a folder or a file. Raises `ValueError` for one that is not there."""
     if source in ("builtin", "paper"):
         return source
-    folder = Path(source).expanduser().resolve()
-    if not folder.is_dir():
+    path = Path(source).expanduser().resolve()
+    if not path.is_dir() and not (path.is_file() and path.suffix in PROMPT_FILES):
         raise ValueError(
-            f"prompts_parameter: prompts must be 'builtin', 'paper' or a folder; got {source!r}. Check the spelling."
+            f"prompts_parameter: prompts must be 'builtin', 'paper', a folder, or a {', '.join(PROMPT_FILES)} file; "
+            f"got {source!r}. Check the spelling."
         )
-    return folder.as_posix()
+    return path.as_posix()
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
@@ -171,3 +179,23 @@ def _require_known(chosen: Sequence[Path], parameters: dict[str, Any]) -> None:
             f"run_notebooks: a parameter must be one of {', '.join(sorted(known))}; got {', '.join(unknown)}. "
             "See the parameters cells of the chosen notebooks."
         )
+
+
+def _require_inputs(chosen: Sequence[Path], given: dict[str, Any]) -> None:
+    """Raises `ValueError` for the first notebook that would not find what it reads, naming all that are to run."""
+    for place, path in enumerate(chosen):
+        first = {each.name[:2] for each in chosen[:place]}
+        missing = [file for file in missing_inputs(path, _own(path, given)) if file.name[:2] not in first]
+        if missing:
+            numbers = {number for each in chosen for number in (each.name[:2], *_producers(each, given))}
+            raise ValueError(
+                f"run_notebooks: notebook {path.name[:2]} must find what earlier ones write; got no "
+                f"{', '.join(map(os.path.relpath, missing))}. Run --notebooks {' '.join(sorted(numbers))}."
+            )
+
+
+def _producers(path: Path, given: dict[str, Any]) -> set[str]:
+    """The numbers of the notebooks that are to run before this one, for it to find what it reads."""
+    numbers = {file.name[:2] for file in missing_inputs(path, _own(path, given))}
+    earlier = find_notebooks(sorted(numbers)) if numbers else []
+    return numbers.union(*(_producers(each, given) for each in earlier))

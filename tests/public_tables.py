@@ -1,7 +1,13 @@
 """Tables with the columns and label counts of the four public data sets, and harmless made-up texts."""
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+
 import datasets
 import pytest
+
+from refusal_utils.public_sources import SOURCES
 
 COCONOT_TEST = {"safety concerns": 395, "Humanizing": 82, "Incomplete": 225, "Unsupported": 157, "Indeterminate": 142}
 COCONOT_TRAIN = {
@@ -78,3 +84,15 @@ class Hub:
         if isinstance(table, Exception):
             raise table
         return datasets.Dataset.from_list(table)
+
+
+def write_paper_files(folder: Path, text: Callable[[str, dict], str] | None = None) -> Path:
+    """The folder, with the five tables as files; `text` gives a row of a source another text."""
+    folder.mkdir(parents=True)
+    for name, source in SOURCES.items():
+        rows = HUB[source.hub_id, source.config, source.split]()
+        for row in rows if text else ():
+            new = text(name, row)
+            row[source.text] = [new] if name == "sorrybench" else new
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder

@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "comparison": {"categories", "curves", "direction_files", "published"},
     "report": {"chat_model", "comparison", "plots", "published"},
     "run_records": {"notebook_files", "plots", "prompt_sets"},
-    "runner": {"chat_model", "notebook_files", "plots", "run_records"},
+    "runner": {"chat_model", "notebook_files", "plots", "prompt_files", "run_records"},
 }
 # The bundled model is trained and measured with the package's own tools.
 BUNDLED_MAY_IMPORT = {"categories", "prompt_sets"}

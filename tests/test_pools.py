@@ -10,7 +10,7 @@ import pytest
 from refusal_utils import pools
 from refusal_utils.categories import BENIGN, CATEGORY_IDS
 from refusal_utils.judges import Judgement, judge_response
-from refusal_utils.pools import DRAW_COLUMNS, behaviour_pool, label_pool, published_pools
+from refusal_utils.pools import DRAW_COLUMNS, behaviour_pool, held_out, label_pool, published_pools, read_draw
 from refusal_utils.prompt_files import write_prompt_folder
 from refusal_utils.prompt_sets import load_prompts
 from refusal_utils.public_datasets import load_public_prompts, load_source
@@ -146,7 +146,7 @@ def test_published_pools_are_the_releases_rows(public, tmp_path):
     assert list(draw["category"]) == list(rows["category"])
     assert draw["category"].value_counts().to_dict() == dict.fromkeys((*CATEGORY_IDS, BENIGN), 32)
     assert set(draw.loc[draw["category"] == BENIGN, "side"]) == {"answered"}
-    assert set(draw["selection"]) == {"behaviour"}
+    assert set(draw["selection"]) == {"published"}  # not what behaviour_pool says, whose model is the reader's
     folder = write_prompt_folder(public, tmp_path / "paper")
     assert list(published_pools(load_prompts(folder=folder))["id"]) == list(draw["id"])
 
@@ -191,3 +191,65 @@ def test_the_default_judge_is_the_phrase_judge(chat, train, tmp_path):
     options = {"max_new_tokens": 20, "cache_dir": tmp_path}
     first = behaviour_pool(chat, train, "unsupported", 3, **options)
     pd.testing.assert_frame_equal(first, behaviour_pool(chat, train, "unsupported", 3, judge=judge_response, **options))
+
+
+def written(draw: pd.DataFrame, source: str, path: Path) -> pd.DataFrame:
+    """The draw as notebook 01 writes it, read by a later one."""
+    draw.assign(prompts=source)[[*DRAW_COLUMNS, "over_refusal", "prompts"]].to_csv(path, index=False)
+    return draw
+
+
+def test_read_draw_gives_back_the_draw_with_its_texts(public, tmp_path):
+    draw = written(published_pools(public), "paper", tmp_path / "01_draw.csv")
+    read = read_draw(tmp_path / "01_draw.csv", public, "paper")
+    for column in (*DRAW_COLUMNS, "over_refusal", "text"):
+        assert list(read[column]) == list(draw[column]), column
+
+
+def test_read_draw_rejects_a_draw_of_other_prompts(public, tmp_path):
+    path = tmp_path / "01_draw.csv"
+    with pytest.raises(
+        ValueError, match=r"^read_draw: .* must be there; got no .*01_draw\.csv\. Run notebook 01 first"
+    ):
+        read_draw(path, public, "paper")
+    written(label_pool(public, "advice", 8), "paper", path)
+    with pytest.raises(
+        ValueError, match=r"^read_draw: .* from the prompts 'builtin'; got paper in .*again with PROMPTS='builtin'"
+    ):
+        read_draw(path, load_prompts(), "builtin")
+    without = public[public["id"] != pd.read_csv(path)["id"].min()]
+    with pytest.raises(ValueError, match=r"the prompts 'paper'; got 'advice-sorrybench-\d+', which is not among them"):
+        read_draw(path, without, "paper")
+    pd.read_csv(path).drop(columns="prompts").to_csv(path, index=False)
+    with pytest.raises(ValueError, match="the prompts 'paper'; got no name in"):
+        read_draw(path, public, "paper")
+
+
+def test_nothing_held_out_stands_in_the_draw_and_all_else_does(public):
+    """Before control: of the published draw, two thirds lie in the eval split, where tests took their prompts from."""
+    draw = published_pools(public).assign(prompts="paper")
+    assert (draw["split"] == "eval").sum() > 160
+    rest = held_out(public, draw, limit=None)
+    assert set(rest["id"]) == set(public["id"]) - set(draw["id"])
+    assert set(rest["split"]) == {"train", "eval"}
+    assert "look_alike" in set(rest["kind"])  # XSTest's safe prompts: benign ones that a model may refuse
+    twice = public.assign(text=public["text"].where(public["id"] != rest["id"][5], f" {draw['text'][0].upper()}\n"))
+    assert set(rest["id"]) - set(held_out(twice, draw, limit=None)["id"]) == {rest["id"][5]}
+
+
+def test_held_out_takes_so_many_of_a_kind_and_eval_prompts_first(public):
+    draw = published_pools(public).assign(prompts="paper")
+    rest, some = held_out(public, draw, limit=None), held_out(public, draw)
+    assert some["kind"].value_counts().to_dict() == rest["kind"].value_counts().clip(upper=400).to_dict()
+    for kind, own in some.groupby("kind"):
+        every = rest[rest["kind"] == kind]
+        assert (own["split"] == "eval").sum() == min(400, (every["split"] == "eval").sum())
+        assert list(own["split"]) == sorted(own["split"])
+        assert list(own["id"]) == list(every["id"][: len(own)])
+
+
+def test_held_out_of_the_built_in_prompts_is_the_eval_split(train):
+    """The bundled model was trained on the other: what it does there says nothing."""
+    draw = pd.concat([label_pool(train, name, 8) for name in (*CATEGORY_IDS, BENIGN)])
+    rest = held_out(load_prompts(), draw.assign(prompts="builtin"))
+    pd.testing.assert_frame_equal(rest, load_prompts(split="eval"))

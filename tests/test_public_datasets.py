@@ -1,6 +1,7 @@
 """The four public data sets: on tables of their form, and on the real ones where they are there."""
 
 import csv
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from refusal_utils.prompt_sets import load_prompts
 from refusal_utils.public_datasets import load_public_prompts, load_source, prompts_folder
 from refusal_utils.public_sources import SOURCES
 
-from .public_tables import COCONOT_TEST, Hub, coconot, sorrybench, wildguard, xstest
+from .public_tables import COCONOT_TEST, Hub, coconot, sorrybench, wildguard, write_paper_files, xstest
 
 DATA = Path(__file__).parent.parent.parent / "shared/data"
 XSTEST, COCONOT = DATA / "xstest/xstest_prompts.csv", DATA / "coconot/coconot_eval.jsonl"
@@ -201,11 +202,13 @@ def test_load_source_rejects_unknown_names_and_files(tmp_path):
 
 
 def test_prompts_folder_builds_the_papers_prompts_once(hub, tmp_path):
+    """With both sides of XSTest: its safe prompts are refused most often of all benign ones."""
     assert prompts_folder("builtin", tmp_path) is None
     folder = prompts_folder("paper", tmp_path)
     rows = load_prompts(folder=folder)
-    assert rows["category"].value_counts().to_dict() == LABELS
-    text = load_public_prompts().set_index("id")["text"]
+    assert rows["category"].value_counts().to_dict() == {**LABELS, BENIGN: 490 + 250}
+    assert rows["kind"].value_counts()["look_alike"] == 250
+    text = load_public_prompts("safe_benign").set_index("id")["text"]
     assert (text.loc[rows["id"]].to_numpy() == rows["text"].to_numpy()).all()
     record = json.loads((folder / "sources.json").read_text())
     assert {name: each["revision"] for name, each in record.items()} == {
@@ -224,14 +227,79 @@ def test_prompts_folder_leaves_nothing_where_the_hub_fails(hub, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_prompts_folder_takes_a_folder_and_says_how_to_make_one_of_a_file(tmp_path):
+def test_prompts_folder_of_the_paper_is_built_anew_for_another_revision_or_file(hub, tmp_path, monkeypatch):
+    first = prompts_folder("paper", tmp_path)
+    (tmp_path / "paper_files").mkdir()
+    own = tmp_path / "paper_files" / "xstest.jsonl"
+    own.write_text("\n".join(map(json.dumps, xstest())))
+    second = prompts_folder("paper", tmp_path)
+    own.write_text("\n".join(json.dumps({**row, "prompt": f"Again, {row['prompt']}"}) for row in xstest()))
+    third = prompts_folder("paper", tmp_path)
+    own.unlink()
+    assert prompts_folder("paper", tmp_path) == first
+    monkeypatch.setitem(SOURCES, "xstest", dataclasses.replace(SOURCES["xstest"], revision="d7bb5bd"))
+    fourth = prompts_folder("paper", tmp_path)
+    assert len({first, second, third, fourth}) == 4
+    revisions = [json.loads((each / "sources.json").read_text())["xstest"]["revision"] for each in (first, second)]
+    assert revisions == ["main", "file xstest.jsonl"]
+    assert "Again" in (third / "over_refusal.jsonl").read_text()
+    assert "Again" not in (second / "over_refusal.jsonl").read_text()
+
+
+def test_prompts_folder_of_the_paper_needs_no_hub_where_the_files_are_there(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    write_paper_files(tmp_path / "paper_files")
+    rows = load_prompts(folder=prompts_folder("paper", tmp_path))
+    assert rows["category"].value_counts().to_dict() == {**LABELS, BENIGN: 490 + 250}
+    (tmp_path / "paper_files" / "wildguard.jsonl").rename(tmp_path / "paper_files" / "wildguard.txt")
+    place = tmp_path / "paper_files" / "wildguard.jsonl"
+    with pytest.raises(ValueError, match=f"^read_source: .* Install .*, or put its file at {place}"):
+        prompts_folder("paper", tmp_path)
+
+
+def test_prompts_folder_names_the_place_of_a_file_where_the_hub_fails(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hub.changed["allenai/coconot"] = ConnectionError("no network")
+    place = tmp_path / "cache" / "paper_files" / "coconot.jsonl"
+    with pytest.raises(ValueError, match=f"^read_source: coconot must be loadable .*, or put its file at {place}"):
+        prompts_folder("paper", "cache")
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".csv"])
+def test_prompts_folder_makes_a_folder_of_a_file(tmp_path, kind):
+    rows = load_prompts().groupby("category").head(40)
+    file = tmp_path / f"mine{kind}"
+    write = {".jsonl": lambda: rows.to_json(file, orient="records", lines=True), ".csv": lambda: rows.to_csv(file)}
+    write[kind]()
+    folder = prompts_folder(str(file), tmp_path / "cache")
+    read = load_prompts(folder=folder)
+    assert dict(zip(read["id"], read["text"], strict=True)) == dict(zip(rows["id"], rows["text"], strict=True))
+    kept = (folder / "advice.jsonl").stat().st_mtime_ns
+    assert prompts_folder(str(file), tmp_path / "cache") == folder
+    assert (folder / "advice.jsonl").stat().st_mtime_ns == kept
+    rows = rows.assign(text="Now " + rows["text"])
+    write[kind]()
+    changed = load_prompts(folder=prompts_folder(str(file), tmp_path / "cache"))
+    assert changed["text"].str.startswith("Now ").all()
+
+
+def test_prompts_folder_rejects_what_holds_no_prompts_of_every_kind(tmp_path):
     assert prompts_folder(str(tmp_path), tmp_path) == tmp_path
+    load_prompts("advice").to_csv(tmp_path / "advice.csv")
+    with pytest.raises(
+        ValueError, match=r"^prompts_folder: .*got no safety_core, .*benign in .*advice\.csv\. Add some"
+    ):
+        prompts_folder(str(tmp_path / "advice.csv"), tmp_path)
     (tmp_path / "mine.txt").write_text("How do I boil an egg?")
-    for wrong in (str(tmp_path / "mine.txt"), "papers"):
+    with pytest.raises(ValueError, match=r"^read_prompt_file: .*got the category None.*mine\.txt, line 1"):
+        prompts_folder(str(tmp_path / "mine.txt"), tmp_path)
+    (tmp_path / "mine.md").write_text("How do I boil an egg?")
+    for wrong in (str(tmp_path / "mine.md"), str(tmp_path / "none.csv"), "papers"):
         with pytest.raises(
-            ValueError, match=f"must be 'builtin', 'paper' or a folder; got {wrong!r}.*write_prompt_folder"
+            ValueError, match=f"^prompts_folder: .* 'paper', a folder, or a .jsonl, .csv, .txt file; got {wrong!r}"
         ):
             prompts_folder(wrong, tmp_path)
+    assert not [each for each in tmp_path.iterdir() if each.is_dir()]
 
 
 @pytest.mark.skipif(not XSTEST.is_file(), reason="the public data sets are not here")
