@@ -122,3 +122,15 @@ def test_bundled_model_behaves_as_its_card_claims(chat):
     assert set(failed.index) == missed, failed
     assert len(steered) == 1 + 11 + bundled_check.N_RANDOM
     assert (ablated["before"] > 0.5).all()
+
+
+def test_facts_are_right_wrong_or_not_asked_for():
+    note = load_topics()
+    asked = next(id for id, each in note.items() if "relation" in each)
+    relation = load_world()[note[asked]["relation"]]
+    entity = next(name for name in relation["pairs"] if name.lower() == note[asked]["topic"].lower())
+    right = relation["answer"].format(entity=entity, value=relation["pairs"][entity])
+    assert bundled_check.fact_is_right(asked, "any", right) is True
+    assert bundled_check.fact_is_right(asked, "any", "It is Atlantis.") is False
+    assert bundled_check.fact_is_right("advice-0001", "any", right) is None
+    assert bundled_check.fact_is_right("not one of ours", "any", right) is None

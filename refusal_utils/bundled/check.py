@@ -7,6 +7,7 @@ strengths chosen, on the train split.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import pandas as pd
 import torch
@@ -62,7 +63,7 @@ def behaviour(chat: ChatModel) -> pd.DataFrame:
         outcome=[verdict.outcome for verdict in verdicts],
         style=[verdict.category for verdict in verdicts],
         on_topic=[names_topic(text, topics[id]["topic"]) for id, text in zip(frame["id"], responses, strict=True)],
-        right=[_is_right(topics[id], text) for id, text in zip(frame["id"], responses, strict=True)],
+        right=[fact_is_right(*each) for each in zip(frame["id"], frame["text"], responses, strict=True)],
     )
 
 
@@ -76,12 +77,20 @@ def names_topic(response: str, topic: str) -> bool:
     return len(content & content_words(response)) >= len(content) / 2
 
 
-def _is_right(note: dict[str, str], response: str) -> bool | None:
+def fact_is_right(prompt_id: str, text: str, response: str) -> bool | None:
+    """Whether `response` states the fact that a built-in prompt asks for; None for prompts that ask for none.
+
+    For `tradeoffs.rate_table`; `text` is not looked at.
+    """
+    note = _topics().get(prompt_id, {})
     if "relation" not in note:
         return None
-    relation = load_world()[note["relation"]]
+    relation = _world()[note["relation"]]
     pairs = {entity.lower(): value for entity, value in relation["pairs"].items()}
     return pairs[note["topic"].lower()].lower() in response.lower()
+
+
+_topics, _world = cache(load_topics), cache(load_world)
 
 
 def train_differences(chat: ChatModel, layer: int, pos: int) -> dict[str, Float[Tensor, " d_model"]]:
