@@ -267,7 +267,7 @@ def _require_finite(kept: dict[str, Tensor], rows: list[int]) -> None:
         if bad.any():
             raise ValueError(
                 f"component_shares: activations must be finite; got NaN or inf for prompt {rows[int(bad.nonzero()[0])]} at {name}. "
-                "Load the model in bfloat16 or float32."
+                "Load the model with dtype (in a notebook: DTYPE) bfloat16 or float32."
             )
 
 
