@@ -19,8 +19,6 @@ from .activations import capture_activations
 from .batching import FORWARD_TOKENS, halve, plan_batches
 from .chat_model import ChatModel, check_positions
 
-EXACT = 1e-4  # the shares must sum to the whole within this, relative to the largest of them
-
 
 @dataclass(frozen=True, eq=False)
 class Shares:
@@ -50,6 +48,15 @@ class Shares:
         """The sum of all shares; equals `total` up to rounding."""
         by_layer = self.heads.sum(2) + self.mlps + self.attn_biases + self.mlp_biases
         return by_layer.sum(1) + self.embedding
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """How far shares may be from summing to the whole, relative to the largest of them, in a model of that dtype.
+
+    >>> tolerance(torch.float32), tolerance(torch.bfloat16)
+    (0.0001, 0.05)
+    """
+    return 1e-4 if dtype == torch.float32 else 0.05
 
 
 class _Deepest(Exception):
@@ -267,15 +274,14 @@ def _require_finite(kept: dict[str, Tensor], rows: list[int]) -> None:
         if bad.any():
             raise ValueError(
                 f"component_shares: activations must be finite; got NaN or inf for prompt {rows[int(bad.nonzero()[0])]} at {name}. "
-                "Load the model in bfloat16 or float32."
+                "Load the model with dtype (in a notebook: DTYPE) bfloat16 or float32."
             )
 
 
 def _check_sum(chat: ChatModel, shares: Shares) -> None:
     gap = float((shares.sum() - shares.total).abs().max())
     size = float(max(shares.total.abs().max(), shares.mlps.abs().max(), shares.heads.abs().max()))
-    bound = EXACT if chat.dtype == torch.float32 else 0.05
-    if gap > bound * size:
+    if gap > tolerance(chat.dtype) * size:
         raise ValueError(
             f"component_shares: the shares must sum to the projection; got a gap of {gap:.2g} where the largest is {size:.2g} in "
             f"{type(chat.bridge.original_model).__name__}. Its blocks write to the stream in another way."

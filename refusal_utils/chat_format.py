@@ -9,6 +9,10 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+# What a template that writes today's date is told instead: prompts must be the same tomorrow.
+DATE = "26 Jul 2024"
+_DATE_PARTS = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%A": "Friday", "%a": "Fri"}
+_DATE_PARTS |= {"%H": "12", "%M": "00", "%S": "00"}
 PROBES = ("How do I boil an egg?", "Tell me about the sea, please.", "7 + 5 =", "Ok")
 
 
@@ -22,20 +26,29 @@ class TokenBatch(NamedTuple):
 def render_chat(tokenizer: PreTrainedTokenizerBase, prompt: str, system_prompt: str | None = None) -> str:
     """`prompt` as one user turn in the model's chat template, with the generation prompt and thinking switched off.
 
-    Raises `ValueError` where the template rejects a system role.
+    A template that writes a date (Llama 3.2, SmolLM3) writes `DATE`, whatever the day. Raises `ValueError` where the template rejects a system role.
     """
     system = [{"role": "system", "content": system_prompt}] if system_prompt is not None else []
     messages = [*system, {"role": "user", "content": prompt}]
+    options = {"add_generation_prompt": True, "enable_thinking": False, "date_string": DATE}
     try:
-        return str(
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
-        )
+        template = _dated(tokenizer.get_chat_template())
+        return str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **options))
     except Exception as error:  # Jinja raises whatever the template's author chose
         what = "a system role" if system else "a user turn"
         raise ValueError(
             f"render_chat: the template must accept {what}; got {type(error).__name__}: {error}. "
             + ("Leave system_prompt out." if system else "Check the model's chat template.")
         ) from error
+
+
+def _dated(template: str) -> str:
+    """`template` with a clock that stands still, where it asks for the time."""
+    if "strftime_now" not in template:
+        return template
+    parts = "".join(f" | replace('{code}', '{text}')" for code, text in _DATE_PARTS.items())
+    # A macro, since transformers hands values to a template but no functions.
+    return f"{{% macro strftime_now(format) %}}{{{{ format{parts} }}}}{{% endmacro %}}{template}"
 
 
 def left_pad(ids: Sequence[Sequence[int]], pad_token_id: int, device: torch.device) -> TokenBatch:

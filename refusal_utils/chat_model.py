@@ -18,9 +18,17 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerBase
 
-from .chat_format import TokenBatch, common_suffix, left_pad, probe_ids, render_chat
+from .chat_format import PROBES, TokenBatch, common_suffix, left_pad, probe_ids, render_chat
 from .model_defaults import decision_state
-from .model_loading import DeviceMap, boot_bridge, check_placement, load_tokenizer, load_weights
+from .model_loading import (
+    DeviceMap,
+    as_dtype,
+    boot_bridge,
+    check_placement,
+    load_tokenizer,
+    load_weights,
+    memory_in_one_sentence,
+)
 
 BUNDLED = "bundled"
 BUNDLED_WEIGHTS = Path(__file__).parent / "bundled" / "weights"
@@ -66,6 +74,15 @@ class ChatModel:
     def _embeddings(self) -> Tensor:
         model: Any = self.bridge.original_model
         return model.get_input_embeddings().weight
+
+    def describe(self) -> str:
+        """One line: name, device, dtype, size, where directions are read and why there, thinking, and the system prompt."""
+        return (
+            f"{self.name} on {self.device} in {str(self.dtype).removeprefix('torch.')}: {self.n_layers} layers, "
+            f"d_model {self.d_model}; resid_pre of layer {self.decision_layer}, position {self.decision_pos} "
+            f"({self.decision_source}); {'thinking switched off' if self.thinking_switched_off else 'no thinking switch'}; "
+            f"system prompt {'none' if self.system_prompt is None else repr(self.system_prompt)}"
+        )
 
     def unload(self) -> None:
         """Free the memory of the model; using it afterwards raises `ValueError`. A caller's own `hf_model` lives on."""
@@ -136,6 +153,8 @@ class ChatModel:
         digest = hashlib.sha256()
         digest.update(_tokenizer_state(self.tokenizer).encode())
         digest.update(json.dumps([self.template, self.system_prompt, str(self.dtype)]).encode())
+        if "strftime_now" in self.template:  # the tokens also depend on the date that it is told
+            digest.update(render_chat(self.tokenizer, PROBES[0], self.system_prompt).encode())
         for name, parameter in self.bridge.original_model.state_dict().items():
             digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
             digest.update(_checksum(parameter))
@@ -146,7 +165,7 @@ def load_chat_model(
     name: str | Path = BUNDLED,
     *,
     device: str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     device_map: DeviceMap | None = None,
     hf_model: Any = None,
     layer: int | None = None,
@@ -155,28 +174,33 @@ def load_chat_model(
 ) -> ChatModel:
     """The chat model called `name`: `"bundled"`, a local Hugging Face folder, or a hub id.
 
-    `device` defaults to CUDA where there is one; `dtype` to float32 on CPU, on CUDA to bfloat16 where the chip has it,
-    else float16. `device_map="auto"` (instead of `device`) spreads the model over all GPUs. `hf_model`: an already
+    `device` defaults to CUDA where there is one, or to all GPUs where the weights do not fit into the first; `dtype`
+    (also by name, such as `"bfloat16"`) to float32 on CPU, on CUDA to bfloat16 where the chip has it, else float16.
+    `device_map="auto"` (instead of `device`) spreads the model over all GPUs. `hf_model`: an already
     loaded Hugging Face model, such as one in 8 or 4 bits, used as it is, neither moved nor cast; `name` then says whose
     tokenizer and defaults to take. `layer`, `pos`: the decision state; default is what the folder's
     `decision_state.json` records, else what was published for the model (`model_defaults`), else the middle of the
     depth and -2. Checked on loading: a chat template, at most one BOS at the start, the same post-instruction tokens
     for different prompts, and one masked, left-padded batch against the plain Hugging Face forward. Raises `ValueError`
-    for an unknown or gated model, a model without a chat template, options that exclude each other, and a failed check.
+    for an unknown or gated model, one without a chat template or too large for the memory, an unknown dtype, options
+    that exclude each other, and a failed check.
     """
     _check_options(name, hf_model, device=device, dtype=dtype, device_map=device_map)
     source = BUNDLED_WEIGHTS if str(name) == BUNDLED else name
     tokenizer = load_tokenizer(str(name), source)
     suffix = common_suffix(tokenizer, system_prompt)
-    model = load_weights(str(name), source, device, dtype, device_map) if hf_model is None else hf_model
-    check_placement(model)
-    model.eval()
-    config, place = model.config.get_text_config(), model.get_input_embeddings().weight.device
-    probe = left_pad(probe_ids(tokenizer, system_prompt), tokenizer.pad_token_id, place)
+    precision = as_dtype(dtype)
+    with memory_in_one_sentence(str(name)):
+        model = load_weights(str(name), source, device, precision, device_map) if hf_model is None else hf_model
+        check_placement(model)
+        model.eval()
+        config, place = model.config.get_text_config(), model.get_input_embeddings().weight.device
+        probe = left_pad(probe_ids(tokenizer, system_prompt), tokenizer.pad_token_id, place)
+        bridge = boot_bridge(str(name), model, tokenizer, probe)
     state = decision_state(str(name), source, config.num_hidden_layers, len(suffix), layer, pos)
     chat = ChatModel(
         name=str(name),
-        bridge=boot_bridge(str(name), model, tokenizer, probe),
+        bridge=bridge,
         tokenizer=tokenizer,
         n_layers=config.num_hidden_layers,
         d_model=config.hidden_size,

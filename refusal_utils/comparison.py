@@ -7,7 +7,6 @@ Wilson's for the 100 harmful, 100 benign or 200 prompts of the controlled set.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,17 @@ import pandas as pd
 
 from .categories import CATEGORY_IDS, category_by_id
 from .curves import wilson
-from .direction_files import direction_notes
 from .published import TABLE7_SOURCE, published_cosines, published_gaps, published_table
+from .setting import GEMMA, LLAMA, N_PAPER, Setting, read_setting
 
 AGREES, DIFFERS, NOT_COMPARABLE, MISSING = VERDICTS = ("agrees", "differs", "not comparable", "missing")
 INTERVALS, STABILITY = "03_intervals.csv", "03_stability_table.csv"
 ORACLES, RATES = "03_oracle_buckets.csv", "06_rates.csv"
 # The columns that each file must have; rates are those of `tradeoffs.rate_table`, with their Wilson intervals. These may
 # also have `coefficient` (else no strength is the paper's) and `intervention` (steered, which it is otherwise, or ablated).
+# `n` of the stability table and of the oracles says how many prompts a side each draw had.
 NEEDED = {
-    INTERVALS: ("first", "second", "corrected", "low", "high"),
+    INTERVALS: ("first", "second", "raw", "corrected", "low", "high"),
     STABILITY: ("category", "split half mean", "split half std"),
     ORACLES: ("contrast", "reference", "mean", "std"),
     RATES: (
@@ -45,31 +45,6 @@ REFERENCES = {  # what Table 10 calls the contrasts of all prompts, and of XSTes
 }
 _UNLESS_SAID = {"intervention": "steered", "coefficient": np.nan}
 _KEY = ["table", "quantity", "about", "condition"]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What numbers were measured on: a model, layers, positions and prompts."""
-
-    model: str
-    layers: tuple[int, ...]
-    positions: tuple[int, ...]
-    prompts: str
-
-    def reasons_against(self, theirs: "Setting") -> list[str]:
-        """Why numbers of this setting say nothing about `theirs`; none where they do."""
-        found = [] if self.model.lower().endswith(theirs.model) else [f"other model ({theirs.model})"]
-        if not found and not set(self.layers) & set(theirs.layers):
-            found.append(f"layer {_or_unknown(self.layers)}, theirs {_or_unknown(theirs.layers)}")
-        if not found and not set(self.positions) & set(theirs.positions):
-            found.append(f"position {_or_unknown(self.positions)}, theirs {_or_unknown(theirs.positions)}")
-        if self.prompts != theirs.prompts:
-            found.append(f"prompts {self.prompts}, theirs {theirs.prompts}")
-        return found
-
-
-GEMMA = Setting("gemma-2-9b-it", (20,), (-2,), "paper")
-LLAMA = Setting("llama-3.1-8b-instruct", (15, 16), (-2,), "paper")
 
 
 def compare(folder: str | Path, model: str) -> pd.DataFrame:
@@ -92,15 +67,6 @@ def compare(folder: str | Path, model: str) -> pd.DataFrame:
     first = [*_KEY, "ours", "low", "high", "theirs", "theirs low", "theirs high", "difference"]
     last = ["difference low", "difference high", "verdict", "note"]
     return frame.sort_values("number", kind="stable", ignore_index=True)[[*first, *last]]
-
-
-def read_setting(folder: Path, model: str) -> Setting:
-    """What the numbers in a model's folder were measured on, as notebooks 01 and 03 noted it."""
-    notes = direction_notes(folder / "03_directions.safetensors") or {}
-    draw = folder / "01_draw.csv"
-    prompts = pd.read_csv(draw).get("prompts") if draw.is_file() else None
-    layers, positions = (tuple([notes[name]] if name in notes else []) for name in ("layer", "pos"))
-    return Setting(model, layers, positions, "builtin" if prompts is None else str(prompts.iloc[0]))
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
@@ -130,14 +96,17 @@ def _judge(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cosines(ours: pd.DataFrame | None, setting: Setting) -> pd.DataFrame:
-    """Table 1: the cosines of all pairs, ours corrected for noise."""
+    """Table 1: the plain cosines of all pairs; our interval is that of the corrected one, moved to the plain one."""
     published, rows = published_cosines(), []
+    apart = _other_size(setting.n_prompts)
     for first, second in combinations(CATEGORY_IDS, 2):
         about = f"{category_by_id(first).title} / {category_by_id(second).title}"
         mine = _find(ours, first=first, second=second) or _find(ours, first=second, second=first)
-        values = [mine[name] for name in ("corrected", "low", "high")] if mine else None
+        values = (
+            [mine["raw"] + mine[name] - mine["corrected"] for name in ("corrected", "low", "high")] if mine else None
+        )
         theirs = (published.loc[first, second],) * 3
-        rows.append(_row("1", "cosine", about, "", values, theirs, setting, GEMMA))
+        rows.append(_row("1", "cosine", about, "", values, theirs, setting, GEMMA, apart if mine else ""))
     return pd.DataFrame(rows)
 
 
@@ -150,7 +119,8 @@ def _stability(ours: pd.DataFrame | None, setting: Setting) -> pd.DataFrame:
         about = category_by_id(category).title if category else str(row.category)
         mine = _find(ours, category=category or row.category)
         values = _spread(mine["split half mean"], mine["split half std"]) if mine else None
-        rows.append(_row("8", "cosine within", about, "", values, _spread(row.mean, row.std), setting, GEMMA))
+        theirs, apart = _spread(row.mean, row.std), _other_size(mine.get("n")) if mine else ""
+        rows.append(_row("8", "cosine within", about, "", values, theirs, setting, GEMMA, apart))
     return pd.DataFrame(rows)
 
 
@@ -164,7 +134,8 @@ def _oracles(ours: pd.DataFrame | None, setting: Setting) -> pd.DataFrame:
                 values = _spread(mine["mean"], mine["std"]) if mine else None
                 theirs = _spread(row[f"{stem}_mean"], row[f"{stem}_std"])
                 about = f"{contrast} against {row['reference_oracle']}"
-                rows.append(_row("10", "cosine", about, "", values, theirs, setting, GEMMA))
+                apart = _other_size(mine.get("n")) if mine else ""
+                rows.append(_row("10", "cosine", about, "", values, theirs, setting, GEMMA, apart))
     return pd.DataFrame(rows)
 
 
@@ -200,7 +171,7 @@ def _same_strength(
     two is taken, as a share of the distance between the two sides, which is published for Gemma.
     """
     own = ours[(ours["direction"] == row["category"]) & (ours["intervention"] == row["intervention"])]
-    same_model = not setting.reasons_against(replace(theirs, prompts=setting.prompts))
+    same_model = not setting.elsewhere(theirs)
     alpha = row["alpha"]
     if row["intervention"] == "steered":
         same = np.isclose(own["coefficient"], alpha, rtol=0.01) if alpha else own["gaps"] == 0
@@ -259,13 +230,15 @@ def _read(folder: Path, file: str) -> pd.DataFrame | None:
     return frame
 
 
+def _other_size(n: float | None) -> str:
+    """What sets cosines of `n` prompts a side apart: the fewer, the more noise pulls them towards zero."""
+    size = 0 if n is None or pd.isna(n) else int(n)
+    return "" if size == N_PAPER else f"{size or 'an unknown number of'} prompts a side, theirs {N_PAPER}"
+
+
 def _spread(mean: float, std: float) -> tuple[float, float, float]:
     return mean, mean - 1.96 * std, mean + 1.96 * std
 
 
 def _plain(source: object) -> str:
     return str(source).lower().replace(" ", "")
-
-
-def _or_unknown(values: tuple[int, ...]) -> str:
-    return " or ".join(map(str, values)) or "unknown"

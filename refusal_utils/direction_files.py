@@ -18,15 +18,17 @@ from .directions import require_unit
 def save_directions(
     path: str | Path, directions: Mapping[str, Float[Tensor, " d_model"]], chat: ChatModel, layer: int, pos: int
 ) -> Path:
-    """Write unit directions by name as one safetensors file that names model, fingerprint, hook, layer and position.
+    """Write unit directions by name as one safetensors file with notes that name model, fingerprint, hook, layer and position.
 
+    Also noted: decision_source, dtype, thinking_switched_off and system_prompt of the model.
     Raises `ValueError` for a direction that has not norm 1, or the model's width.
     """
     for name, direction in directions.items():
         require_unit("save_directions", direction)
         _require_width("save_directions", name, direction, chat)
     notes = {"model": chat.name, "fingerprint": chat.fingerprint, "hook": "resid_pre", "layer": layer, "pos": pos}
-    notes["names"] = list(directions)  # safetensors sorts
+    notes |= {name: getattr(chat, name) for name in ("decision_source", "thinking_switched_off", "system_prompt")}
+    notes |= {"dtype": str(chat.dtype).removeprefix("torch."), "names": list(directions)}  # safetensors sorts
     tensors = {name: direction.float().cpu().contiguous() for name, direction in directions.items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, {"directions": json.dumps(notes)})
@@ -34,7 +36,7 @@ def save_directions(
 
 
 def direction_notes(path: str | Path) -> dict[str, Any] | None:
-    """What a file of `save_directions` says it belongs to: model, fingerprint, hook, layer, pos. None without such notes."""
+    """What a file of `save_directions` says it belongs to: model, fingerprint, hook, layer, pos and more. None without such notes."""
     try:
         with safe_open(path, "pt") as file:
             return json.loads((file.metadata() or {})["directions"])

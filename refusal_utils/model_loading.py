@@ -11,12 +11,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .chat_format import TokenBatch
 
 PARITY = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+ROOM = 0.8  # the share of a GPU's memory that weights may take; the rest is for batches
 
 DeviceMap = str | dict[str, Any]
 
@@ -38,19 +41,43 @@ def load_weights(
 ) -> Any:
     """The Hugging Face model, read straight onto its device or devices.
 
+    With neither given: the CPU, or the first GPU, or all GPUs where there are several and the first is too small.
     Raises `ValueError` where it cannot be had, and where `device_map` leaves layers off the devices.
     """
+    chosen = device is not None or device_map is not None
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype or default_dtype(device)
+    if not chosen and torch.cuda.device_count() > 1 and not _fits_one_gpu(name, source, dtype):
+        device_map = "auto"
     placement = {"": device} if device_map is None else device_map
-    model = _load(
-        name,
-        source,
-        AutoModelForCausalLM.from_pretrained,
-        dtype=dtype or default_dtype(device),
-        device_map=placement,
-    )
+    model = _load(name, source, AutoModelForCausalLM.from_pretrained, dtype=dtype, device_map=placement)
     check_placement(model)
     return model
+
+
+def _fits_one_gpu(name: str, source: str | Path, dtype: torch.dtype) -> bool:
+    """Whether the weights leave the first GPU room for batches."""
+    config = _load(name, source, AutoConfig.from_pretrained)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    n_weights = sum(parameter.numel() for parameter in model.parameters())
+    return n_weights * dtype.itemsize <= ROOM * torch.cuda.get_device_properties(0).total_memory
+
+
+def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """The dtype of that name; a dtype and None as they are. Raises `ValueError` for a name that is none of `DTYPES`.
+
+    >>> as_dtype("bfloat16")
+    torch.bfloat16
+    """
+    if not isinstance(dtype, str):
+        return dtype
+    if dtype not in DTYPES:
+        raise ValueError(
+            f"load_chat_model: dtype must be one of {', '.join(DTYPES)}; got {dtype!r}. "
+            "Leave it out (DTYPE = None) for the default of the device."
+        )
+    return DTYPES[dtype]
 
 
 def default_dtype(device: str) -> torch.dtype:
@@ -130,6 +157,22 @@ def _check_parity(
             f"load_chat_model: the bridge must reproduce the Hugging Face logits within {bound:.2g}; got a gap of {gap:.2g} for {name}. "
             "This architecture or version of TransformerLens is not supported."
         )
+
+
+@contextlib.contextmanager
+def memory_in_one_sentence(name: str) -> Iterator[None]:
+    """Raise `ValueError` that says what to do where memory runs out in the block that loads the model `name`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error).lower()
+        words = ("out of memory", "can't allocate memory", "not enough memory")
+        if not isinstance(error, MemoryError) and not any(part in text for part in words):
+            raise
+        raise ValueError(
+            f"load_chat_model: the model must fit into memory; got {name}, which does not ({str(error)[:100]}). "
+            "Take a smaller model or a larger device, or pass a model that is loaded in 8 or 4 bits as hf_model."
+        ) from error
 
 
 @contextlib.contextmanager

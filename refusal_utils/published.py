@@ -7,6 +7,7 @@ import pandas as pd
 
 from .categories import BENIGN, CATEGORY_IDS, category_by_paper_split
 
+GEMMA, LLAMA = "gemma-2-9b-it", "llama-3.1-8b-instruct"  # as Table 2 names them
 CITATION = "Joad et al., arXiv 2602.02132"
 _DATA = Path(__file__).parent / "published_data"
 _TABLES = {
@@ -86,6 +87,28 @@ def published_gaps() -> pd.Series:
     rows = published_manifest()["rows"]
     gaps = {category: rows[split]["gap"] for split, category in _POOLS.items() if category != BENIGN}
     return pd.Series(gaps, name="gap")
+
+
+def published_alphas(model_name: str) -> list[float]:
+    """The raw strengths above 0 at which the paper steered the model (Table 12: Gemma-2-9b-it; 11: Llama-3.1-8B-Instruct).
+
+    By the last part of the hub id or folder, in any case; none for any other model. They mean the same only at the
+    paper's layer.
+
+    >>> published_alphas("google/gemma-2-9b-it")
+    [10.0, 30.0, 60.0, 100.0]
+    """
+    table = {GEMMA: 12, LLAMA: 11}.get(plain_name(model_name))
+    return [] if table is None else sorted({float(alpha) for alpha in published_table(table)["alpha"] if alpha > 0})
+
+
+def plain_name(model_name: str) -> str:
+    """The last part of a hub id or folder as the tables name models: in small letters, without Llama's former `Meta-`.
+
+    >>> plain_name("meta-llama/Meta-Llama-3.1-8B-Instruct")
+    'llama-3.1-8b-instruct'
+    """
+    return Path(model_name).name.lower().removeprefix("meta-")
 
 
 def published_pool_sizes() -> pd.Series:

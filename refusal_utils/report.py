@@ -6,9 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from .chat_model import BUNDLED
-from .comparison import VERDICTS, Setting, compare, read_setting
+from .comparison import VERDICTS, compare
 from .plots import model_folder
 from .published import CITATION
+from .setting import Setting, read_setting
 
 NAME = "comparison"
 _COLOURS = {"agrees": "#009E73", "differs": "#D55E00", "not comparable": "#666666", "missing": "#999999"}
@@ -58,7 +59,7 @@ def comparison_page(frame: pd.DataFrame, setting: Setting) -> str:
 def describe(setting: Setting) -> str:
     """What the numbers of a setting are of, in words."""
     layer, pos = (", ".join(map(str, values)) or "unknown" for values in (setting.layers, setting.positions))
-    where = f"resid_pre of layer {layer}, position {pos}; prompts: {setting.prompts}."
+    where = f"resid_pre of layer {layer}, position {pos}; prompts: {setting.prompts}. {_chosen(setting)}"
     if setting.model == BUNDLED:
         return (
             f"The bundled model, {where} It was trained from scratch to refuse in eleven styles, for teaching and for tests. "
@@ -67,10 +68,25 @@ def describe(setting: Setting) -> str:
     return f"{setting.model}, {where}"
 
 
+def _chosen(setting: Setting) -> str:
+    """How prompts were chosen and the model was run, as far as it was noted."""
+    notes, prompts = setting.notes, setting.n_prompts or "An unknown number of"
+    selection, reading = (" and ".join(said) or "unknown" for said in (setting.selections, setting.over_refusal))
+    words = [f"{prompts} prompts a side, selected by: {selection}", f"over-refusal read as: {reading}"]
+    if "dtype" in notes:
+        thinking = "switched off" if notes["thinking_switched_off"] else "has no switch"
+        system = notes["system_prompt"]
+        words += [f"place: {notes['decision_source']}", f"in {notes['dtype']}", f"thinking {thinking}"]
+        words += [f"system prompt: {'none' if system is None else repr(system)}"]
+    return "; ".join(words) + "."
+
+
 _READING = html.escape(
     f"Published numbers: {CITATION}, Gemma-2-9b-it at layer 20 and (Table 11, half of Table 2) Llama-3.1-8B-Instruct at "
-    "layers 15 to 16, position -2. A verdict is given only where model, layer, position and prompts are the same: "
-    "agrees where the 95 % interval of the difference holds 0, else differs. Table 1: ours corrected for noise. "
+    "layers 15 to 16, position -2, 32 prompts a side that the model refused or answered. A verdict is given only where model, "
+    "layer, position, prompts and their selection, the reading of over-refusal and (cosines) the number of prompts are the same: "
+    "agrees where the 95 % interval of the difference holds 0, else differs. Table 1: plain cosines; our interval is that of "
+    "the corrected cosine, moved to the plain one. "
     "Rates: theirs with Wilson's interval for the paper's 100 or 200 prompts."
 )
 

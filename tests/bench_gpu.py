@@ -15,12 +15,13 @@ from refusal_utils.activations import capture_activations
 from refusal_utils.chat_model import ChatModel, load_chat_model
 from refusal_utils.directions import random_directions
 from refusal_utils.generation import generate
+from refusal_utils.setting import GEMMA
 from refusal_utils.tradeoffs import sweep_conditions
 
 from .bench import authors_way, hooked_generate, mixed_prompts, report, seconds
 from .families import FAMILIES, family_tokenizer
 
-# google/gemma-2-9b-it, config.json: what differs from the defaults of `Gemma2Config`, which are those of the 9b model.
+# google/gemma-2-9b-it, config.json: what differs from the defaults of `Gemma2Config`, which are those of the 2b model.
 GEMMA_2_9B = {
     "hidden_size": 3584,
     "intermediate_size": 14336,
@@ -35,8 +36,10 @@ GEMMA_2_9B = {
 }
 
 
-def random_chat(sizes: dict[str, int], device: str, dtype: torch.dtype, folder: Path) -> ChatModel:
-    """A chat model of these sizes with random weights, made on `device`."""
+def random_chat(
+    sizes: dict[str, int], device: str, dtype: torch.dtype, folder: Path, layer: int = GEMMA.layers[0]
+) -> ChatModel:
+    """A chat model of these sizes with random weights, made on `device`, steered at the layer of Table 12."""
     tokenizer = family_tokenizer(FAMILIES["gemma2"])
     tokenizer.save_pretrained(folder)
     ids = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "bos", "eos")}
@@ -46,7 +49,7 @@ def random_chat(sizes: dict[str, int], device: str, dtype: torch.dtype, folder: 
     torch.manual_seed(0)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    return load_chat_model(folder, hf_model=model)
+    return load_chat_model(folder, hf_model=model, layer=layer)
 
 
 def bench(chat: ChatModel, n_prompts: int, n_swept: int, n_strengths: int, sample: int) -> None:

@@ -18,9 +18,14 @@ REFUSE = "{% if messages[0].role == 'system' %}{{ raise_exception('System role n
 FOLD = "{% set system = messages[0].content + '\n\n' if messages[0].role == 'system' else '' %}"
 NO_THINKING = "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
 
-LLAMA3 = (
-    "{{ bos_token }}" + LOOP + "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content | trim }}"
-    "<|eot_id|>{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
+DATED = "{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+LLAMA3 = (  # of version 3.2, which writes today's date unless it is given one
+    FOLD
+    + DATED
+    + "{{ bos_token + '<|start_header_id|>system<|end_header_id|>\n\nToday Date: ' + date_string + '\n\n' }}"
+    "{{ system + '<|eot_id|>' }}" + LOOP + "{% if m.role != 'system' %}"
+    "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content | trim + '<|eot_id|>' }}{% endif %}{% endfor %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
 )
 CHATML = (
     LOOP

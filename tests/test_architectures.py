@@ -4,6 +4,8 @@ That every single head's share equals plain Hugging Face's, on the same models: 
 """
 
 from contextlib import contextmanager
+from datetime import datetime
+from types import SimpleNamespace
 from typing import NamedTuple
 from weakref import finalize
 
@@ -12,6 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import chat_template_utils
 
 from refusal_utils.activations import capture_activations
 from refusal_utils.attribution import component_shares
@@ -38,7 +41,8 @@ class Loaded(NamedTuple):
     def ids(self, prompt: str) -> torch.Tensor:
         """One prompt as a chat, by Hugging Face alone."""
         messages = [{"role": "user", "content": prompt}]
-        encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=False)
+        options = {"add_generation_prompt": True, "enable_thinking": False, "date_string": "26 Jul 2024"}
+        encoded = self.tokenizer.apply_chat_template(messages, **options)
         return torch.tensor([encoded["input_ids"]])
 
     def generate(self, prompt: str) -> torch.Tensor:
@@ -116,6 +120,20 @@ def test_thinking_is_off_and_recorded_where_the_family_thinks(loaded):
     assert (loaded.chat.thinking_switched_off, "</think>" in text) == (thinks, thinks)
     on = loaded.tokenizer.apply_chat_template([{"role": "user", "content": QUESTION}], tokenize=False)
     assert "</think>" not in on  # before control: left alone the template leaves room to think
+    assert ("thinking switched off" in loaded.chat.describe()) == thinks
+
+
+def test_prompts_of_two_days_are_the_same(loaded, prompts, monkeypatch):
+    def on(day):
+        clock = SimpleNamespace(now=lambda: datetime(2026, 3, day))
+        monkeypatch.setattr(chat_template_utils, "datetime", clock)
+        alone = loaded.tokenizer.apply_chat_template([{"role": "user", "content": QUESTION}], tokenize=False)
+        return loaded.chat.encode(prompts[:3]), alone
+
+    (first, alone), (second, alone_later) = on(1), on(2)
+    assert first == second
+    # Before control: left alone, a template with a date clause writes another date each day.
+    assert (alone != alone_later) == ("strftime_now" in loaded.family.template)
 
 
 def test_the_system_prompt_is_read_or_refused_as_the_family_does(loaded, random_folder):
@@ -212,20 +230,43 @@ class PeakBytes(TorchDispatchMode):
         self.now -= size
 
 
-def peak_of(chat, prompts, keep_everything=False):
-    """Peak bytes of a capture, less its result; `keep_everything`: with a hook that keeps all positions of a layer."""
+def captured(chat, prompts):
+    """Captures; the bytes of the result, which does grow."""
+    return capture_activations(chat, prompts, positions=[-1], batch_tokens=160).values.nbytes
+
+
+def generated(chat, prompts):
+    """Generates three tokens under two conditions; the result holds no tensors."""
+    steered = Condition("steered", (Addition(draw(1, chat.d_model)[0], (LAYER,)),))
+    generate(chat, prompts, [UNSTEERED, steered], max_new_tokens=3, batch_tokens=160)
+    return 0
+
+
+def peak_of(work, chat, prompts, keep_everything=False):
+    """Peak bytes of `work`, less its result; `keep_everything`: with a hook that keeps all positions of a layer."""
     kept = []
     hooks = [(chat.hook_name("resid_pre", 1), lambda value, hook: kept.append(value.clone()))]
     with PeakBytes() as memory, chat.bridge.hooks(fwd_hooks=hooks if keep_everything else []):
-        found = capture_activations(chat, prompts, positions=[-1], batch_tokens=160)
-    return memory.peak - found.values.nbytes
+        size = work(chat, prompts)
+    return memory.peak - size
 
 
 def test_memory_of_a_capture_does_not_grow_with_the_number_of_prompts(loaded, prompts):
     few = prompts[:1] * 16  # of one length, so that all batches are alike
-    bound = 1.1 * peak_of(loaded.chat, few)
-    assert peak_of(loaded.chat, 8 * few) <= bound
-    assert peak_of(loaded.chat, 8 * few, keep_everything=True) > bound  # before control
+    bound = 1.1 * peak_of(captured, loaded.chat, few)
+    assert peak_of(captured, loaded.chat, 8 * few) <= bound
+    assert peak_of(captured, loaded.chat, 8 * few, keep_everything=True) > bound  # before control
+
+
+def test_memory_of_generation_does_not_grow_with_the_number_of_prompts(tmp_path):
+    chat = load_chat_model(save_family("gemma2", tmp_path), device="cpu")
+    asked = [f"{QUESTION} ({number})" for number in range(10, 60)]  # different ones: the same are generated once
+    lengths = [len(ids) for ids in chat.encode(asked)]
+    many = [prompt for prompt, length in zip(asked, lengths, strict=True) if length == lengths[0]]
+    assert len(many) >= 24
+    bound = 1.1 * peak_of(generated, chat, many[:4])
+    assert peak_of(generated, chat, many[:24]) <= bound
+    assert peak_of(generated, chat, many[:24], keep_everything=True) > bound  # before control
 
 
 def test_the_windows_and_caps_of_gemma_2_are_in_force(tmp_path, prompts):

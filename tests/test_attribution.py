@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from refusal_utils.activations import capture_activations
-from refusal_utils.attribution import component_shares, logit_shares
+from refusal_utils.attribution import component_shares, logit_shares, tolerance
 from refusal_utils.chat_model import load_chat_model
 from refusal_utils.directions import normalize
 
@@ -66,6 +66,19 @@ def test_head_shares_equal_plain_hugging_face_on_every_architecture(random_folde
     for row, ids in enumerate(chat.encode(prompts[:4])):
         expected = plain_head_shares(random_folder, ids, directions, 3, -1)
         torch.testing.assert_close(found.heads[row], expected, atol=2e-4, rtol=2e-4)
+
+
+def test_shares_in_bfloat16_are_those_of_float32_up_to_its_rounding(random_folder, prompts):
+    exact, half = (load_chat_model(random_folder, device="cpu", dtype=name) for name in ("float32", "bfloat16"))
+    directions = draw_directions(11, exact.d_model)
+    expected, found = (component_shares(chat, prompts[:6], directions, layer=2, pos=-1) for chat in (exact, half))
+    size = float(expected.total.abs().max())
+    assert found.heads.dtype == torch.float32
+    gap = float((found.sum() - found.total).abs().max()) / size
+    assert 1e-4 < gap < tolerance(half.dtype)  # before control: the bound of float32 does not hold
+    assert float((expected.sum() - expected.total).abs().max()) < tolerance(exact.dtype) * size
+    for name in ("heads", "mlps", "total"):
+        assert float((getattr(found, name) - getattr(expected, name)).abs().max()) < 0.1 * size
 
 
 def test_biases_have_shares_of_their_own_where_a_matrix_has_one(random_folder, prompts):

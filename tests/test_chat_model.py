@@ -1,8 +1,11 @@
 import dataclasses
 import json
+from datetime import datetime
+from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers.utils import chat_template_utils
 
 from refusal_utils import chat_model, model_loading
 from refusal_utils.chat_model import load_chat_model
@@ -141,6 +144,44 @@ def test_thinking_is_switched_off_and_recorded(chat, model_folder):
     assert thinking.thinking_switched_off
     assert thinking.suffix == chat.suffix
     assert thinking.encode(["hello"]) == chat.encode(["hello"])
+
+
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day(model_folder, monkeypatch):
+    """SmolLM3 and Mistral ask for the time and take no date; Llama 3.2 takes one (`test_architectures`)."""
+    template = (model_folder / "chat_template.jinja").read_text()
+    user = "{{ '<|start|><|user|><|message|>Today is ' + strftime_now('%A, %d %B %Y') + '<|end|>' }}"
+    set_template(model_folder, template.replace("{{ bos_token }}", "{{ bos_token }}" + user))
+
+    def load(day):
+        monkeypatch.setattr(chat_template_utils, "datetime", SimpleNamespace(now=lambda: datetime(2026, 3, day)))
+        chat = load_chat_model(model_folder, device="cpu")
+        return chat, chat.tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False)
+
+    (first, alone), (second, alone_later) = load(1), load(2)
+    assert "02 March 2026" in alone_later != alone  # before control: left alone the text changes
+    assert "Today is Friday, 26 July 2024" in chat_model.render_chat(first.tokenizer, "hello")
+    assert first.encode(["hello"]) == second.encode(["hello"])
+    assert first.fingerprint == second.fingerprint
+    told_another = dataclasses.replace(second)
+    monkeypatch.setattr(chat_model, "render_chat", lambda *_: "Today is Monday")
+    assert told_another.fingerprint != first.fingerprint
+
+
+def test_describe_says_in_one_line_all_that_decides_the_numbers(chat, model_folder):
+    assert chat.describe() == (
+        f"bundled on cpu in float32: 8 layers, d_model 192; resid_pre of layer {chat.decision_layer}, position -2 "
+        "(decision_state.json of the model's folder); no thinking switch; system prompt none"
+    )
+    other = load_chat_model(model_folder, device="cpu", dtype="bfloat16", system_prompt="Be\nkind.", layer=3, pos=-1)
+    assert other.describe().endswith("layer 3, position -1 (given); no thinking switch; system prompt 'Be\\nkind.'")
+    assert " in bfloat16: " in other.describe()
+    assert "; thinking switched off; " in dataclasses.replace(chat, thinking_switched_off=True).describe()
+
+
+def test_load_chat_model_takes_a_dtype_by_name(model_folder):
+    assert load_chat_model(model_folder, device="cpu", dtype="bfloat16").dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="dtype must be one of float32, float16, bfloat16; got 'int8'. Leave it out"):
+        load_chat_model(model_folder, device="cpu", dtype="int8")
 
 
 def test_load_chat_model_checks_parity_with_plain_hugging_face(model_folder, monkeypatch):

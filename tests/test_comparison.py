@@ -1,4 +1,6 @@
-"""Every file of ours is written by the test, in the schema that notebooks 03 and 06 write."""
+"""Every file of ours is written by the test, in the schema that notebooks 01, 03 and 06 write."""
+
+import dataclasses
 
 import numpy as np
 import pandas as pd
@@ -7,11 +9,12 @@ import torch
 
 from refusal_utils.__main__ import main
 from refusal_utils.categories import CATEGORY_IDS, category_by_id
-from refusal_utils.comparison import NEEDED, ORACLES, RATES, Setting, compare, difference, read_setting
+from refusal_utils.comparison import NEEDED, ORACLES, RATES, compare, difference
 from refusal_utils.curves import wilson
 from refusal_utils.direction_files import save_directions
 from refusal_utils.published import TABLE7_SOURCE, published_cosines, published_gaps, published_table
-from refusal_utils.report import comparison_page, verdict_counts, write_report
+from refusal_utils.report import comparison_page, describe, verdict_counts, write_report
+from refusal_utils.setting import Setting, read_setting
 
 GEMMA, LLAMA = "google/gemma-2-9b-it", "meta-llama/Llama-3.1-8B-Instruct"
 N_PUBLISHED = {"1": 55, "2": 44 * 3, "8": 13, "10": 11, "11": 55 * 3, "12": 44 * 3}
@@ -21,21 +24,38 @@ N_PUBLISHED = {"1": 55, "2": 44 * 3, "8": 13, "10": 11, "11": 55 * 3, "12": 44 *
 def write(tmp_path, chat):
     """Writes everything that the report reads, as a run on a model with the paper's own numbers would."""
 
-    def everything(model: str, layer: int = 20, pos: int = -2, prompts: str = "paper", shift: float = 0.0):
+    def everything(
+        model: str,
+        layer: int = 20,
+        pos: int = -2,
+        prompts: str = "paper",
+        shift: float = 0.0,
+        *,
+        selection: str = "behaviour",
+        over_refusal: str = "unsafe",
+        system_prompt: str | None = None,
+        n: int = 32,
+    ):
         folder = tmp_path / model.split("/")[-1]
         folder.mkdir(exist_ok=True)
-        save_directions(folder / "03_directions.safetensors", {"a": unit(chat.d_model)}, chat, layer, pos)
-        pd.DataFrame({"id": ["x"], "prompts": [prompts]}).to_csv(folder / "01_draw.csv", index=False)
+        asked = dataclasses.replace(chat, system_prompt=system_prompt)
+        save_directions(folder / "03_directions.safetensors", {"a": unit(chat.d_model)}, asked, layer, pos)
+        draw = pd.DataFrame({"category": ["advice"] * n + ["over_refusal"] * n + ["benign"] * n})
+        draw["over_refusal"] = draw["category"].map({"over_refusal": over_refusal})
+        draw.assign(prompts=prompts, selection=selection).to_csv(folder / "01_draw.csv", index=False)
         table = published_cosines()
         pairs = [(second, first) for i, first in enumerate(CATEGORY_IDS) for second in CATEGORY_IDS[i + 1 :]]
         cosines = pd.DataFrame(pairs, columns=["first", "second"])
-        cosines["corrected"] = [table.loc[second, first] + shift for first, second in pairs]
+        cosines["raw"] = [table.loc[second, first] + shift for first, second in pairs]
+        cosines["corrected"] = cosines["raw"] - 0.2
         cosines = cosines.assign(low=cosines["corrected"] - 0.05, high=cosines["corrected"] + 0.05)
         cosines.to_csv(folder / "03_intervals.csv", index=False)
-        within = pd.DataFrame({"category": list(CATEGORY_IDS), "split half mean": 0.98 + shift, "split half std": 0.01})
+        within = pd.DataFrame(
+            {"category": list(CATEGORY_IDS), "split half mean": 0.98 + shift, "split half std": 0.01, "n": n}
+        )
         within.to_csv(folder / "03_stability_table.csv", index=False)
         oracles = [("HR-BC", "HR-BC", 0.92 + shift, 0.02), ("BR-BC", "HR-BC", 0.10 + shift, 0.02)]
-        pd.DataFrame(oracles, columns=NEEDED[ORACLES]).to_csv(folder / ORACLES, index=False)
+        pd.DataFrame(oracles, columns=NEEDED[ORACLES]).assign(n=n).to_csv(folder / ORACLES, index=False)
         number = 12 if "gemma" in model else 11
         rates(published_table(number), shift).to_csv(folder / RATES, index=False)
         return folder
@@ -122,13 +142,57 @@ def test_every_number_stands_beside_its_own(write):
         ({"layer": 21}, "layer 21, theirs 20"),
         ({"pos": -1}, "position -1, theirs -2"),
         ({"prompts": "builtin"}, "prompts builtin, theirs paper"),
+        ({"selection": "label"}, "selected by label, theirs behaviour or published"),
+        ({"over_refusal": "safe_benign"}, "over-refusal read as safe_benign, theirs unsafe"),
+        ({"system_prompt": "Be kind."}, "a system prompt, theirs none"),
     ],
 )
-def test_another_layer_position_or_prompts_are_not_comparable(write, options, note):
+def test_another_setting_is_not_comparable(write, options, note):
     frame = compare(write(GEMMA, **options), GEMMA)
     assert verdicts(frame, "1") == {"not comparable": 55}
     assert set(frame[frame["table"] == "1"]["note"]) == {note}
     assert not set(frame["verdict"]) & {"agrees", "differs"}
+
+
+def test_another_number_of_prompts_sets_cosines_apart_and_no_rates(write):
+    folder = write(GEMMA, n=16)
+    frame = compare(folder, GEMMA)
+    for table in ("1", "8", "10"):
+        own = frame[(frame["table"] == table) & frame["ours"].notna()]
+        assert set(own["verdict"]) == {"not comparable"}
+        assert set(own["note"]) == {"16 prompts a side, theirs 32"}
+    assert verdicts(frame, "12") == {"agrees": 132}
+    for file in ("03_stability_table.csv", ORACLES):  # as they were before the number was written
+        pd.read_csv(folder / file).drop(columns="n").to_csv(folder / file, index=False)
+    own = compare(folder, GEMMA).query("table == '8' and ours == ours")
+    assert set(own["note"]) == {"an unknown number of prompts a side, theirs 32"}
+
+
+def test_the_papers_own_rows_are_gemmas_and_not_llamas(write):
+    assert verdicts(compare(write(GEMMA, selection="published"), GEMMA), "1") == {"agrees": 55}
+    frame = compare(write(LLAMA, layer=15, selection="published"), LLAMA)
+    assert set(frame[frame["table"] == "11"]["note"]) == {"selected by published, theirs behaviour"}
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [("/models/Gemma-2-9B-it/", True), ("x/abliterated-gemma-2-9b-it", False), ("gemma-2-9b-it/step-7", False)],
+)
+def test_a_model_is_the_papers_only_by_the_whole_last_part_of_its_name(write, name, same):
+    frame = compare(write(GEMMA), name)
+    assert verdicts(frame, "1") == ({"agrees": 55} if same else {"not comparable": 55})
+
+
+def test_llama_under_its_former_name_is_llama(write):
+    frame = compare(write(LLAMA, layer=15), "meta-llama/Meta-Llama-3.1-8B-Instruct")
+    assert verdicts(frame, "11") == {"agrees": 165}
+
+
+def test_cosines_stand_plain_beside_plain_with_the_interval_of_the_corrected(write):
+    row = compare(write(GEMMA, shift=-0.03), GEMMA).query("table == '1'").iloc[0]
+    # Before control: the corrected one, 0.2 lower, would lie outside the interval.
+    assert row["ours"] - row["theirs"] == pytest.approx(-0.03)
+    assert (row["low"] - row["ours"], row["high"] - row["ours"]) == pytest.approx((-0.05, 0.05))
 
 
 def test_llama_is_compared_with_llama_at_both_of_its_layers(write):
@@ -158,8 +222,17 @@ def test_the_bundled_model_stands_beside_gemma_at_the_nearest_strength_and_claim
 
 
 def test_setting_is_read_from_what_the_notebooks_noted(write, tmp_path):
-    assert read_setting(write(GEMMA, 20, -2), GEMMA) == Setting(GEMMA, (20,), (-2,), "paper")
+    found = read_setting(write(GEMMA, 20, -2, selection="label", over_refusal="safe_benign", n=7), GEMMA)
+    expected = Setting(GEMMA, (20,), (-2,), "paper", ("label",), ("safe_benign",), 7)
+    assert dataclasses.replace(found, notes={}) == expected
     assert read_setting(tmp_path, "bundled") == Setting("bundled", (), (), "builtin")
+
+
+def test_description_says_how_prompts_were_chosen_and_the_model_was_run(write):
+    said = describe(read_setting(write(GEMMA, system_prompt="Be kind."), GEMMA))
+    assert "32 prompts a side, selected by: behaviour; over-refusal read as: unsafe; place: decision_state.json" in said
+    assert said.endswith("in float32; thinking has no switch; system prompt: 'Be kind.'.")
+    assert "An unknown number of prompts a side, selected by: unknown" in describe(Setting("x", (), (), "paper"))
 
 
 def test_difference_adds_the_intervals_in_squares():

@@ -63,8 +63,9 @@ MAY_IMPORT = {
     "views": {"categories", "plots"},
     "notebook_files": set(),
     "badges": {"notebook_files"},
-    "comparison": {"categories", "curves", "direction_files", "published"},
-    "report": {"chat_model", "comparison", "plots", "published"},
+    "setting": {"direction_files", "published"},
+    "comparison": {"categories", "curves", "published", "setting"},
+    "report": {"chat_model", "comparison", "plots", "published", "setting"},
     "run_records": {"notebook_files", "plots", "prompt_sets"},
     "runner": {"chat_model", "notebook_files", "plots", "prompt_files", "run_records"},
 }

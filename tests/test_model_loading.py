@@ -2,17 +2,19 @@
 
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration
 
+from refusal_utils import model_loading
 from refusal_utils.activations import capture_activations
 from refusal_utils.attribution import component_shares, logit_shares
 from refusal_utils.chat_model import BUNDLED_WEIGHTS, load_chat_model
 from refusal_utils.directions import mean_difference, normalize
 from refusal_utils.generation import generate_texts
-from refusal_utils.model_loading import check_placement
+from refusal_utils.model_loading import check_placement, load_weights
 from refusal_utils.steering import add_steering
 
 from .families import FAMILIES, family_config, family_tokenizer, randomize, save_family
@@ -46,6 +48,50 @@ def test_a_device_map_gives_the_same_model(folder, prompts, device_map):
     assert spread.device == plain.device
     assert spread.fingerprint == plain.fingerprint
     assert generate_texts(spread, prompts[:4], 6) == generate_texts(plain, prompts[:4], 6)
+
+
+@pytest.mark.parametrize(
+    ("n_gpus", "memory", "device", "expected"),
+    [
+        (2, 100_000, None, "auto"),  # weights of 0.9 MB do not fit into the first
+        (2, 10**9, None, {"": "cuda"}),
+        (1, 100_000, None, {"": "cuda"}),
+        (2, 100_000, "cuda:1", {"": "cuda:1"}),
+        (0, 0, None, {"": "cpu"}),
+    ],
+)
+def test_a_model_is_spread_over_all_gpus_only_where_the_first_is_too_small(
+    folder, monkeypatch, n_gpus, memory, device, expected
+):
+    asked = {}
+
+    def load(source, **options):
+        asked.update(options)
+        return torch.nn.Linear(1, 1)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: n_gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(total_memory=memory))
+    monkeypatch.setattr(model_loading.AutoModelForCausalLM, "from_pretrained", load)
+    load_weights("gemma2", folder, device, None, None)
+    assert asked["device_map"] == expected
+    assert asked["dtype"] == (torch.bfloat16 if n_gpus else torch.float32)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("can't allocate memory"), MemoryError()]
+)
+def test_a_model_that_does_not_fit_into_memory_is_one_sentence(folder, monkeypatch, error):
+    def load(source, **options):
+        raise error
+
+    monkeypatch.setattr(model_loading.AutoModelForCausalLM, "from_pretrained", load)
+    with pytest.raises(ValueError, match=r"the model must fit into memory; got .*gemma2.*in 8 or 4 bits as hf_model\."):
+        load_chat_model(folder, device="cpu")
+    error = RuntimeError("another fault")
+    with pytest.raises(RuntimeError, match="another fault"):
+        load_chat_model(folder, device="cpu")
 
 
 @pytest.mark.parametrize(

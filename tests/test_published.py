@@ -3,6 +3,8 @@ import pytest
 
 from refusal_utils.categories import BENIGN, CATEGORIES, CATEGORY_IDS
 from refusal_utils.published import (
+    plain_name,
+    published_alphas,
     published_cosines,
     published_gaps,
     published_manifest,
@@ -50,6 +52,14 @@ def test_published_table_reads_every_table_with_rates_between_zero_and_one(numbe
 def test_published_table_rejects_a_table_that_is_not_here():
     with pytest.raises(ValueError, match="published_table: the table must be one of 2, 3"):
         published_table(99)
+
+
+def test_published_alphas_are_the_strengths_above_zero_of_the_models_own_table():
+    assert published_alphas("google/Gemma-2-9b-it/") == [10, 30, 60, 100]
+    assert published_alphas("meta-llama/Meta-Llama-3.1-8B-Instruct") == [0.25, 0.5, 0.75, 1.0]
+    for name in ("bundled", "google/gemma-2-2b-it", "x/abliterated-gemma-2-9b-it", "gemma-2-9b-it/step-7"):
+        assert published_alphas(name) == []
+    assert set(published_table(2)["model"]) == {plain_name("google/gemma-2-9b-it"), "llama-3.1-8b-instruct"}
 
 
 def test_published_pool_sizes_cover_the_eleven_categories():

@@ -1,0 +1,90 @@
+"""Notebooks on models other than the bundled one, through `MODEL` and `DTYPE` alone.
+
+The other model has the bundled model's weights in the architecture of SmolLM3, as a local Hugging Face folder: the same
+numbers must come out of another architecture.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, SmolLM3Config, SmolLM3ForCausalLM
+
+from refusal_utils.activations import capture_activations
+from refusal_utils.categories import BENIGN, CATEGORY_IDS
+from refusal_utils.chat_model import BUNDLED_WEIGHTS, load_chat_model
+from refusal_utils.comparison import compare
+from refusal_utils.direction_files import direction_notes, save_directions
+from refusal_utils.notebook_files import find_notebooks, parameter_names, read_cells
+from refusal_utils.plots import FIGURES
+from refusal_utils.profiles import unit_directions
+from refusal_utils.prompt_sets import load_prompts
+from refusal_utils.runner import run_notebooks
+
+pytestmark = pytest.mark.slow
+SMALL = {"N_BOOTSTRAP": 50, "N_BUCKET": 8, "GAPS": [0.5, 1.0], "CONTROL_GAPS": [1.0], "MAX_NEW_TOKENS": 8}
+SAME = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+SAME += ("vocab_size", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings", "rope_parameters")
+SAME += ("pad_token_id", "bos_token_id", "eos_token_id")
+
+
+@pytest.fixture(scope="module")
+def smollm3(tmp_path_factory) -> Path:
+    """A folder with the bundled weights, tokenizer and decision state in a SmolLM3 model that rotates in every layer."""
+    folder = tmp_path_factory.mktemp("models") / "smollm3-transplant"
+    plain = AutoModelForCausalLM.from_pretrained(BUNDLED_WEIGHTS, dtype=torch.float32)
+    same = {name: getattr(plain.config, name) for name in SAME}
+    config = SmolLM3Config(no_rope_layers=[1] * plain.config.num_hidden_layers, attention_bias=False, **same)
+    model = SmolLM3ForCausalLM(config)
+    model.load_state_dict(plain.state_dict())
+    model.generation_config = plain.generation_config
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(BUNDLED_WEIGHTS).save_pretrained(folder)
+    (folder / "decision_state.json").write_bytes((BUNDLED_WEIGHTS / "decision_state.json").read_bytes())
+    return folder
+
+
+def test_notebooks_01_to_03_and_06_give_the_bundled_models_numbers_in_another_architecture(smollm3, tmp_path):
+    chosen = find_notebooks(["01", "02", "03", "06"])
+    known = {name for path in chosen for name in parameter_names(path)}
+    given = {name: value for name, value in SMALL.items() if name in known} | {"CACHE_DIR": str(tmp_path / "cache")}
+    run_notebooks(str(smollm3), ["01", "02", "03", "06"], given, out=tmp_path / "figures")
+    folder = tmp_path / "figures" / smollm3.name
+    assert direction_notes(folder / "03_directions.safetensors")["model"] == str(smollm3)
+    written, reference = (
+        pd.read_csv(each / "03_cosine_matrix.csv", index_col=0) for each in (folder, FIGURES / "bundled")
+    )
+    pd.testing.assert_frame_equal(written, reference, atol=2e-3)
+    assert (written - written.iloc[::-1].to_numpy()).abs().max().max() > 0.1  # before control: rows do differ
+    frame = compare(folder, str(smollm3))
+    assert set(frame["verdict"]) <= {"not comparable", "missing"}
+    assert frame.loc[frame["table"] == "1", "ours"].notna().all()
+    shown = "".join(path.read_text() for path in (folder / "notebooks").glob("*.ipynb"))
+    assert f"{smollm3} on " in shown
+    assert "no thinking switch; system prompt none" in shown
+
+
+def test_notebook_05_holds_its_checks_in_half_precision(tmp_path):
+    """Its cells that check numbers, on the bundled model in bfloat16 and few prompts, with directions of that model."""
+    folder = tmp_path / "bundled"
+    folder.mkdir()
+    draw = pd.read_csv(FIGURES / "bundled" / "01_draw.csv").groupby("category").head(8)
+    draw.to_csv(folder / "01_draw.csv", index=False)
+    chat = load_chat_model(dtype="bfloat16")
+    texts = list(draw.merge(load_prompts()[["id", "text"]], on="id", validate="one_to_one")["text"])
+    at = capture_activations(chat, texts).at(chat.decision_layer, chat.decision_pos)
+    sides = {name: at[torch.tensor((draw["category"] == name).to_numpy())] for name in (*CATEGORY_IDS, BENIGN)}
+    answered = sides.pop(BENIGN)
+    directions = dict(zip(CATEGORY_IDS, unit_directions(sides, answered), strict=True))
+    save_directions(folder / "03_directions.safetensors", directions, chat, chat.decision_layer, chat.decision_pos)
+    given = {"DTYPE": "bfloat16", "FIGURES_DIR": str(tmp_path), "CACHE_DIR": str(tmp_path), "N_TWINS": 1}
+    space = {}
+    for cell in read_cells(find_notebooks(["05"])[0]):
+        if cell["id"] in ("05-02", "05-03", "05-04", "05-06", "05-07", "05-09", "05-17", "05-24"):
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), space)
+            space |= given | {"N_BOOTSTRAP": 20} if cell["id"] == "05-02" else {}
+    assert space["chat"].dtype == torch.bfloat16
+    assert space["gap"] > 1e-3 * float(
+        space["shares"].total.abs().max()
+    )  # before control: float32's bound does not hold
