@@ -4,25 +4,21 @@ Only the asked layers and positions are ever kept, the forward pass stops at the
 written as soon as it is computed: a killed run resumes where it stopped and ends bit-identical to an unbroken one.
 """
 
-import hashlib
-import json
-import os
-import sys
-import tempfile
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .batching import FORWARD_TOKENS, halve, plan_batches
+from .activation_store import ActivationStore
+from .batching import halve, plan_batches, token_budget
 from .chat_model import ChatModel, check_positions
 
 
@@ -68,25 +64,25 @@ def capture_activations(
     Positions count from the end of the encoded prompt and must be template tokens. Prompts are batched by length up to
     `batch_tokens` padded tokens; when memory runs out the batch is halved, and that is said. With a `cache_dir`,
     prompts captured before under the same weights, tokenizer, template, hook, layers, positions and dtype are read
-    instead; a file that fails its checksum is named and recomputed. Raises `ValueError` for no prompts, a layer or
-    position out of range, values that are not finite (prompt and layer named), and a cache that cannot be written.
+    instead; a file that fails its checksum is named and recomputed. Raises `ValueError` for no prompts or a single
+    text, a layer or position out of range, a hook of another form, a budget below one token, a single prompt that does
+    not fit into memory, values that are not finite (prompt and layer named), and a cache that cannot be read or written.
     """
-    layers = tuple(range(chat.n_layers)) if layers is None else tuple(layers)
-    positions = (chat.decision_pos,) if positions is None else tuple(positions)
+    layers = tuple(range(chat.n_layers)) if layers is None else _whole("layers", layers)
+    positions = (chat.decision_pos,) if positions is None else _whole("positions", positions)
     _check_request(chat, prompts, layers, positions)
+    budget = token_budget("capture_activations", batch_tokens, chat.device)
     names = [chat.hook_name(hook, layer) for layer in layers]
     ids = chat.encode(prompts)
-    store = None if cache_dir is None else _Store(Path(cache_dir), chat, names, positions)
-    keys = [_key(row) for row in ids] if store else []
+    store = None if cache_dir is None else ActivationStore(Path(cache_dir), chat, names, positions)
     values, n_captured = torch.empty(0), 0
-    plan = plan_batches(ids, batch_tokens or FORWARD_TOKENS[chat.device.type])
-    for batch in tqdm(plan, desc="capture", unit="batch", disable=not progress):
-        found = store.read([keys[index] for index in batch]) if store else None
+    for batch in tqdm(plan_batches(ids, budget), desc="capture", unit="batch", disable=not progress):
+        found = store.read([ids[index] for index in batch]) if store else None
         if found is None:
             for rows, found in _forward(chat, ids, batch, names, positions):
                 _require_finite(found, rows, layers)
                 if store:
-                    store.write([keys[index] for index in rows], found)
+                    store.write([ids[index] for index in rows], found)
                 values = _placed(values, found, rows, len(ids))
                 n_captured += len(rows)
         else:
@@ -112,7 +108,21 @@ def _placed(values: Tensor, found: Tensor, rows: Sequence[int], n: int) -> Tenso
     return values
 
 
-def _check_request(chat: ChatModel, prompts: Sequence[str], layers: Sequence[int], positions: Sequence[int]) -> None:
+def _whole(name: str, asked: Any) -> tuple[int, ...]:
+    """The layers or positions asked for, as plain integers."""
+    try:
+        return tuple(operator.index(each) for each in asked)
+    except TypeError as error:
+        raise ValueError(
+            f"capture_activations: {name} must be a list of whole numbers; got {asked!r}. Write [{-2 if name == 'positions' else 0}], for example."
+        ) from error
+
+
+def _check_request(chat: ChatModel, prompts: Any, layers: Sequence[int], positions: Sequence[int]) -> None:
+    if isinstance(prompts, str) or not (isinstance(prompts, Sequence) or hasattr(prompts, "tolist")):
+        raise ValueError(
+            f"capture_activations: prompts must be a list of texts; got {prompts!r:.60}. Put a single one in brackets."
+        )
     if not len(prompts):
         raise ValueError(
             "capture_activations: there must be at least one prompt; got none. Check the filter that chose them."
@@ -121,6 +131,12 @@ def _check_request(chat: ChatModel, prompts: Sequence[str], layers: Sequence[int
         raise ValueError(
             f"capture_activations: layers and positions must not be empty; got {layers} and {positions}. Name at least one."
         )
+    for layer in layers:
+        if not 0 <= layer < chat.n_layers:
+            raise ValueError(
+                f"capture_activations: layers must be of 0 to {chat.n_layers - 1}; got {layer}. "
+                f"{chat.name} has {chat.n_layers} layers."
+            )
     check_positions("capture_activations", chat, positions)
 
 
@@ -147,6 +163,7 @@ def _forward_once(
     batch, kept, wanted = chat.pad(ids), {}, dict.fromkeys(names)
 
     def keep(value: Tensor, hook: object, name: str) -> None:
+        _check_form(name, value, (*batch.input_ids.shape, chat.d_model))
         # The hook knows itself by another name than the alias it was asked for, so the alias is bound here.
         kept[name] = value[:, list(positions)].flatten(2).detach().cpu()
         if len(kept) == len(wanted):
@@ -156,6 +173,16 @@ def _forward_once(
     with torch.inference_mode(), chat.bridge.hooks(fwd_hooks=hooks), suppress(_Deepest):
         chat.bridge(batch.input_ids, attention_mask=batch.attention_mask)
     return torch.stack([kept[name] for name in names], dim=1)
+
+
+def _check_form(name: str, value: Any, stream: tuple[int, ...]) -> None:
+    """Only what has one row per token can be read at a position: the stream, and the heads' outputs."""
+    hook = name.split("hook_")[-1]
+    if value.shape != stream and not (hook == "z" and value.shape[:2] == stream[:2]):
+        raise ValueError(
+            f"capture_activations: the hook must be of the residual stream, {stream[-1]} wide, or 'z'; "
+            f"got {hook!r} of shape {list(value.shape)}. Use TransformerLens' run_with_cache for others."
+        )
 
 
 def _require_finite(
@@ -168,87 +195,3 @@ def _require_finite(
             f"capture_activations: activations must be finite; got NaN or inf for prompt {rows[row]} at layer {layers[layer]}. "
             "Load the model in bfloat16 or float32."
         )
-
-
-class _Store:
-    """Batches of activations on disk, one file each, found again by the token ids of each prompt."""
-
-    def __init__(self, root: Path, chat: ChatModel, names: Sequence[str], positions: Sequence[int]) -> None:
-        self.context = {
-            "model": chat.fingerprint,
-            "hooks": list(names),
-            "positions": list(positions),
-            "dtype": str(chat.dtype),
-        }
-        self.folder = root / hashlib.sha256(json.dumps(self.context).encode()).hexdigest()[:16]
-        self.loaded: dict[Path, Tensor] = {}
-        self.where: dict[str, tuple[Path, int]] = {}
-        for path in sorted(self.folder.glob("*.safetensors")):
-            try:
-                with safe_open(path, "pt") as file:
-                    keys = file.metadata()["prompts"].split(",")
-            except (SafetensorError, OSError, TypeError, KeyError):
-                self._discard(path)
-            else:
-                self.where.update({key: (path, row) for row, key in enumerate(keys)})
-
-    def read(self, keys: Sequence[str]) -> Float[Tensor, "batch layer pos d_model"] | None:
-        """The stored rows, or None unless all of them are there and sound."""
-        rows = []
-        for key in keys:
-            path, row = self.where.get(key, (None, 0))
-            values = self._load(path) if path else None
-            if values is None:
-                return None
-            rows.append(values[row])
-        return torch.stack(rows)
-
-    def _load(self, path: Path) -> Tensor | None:
-        if path not in self.loaded:
-            try:
-                with safe_open(path, "pt") as file:
-                    values, expected = file.get_tensor("activations"), file.metadata()["sha256"]
-            except (SafetensorError, OSError, TypeError, KeyError):
-                values, expected = torch.empty(0), "unreadable"
-            if _sha256(values) != expected:
-                self._discard(path)
-                return None
-            # Batches are read in the order in which they were written: the last few files are enough.
-            while len(self.loaded) >= 4:
-                self.loaded.pop(next(iter(self.loaded)))
-            self.loaded[path] = values
-        return self.loaded[path]
-
-    def _discard(self, path: Path) -> None:
-        print(f"capture_activations: {path} fails its checksum, its prompts are computed again", file=sys.stderr)
-        path.unlink(missing_ok=True)
-        self.where = {key: place for key, place in self.where.items() if place[0] != path}
-
-    def write(self, keys: Sequence[str], values: Float[Tensor, "batch layer pos d_model"]) -> None:
-        """Write one batch so that readers, and writers of the same batch, see all of it or nothing."""
-        values = values.contiguous()
-        notes = {"prompts": ",".join(keys), "sha256": _sha256(values), "context": json.dumps(self.context)}
-        path = self.folder / f"{_key([*map(str, keys)])}.safetensors"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".part")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(save({"activations": values}, notes))
-                os.replace(temporary, path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            raise ValueError(
-                f"capture_activations: the cache must be writable; got {error.strerror} at {self.folder}. "
-                "Free space or choose another cache_dir; what is cached already is kept."
-            ) from error
-
-
-def _key(items: Sequence[object]) -> str:
-    return hashlib.sha256(repr(list(items)).encode()).hexdigest()[:24]
-
-
-def _sha256(values: Tensor) -> str:
-    return hashlib.sha256(values.contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()

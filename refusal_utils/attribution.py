@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .activations import capture_activations
-from .batching import FORWARD_TOKENS, halve, plan_batches
+from .batching import halve, plan_batches, token_budget
 from .chat_model import ChatModel, check_positions
 
 
@@ -84,7 +84,7 @@ def component_shares(
     _check(chat, directions, layer)
     folded = [_Folded(chat, each, directions.to(chat.device, torch.float32)) for each in range(layer)]
     ids = chat.encode(prompts)
-    todo = plan_batches(ids, batch_tokens or FORWARD_TOKENS[chat.device.type])
+    todo = plan_batches(ids, token_budget("component_shares", batch_tokens, chat.device))
     order, parts = [], []
     while todo:
         rows = todo.pop(0)
@@ -205,7 +205,7 @@ class _Folded:
         return heads, ((self.directions * gain) @ self.bias)[None] * scale[:, None]
 
     def mlp_bias_share(
-        self, kept: dict[str, Tensor], after: Float[Tensor, "batch d_model"]
+        self, kept: dict[str, Float[Tensor, "batch ..."]], after: Float[Tensor, "batch d_model"]
     ) -> Float[Tensor, "batch category"]:
         """The share of the bias of the MLP's output matrix, through the norm after it, if any; zeros without one."""
         if self.mlp_bias is None:

@@ -1,11 +1,26 @@
 """Batches of similar length under a token budget, and what to do when one does not fit into memory."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 FORWARD_TOKENS = {"cpu": 4096, "cuda": 16384}  # padded tokens of a batch whose activations are read
+
+
+def token_budget(
+    function: str, asked: int | None, device: torch.device, defaults: Mapping[str, int] = FORWARD_TOKENS
+) -> int:
+    """Padded tokens of a batch: as asked for, else the default of the device, else that of the CPU.
+
+    Raises `ValueError` in the name of `function` for less than one token.
+
+    >>> token_budget("capture_activations", None, torch.device("mps"))
+    4096
+    """
+    if asked is not None and asked < 1:
+        raise ValueError(f"{function}: batch_tokens must be at least 1; got {asked}. Leave it out for the default.")
+    return defaults.get(device.type, defaults["cpu"]) if asked is None else asked
 
 
 def plan_batches(ids: Sequence[Sequence[int]], batch_tokens: int, n_new: int = 0) -> list[list[int]]:
@@ -28,9 +43,17 @@ def plan_batches(ids: Sequence[Sequence[int]], batch_tokens: int, n_new: int = 0
 
 
 def halve(function: str, rows: list[int], error: RuntimeError) -> list[list[int]]:
-    """The two halves of a batch that did not fit into memory, which is said; any other error is raised again."""
-    if not _is_out_of_memory(error) or len(rows) < 2:
+    """The two halves of a batch that did not fit into memory, which is said; any other error is raised again.
+
+    Raises `ValueError` in the name of `function` for a batch of one, and `error` where it is not about memory.
+    """
+    if not _is_out_of_memory(error):
         raise error
+    if len(rows) < 2:
+        raise ValueError(
+            f"{function}: a single prompt must fit into memory; got out of memory at one. "
+            "Shorten the longest prompt, load the model in fewer bits, or free memory."
+        ) from error
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     middle = len(rows) // 2

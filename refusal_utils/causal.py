@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .activations import capture_activations
-from .batching import FORWARD_TOKENS, halve, plan_batches
+from .batching import halve, plan_batches, token_budget
 from .chat_model import ChatModel
 from .interventions import Condition, HeadReplacement
 from .row_edits import RowEdits
@@ -81,7 +81,7 @@ def forward_under(
         )
     layer, pos = chat.decision_layer if layer is None else layer, chat.decision_pos if pos is None else pos
     ids, name = chat.encode(prompts), chat.hook_name("resid_pre", layer)
-    todo = plan_batches(ids, FORWARD_TOKENS[chat.device.type])
+    todo = plan_batches(ids, token_budget("forward_under", None, chat.device))
     states: dict[int, Tensor] = {}
     logits: dict[int, Tensor] = {}
     while todo:

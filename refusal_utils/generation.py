@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .batching import halve, plan_batches
+from .batching import halve, plan_batches, token_budget
 from .chat_model import ChatModel
 from .interventions import UNSTEERED, Condition
 from .row_edits import RowEdits
@@ -89,7 +89,7 @@ def first_token_logits(
 ) -> Float[Tensor, "prompt d_vocab"]:
     """The logits of the first token of the response to each prompt under `condition`, as float32 on the CPU."""
     ids = chat.encode(prompts)
-    todo = plan_batches(ids, batch_tokens or BATCH_TOKENS[chat.device.type])
+    todo = plan_batches(ids, token_budget("first_token_logits", batch_tokens, chat.device, BATCH_TOKENS))
     logits: dict[int, Tensor] = {}
     while todo:
         rows = todo.pop(0)
@@ -122,7 +122,7 @@ def _decode_all(
 
     Rows that are edited from the same layer on ride together: below it they share what they can.
     """
-    budget = batch_tokens or BATCH_TOKENS[chat.device.type]
+    budget = token_budget("generate", batch_tokens, chat.device, BATCH_TOKENS)
     todo = []
     for layer in sorted({row.first_layer for row in rows}):
         members = [index for index, row in enumerate(rows) if row.first_layer == layer]
