@@ -1,15 +1,18 @@
 """Every notebook is executed from an empty cache, in order, on the bundled model."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from refusal_utils.categories import CATEGORY_IDS
+from refusal_utils.categories import BENIGN, CATEGORY_IDS
 from refusal_utils.notebook_files import find_notebooks, parameter_names
-from refusal_utils.runner import run_notebook
+from refusal_utils.prompt_sets import load_prompts
+from refusal_utils.public_sources import SOURCES
+from refusal_utils.runner import NotebookFailure, run_notebook
+
+from .public_tables import write_paper_files
 
 pytestmark = pytest.mark.slow
 FIGURES = ("01_sizes", "01_lengths", "02_norms", "03_stability", "03_cosine_matrix", "03_intervals", "03_pairs")
@@ -54,7 +57,6 @@ def test_notebook_03_map_equals_an_independent_route(executed):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from refusal_utils.chat_model import BUNDLED_WEIGHTS
-    from refusal_utils.prompt_sets import load_prompts
 
     folder = executed / "figures" / "bundled"
     written = pd.read_csv(folder / "03_cosine_matrix.csv", index_col=0)
@@ -83,16 +85,12 @@ def test_the_report_finds_every_number_that_the_notebooks_make(executed):
     table, page, counts = write_report("bundled", executed / "figures")
     frame = pd.read_csv(table)
     assert list(counts.index) == [1, 2, 8, 10, 11, 12]
-    assert set(frame["verdict"]) == {"not comparable", "missing"}  # the bundled model says nothing about Gemma
-    missing = frame[frame["verdict"] == "missing"]  # XSTest's own oracles, which no notebook makes
-    assert missing["about"].str.endswith("(XSTest)").all()
+    assert set(frame["verdict"]) == {"not comparable"}  # the bundled model says nothing about Gemma
     assert frame.loc[frame["table"] == 1, "ours"].notna().all()
     assert "they say nothing about Gemma or Llama" in page.read_text()
 
 
 def test_executed_notebooks_hold_their_figures_and_hide_harmful_text(executed):
-    from refusal_utils.prompt_sets import load_prompts
-
     harmful = load_prompts("hate_speech")["text"]
     for path in sorted((executed / "notebooks").glob("*.ipynb")):
         shown = path.read_text()
@@ -101,13 +99,53 @@ def test_executed_notebooks_hold_their_figures_and_hide_harmful_text(executed):
         assert not [text for text in harmful if json.dumps(text)[1:-1] in shown]
 
 
-def test_a_failing_check_stops_the_notebook_and_names_the_cell(tmp_path):
-    """Before control of the checks in prose: with a wrong draw, notebook 03 must not pass."""
-    from refusal_utils.runner import NotebookFailure
-
+def test_notebooks_refuse_a_draw_that_is_not_there_or_of_other_prompts(tmp_path):
     notebook = find_notebooks(["03"])[0]
-    with pytest.raises(NotebookFailure, match="03_direction_geometry.ipynb failed in cell"):
-        run_notebook(
-            notebook, tmp_path, {"FIGURES_DIR": str(tmp_path / "nothing_here"), "CACHE_DIR": str(tmp_path / "c")}
-        )
-    shutil.rmtree(tmp_path)
+    parameters = {"FIGURES_DIR": str(tmp_path), "CACHE_DIR": str(tmp_path / "c")}
+    with pytest.raises(NotebookFailure, match=r"read_draw: .* Run notebook 01 first\.$"):
+        run_notebook(notebook, tmp_path, parameters)
+    (tmp_path / "bundled").mkdir()
+    draw = pd.DataFrame({"id": ["advice-xstest-1"], "category": ["advice"], "prompts": ["paper"]})
+    draw.to_csv(tmp_path / "bundled" / "01_draw.csv", index=False)
+    with pytest.raises(NotebookFailure, match=r"must be from the prompts 'builtin'; got paper .*PROMPTS='builtin'\.$"):
+        run_notebook(notebook, tmp_path, parameters)
+
+
+def test_a_failing_check_stops_the_notebook_and_names_the_cell(executed, tmp_path):
+    """Before control of the checks in prose: with a draw whose categories are shuffled, notebook 03 must not pass."""
+    draw = pd.read_csv(executed / "figures" / "bundled" / "01_draw.csv", keep_default_na=False)
+    shuffled = draw["category"].sample(frac=1, random_state=0).to_numpy()
+    (tmp_path / "bundled").mkdir()
+    draw.assign(category=shuffled).to_csv(tmp_path / "bundled" / "01_draw.csv", index=False)
+    parameters = {"FIGURES_DIR": str(tmp_path), "CACHE_DIR": str(executed / "cache")}
+    with pytest.raises(
+        NotebookFailure,
+        match=r"(?s)03_direction_geometry.ipynb failed in cell .*\"reliability\"\]\.min\(\) > .*Assertion",
+    ):
+        run_notebook(find_notebooks(["03"])[0], tmp_path, parameters)
+
+
+def test_the_papers_prompts_go_through_the_notebooks(tmp_path):
+    """Tables of the public sets' form and size, as files, with built-in prompts among their texts; nothing of the hub."""
+    own = load_prompts().sample(frac=1, random_state=0)
+    texts = {str(kind): iter(rows["text"]) for kind, rows in own.groupby("kind")}
+
+    def text(name: str, row: dict) -> str:
+        source = SOURCES[name]
+        category = source.categories.get(str(row[source.label]), "")
+        kept = source.keep is None or str(row[source.keep[0]]) == source.keep[1]
+        kind = source.benign_kind if category == BENIGN else category
+        before = str(row[source.text])
+        return next(texts[kind], before) if kept and kind in texts else before
+
+    write_paper_files(tmp_path / "cache" / "paper_files", text)
+    given = {"PROMPTS": "paper", "FIGURES_DIR": str(tmp_path), "CACHE_DIR": str(tmp_path / "cache")}
+    given |= {"N_BOOTSTRAP": 40, "N_BUCKET": 12}
+    for path in find_notebooks(["01", "02", "03", "06"]):
+        run_notebook(path, tmp_path, {name: given[name] for name in parameter_names(path) & set(given)})
+    draw = pd.read_csv(tmp_path / "bundled" / "01_draw.csv")
+    assert draw["category"].value_counts().to_dict() == dict.fromkeys((*CATEGORY_IDS, BENIGN), 32)
+    assert draw["id"].str.contains("-xstest-|-wildguard-|-sorrybench-|-coconot").all()
+    oracles = pd.read_csv(tmp_path / "bundled" / "03_oracle_buckets.csv")
+    assert {"BR-BC", "XSTest HR-BC"} <= set(oracles["reference"])  # Table 10's gold, on the paper's own data
+    assert (tmp_path / "cache" / "06_sweep_bundled.csv.gz").is_file()

@@ -228,6 +228,8 @@ def test_prompts_folder_leaves_nothing_where_the_hub_fails(hub, tmp_path):
 
 
 def test_prompts_folder_of_the_paper_is_built_anew_for_another_revision_or_file(hub, tmp_path, monkeypatch):
+    for name in set(SOURCES) - {"xstest"}:
+        monkeypatch.delitem(SOURCES, name)
     first = prompts_folder("paper", tmp_path)
     (tmp_path / "paper_files").mkdir()
     own = tmp_path / "paper_files" / "xstest.jsonl"

@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -128,6 +129,57 @@ def test_a_second_run_leaves_out_what_is_done_and_fresh_does_not(notebook, insta
     assert numbers(instant) == ["01", "02"]
 
 
+def test_prompts_in_a_file_that_changed_run_again(notebook, instant, tmp_path):
+    notebook("01_a.ipynb", "pass", 'MODEL = "bundled"\nPROMPTS = "builtin"')
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text("{}")
+    for content, expected in (("{}", ["01"]), ("{}", []), ("{} ", ["01"])):
+        if mine.read_text() != content:
+            mine.write_text(content)
+        assert main(["run", "--prompts", str(mine)]) == 0
+        assert numbers(instant) == expected
+
+
+def test_a_run_that_lacks_what_earlier_notebooks_write_says_so_before_it_begins(notebook, instant, tmp_path, capsys):
+    for number in range(1, 8):
+        notebook(f"0{number}_a.ipynb", "pass")
+    figures, cache = tmp_path / "figures" / "m", tmp_path / "cache"
+
+    def said(*chosen: str) -> str:
+        capsys.readouterr()
+        done = main(["run", "--model", "a/m", "--fresh", "--notebooks", *chosen])
+        assert done == (0 if instant else 1)
+        return capsys.readouterr().err.strip() or " ".join(numbers(instant))
+
+    for chosen, advice in {"03 06": "01 03 06", "06": "01 03 06", "2": "01 02", "7": "01 03 06 07"}.items():
+        assert re.search(rf"^run_notebooks: notebook 0\d must .* Run --notebooks {advice}\.$", said(*chosen.split()))
+    assert "got no ../figures/m/01_draw.csv. Run --notebooks 01 03" in said("3", "1").replace(
+        os.path.relpath(tmp_path), ".."
+    )
+    assert said("1", "3", "6", "7") == "01 03 06 07"
+    figures.mkdir(parents=True, exist_ok=True)
+    (figures / "01_draw.csv").write_text("")
+    assert said("2", "3", "4") == "02 03 04"
+    assert re.search(r"05 must .*got no \S*m/03_directions.safetensors. Run --notebooks 03 05\.$", said("5"))
+    (figures / "03_directions.safetensors").write_text("")
+    assert said("5", "6") == "05 06"
+    assert re.search(r"07 must .*got no \S*cache/06_sweep_m.csv.gz. Run --notebooks 06 07\.$", said("7"))
+    cache.mkdir()
+    (cache / "06_sweep_m.csv.gz").write_text("")
+    assert said("7") == "07"
+
+
+@pytest.mark.parametrize("path", find_notebooks(), ids=lambda path: path.stem)
+def test_what_a_notebook_reads_of_earlier_ones_is_known(path):
+    """The files of other notebooks that its code names are those that a run checks for."""
+    cells = [cell for cell in notebook_files.read_cells(path) if cell["cell_type"] == "code"]
+    named = set(
+        re.findall(r"\b\d\d_\w+(?:\{\w+\})?\.(?:csv\.gz|csv|safetensors)", str([cell["source"] for cell in cells]))
+    )
+    read = {name for name in named if name[:2] != path.name[:2]}
+    assert read == set(run_records.READS.get(path.name[:2], ()))
+
+
 def test_a_changed_notebook_runs_again_with_all_that_follow(notebook, instant):
     for name in ("01_a.ipynb", "02_b.ipynb", "03_c.ipynb"):
         notebook(name, "pass")
@@ -244,7 +296,7 @@ def test_parameters_reach_the_notebooks_that_have_them(notebook, instant, tmp_pa
     assert main(["run", "--prompts", "paper", "--notebooks", "2"]) == 1
     assert "got PROMPTS" in capsys.readouterr().err
     assert main(["run", "--prompts", "papre"]) == 1
-    assert "must be 'builtin', 'paper' or a folder; got 'papre'" in capsys.readouterr().err
+    assert "'paper', a folder, or a .jsonl, .csv, .txt file; got 'papre'" in capsys.readouterr().err
     assert instant == []
 
 
@@ -268,6 +320,10 @@ def test_paths_are_made_absolute_and_hub_ids_are_not(tmp_path, monkeypatch):
     assert from_anywhere("./mine") == prompts_parameter("mine") == (tmp_path / "mine").as_posix()
     assert from_anywhere("org/mine") == "org/mine"
     assert prompts_parameter("paper") == "paper"
+    (tmp_path / "mine.csv").write_text("")
+    assert prompts_parameter("mine.csv") == (tmp_path / "mine.csv").as_posix()
+    with pytest.raises(ValueError, match="^prompts_parameter: .*got 'mine.csv.gz'"):
+        prompts_parameter("mine.csv.gz")
 
 
 @pytest.mark.parametrize("path", find_notebooks(), ids=lambda path: path.stem)
