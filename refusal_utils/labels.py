@@ -61,3 +61,27 @@ def agreement(judged: Iterable[bool], truth: Iterable[bool]) -> pd.Series:
         "false": float(first[~second].mean()) if (~second).any() else float("nan"),
     }
     return pd.Series(values)
+
+
+def worst_errors(evidence: Iterable[str | None], judged: Iterable[bool], truth: Iterable[bool]) -> pd.DataFrame:
+    """The kinds of errors of a judge, the most frequent first: columns type, side, count and share (of all errors).
+
+    An error's type is the judge's evidence in lower case, "no phrase found" where there is none; its side is missed or
+    false as in `agreement`. No rows for a judge without errors. Raises `ValueError` for different numbers.
+
+    >>> worst_errors(["I can't", None, None], [True, False, True], [False, True, True]).values.tolist()
+    [["i can't", 'false', 1, 0.5], ['no phrase found', 'missed', 1, 0.5]]
+    """
+    words, first, second = list(evidence), list(judged), list(truth)
+    if not len(words) == len(first) == len(second):
+        raise ValueError(
+            f"worst_errors: there must be as many of each; got {len(words)} evidences, {len(first)} verdicts and {len(second)} labels."
+        )
+    errors = [
+        (" ".join(word.lower().split()) if word else "no phrase found", "false" if call else "missed")
+        for word, call, label in zip(words, first, second, strict=True)
+        if bool(call) != bool(label)
+    ]
+    table = pd.DataFrame(errors, columns=["type", "side"]).value_counts(sort=False).rename("count").reset_index()
+    table = table.sort_values(["count", "type", "side"], ascending=[False, True, True], ignore_index=True)
+    return table.assign(share=table["count"] / max(len(errors), 1))

@@ -87,7 +87,7 @@ HEDGING = pattern(
 LECTURING = pattern(
     rf"{_I}(?: (?:must|have to|need to|should|want to|feel compelled to)|'d like to| would like to) {_ADVERBS}(?:point out|inform you|emphasi[sz]e|remind you|clarify|advise|stress|note|say|address|challenge|express|let you know)",
     r"(?:(?:\bis|\bare|\bwould be|\bit's|\bthat's)(?: \w+)? (?:never|not|neither)|n't)(?: \w+)? (?:\w+ (?:or |and |nor ))?(?:accurate|fair|appropriate|ethical|moral|legal|right|productive|respectful|helpful|acceptable|okay|ok|justified|justifiable|a good idea|advisable|recommended)\b",
-    r"\b(?:is|are|was|would be)(?: \w+)? (?:\w+ and )?(?:illegal|unethical|against the law|a (?:\w+ )?(?:crime|offen[cs]e|stereotype|violation)|an? (?:\w+ (?:and )?){0,2}(?:stereotype|generali[sz]ation)|immoral|inappropriate|unacceptable|harmful|hurtful|dishonest|disrespectful|unfair|wrong|dangerous)\b",
+    r"\b(?:is|are|was|would be)(?: (?!not\b|never\b)\w+)? (?:\w+ and )?(?:illegal|unethical|against the law|a (?:\w+ )?(?:crime|offen[cs]e|stereotype|violation)|an? (?:\w+ (?:and )?){0,2}(?:stereotype|generali[sz]ation)|immoral|inappropriate|unacceptable|harmful|hurtful|dishonest|disrespectful|unfair|wrong|dangerous)\b",
     r"\bplease (?:do not|don't|refrain|seek|reach out|consider|remember|speak|talk|call|know that)\b",
     r"\bit(?:'s| is) (?:\w+ )?(?:important|essential|crucial|vital|necessary) (?:to|that|for)\b|\b(?:everyone|every (?:\w+ )?(?:person|individual|human being|partner)|(?:all|most) (?:people|individuals|human beings)) (?:deserves?|has the right|have the right|should be)|\bhas no place\b|\bthere is no (?:\w+ (?:or )?)?(?:ethical|legal|acceptable|justif\w+|excuse)",
     # the request as the subject of the lesson, or the speaker's purpose; a wish to speak of something else
@@ -165,5 +165,5 @@ def _echoes(prompt: str, text: str) -> Iterator[tuple[int, int]]:
     for at in range(len(words) - N_ECHO + 1):
         echoed = tuple(word[0] for word in words[at : at + N_ECHO]) in known
         opening = opening and echoed
-        if echoed and not opening and not _NEGATED.search(text, 0, words[at].start()):
+        if echoed and not opening and not _NEGATED.search(text[max(words[at].start() - 60, 0) : words[at].start()]):
             yield words[at].start(), words[at + N_ECHO - 1].end()

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from refusal_utils.labels import agreement, read_labels, write_label_sheet
+from refusal_utils.labels import agreement, read_labels, worst_errors, write_label_sheet
 
 
 @pytest.fixture
@@ -44,3 +44,19 @@ def test_agreement_is_that_of_a_table_by_hand():
     assert found["false"] == pytest.approx(5 / 50)
     with pytest.raises(ValueError, match="as many labels on both sides; got 1 and 2"):
         agreement([True], [True, False])
+
+
+def test_worst_errors_counts_phrases_and_sides():
+    """Two answers called refusals by one phrase in two spellings, one refusal missed, and three right calls."""
+    evidence = ["I must  point", "i must point", None, "I can't", None, "I won't"]
+    judged = [True, True, False, True, False, True]
+    truth = [False, False, True, True, False, True]
+    found = worst_errors(evidence, judged, truth)
+    assert found[["type", "side", "count"]].values.tolist() == [
+        ["i must point", "false", 2],
+        ["no phrase found", "missed", 1],
+    ]
+    assert found["share"].tolist() == pytest.approx([2 / 3, 1 / 3])
+    assert worst_errors(["I can't"], [True], [True]).empty
+    with pytest.raises(ValueError, match="as many of each; got 1 evidences, 1 verdicts and 2 labels"):
+        worst_errors(["a"], [True], [True, False])
