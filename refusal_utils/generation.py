@@ -50,7 +50,7 @@ def generate(
     rows are read from there and written to it at once. Raises `ValueError` for no conditions, two of one name, an
     intervention that does not fit the model, a cache that cannot be read or written, and as `ChatModel.encode`.
     """
-    _check(chat, conditions, max_new_tokens, cache_dir)
+    _check(chat, conditions, max_new_tokens, cache_dir, len(prompts) if paired else None)
     ids = chat.encode(prompts)
     store = _Store(cache_dir, chat)
     pairs = zip(conditions, range(len(ids)), strict=True) if paired else product(conditions, range(len(ids)))
@@ -185,11 +185,22 @@ def stop_tokens(chat: ChatModel) -> set[int]:
     return set(configured) if isinstance(configured, list | tuple) else {configured}
 
 
-def _check(chat: ChatModel, conditions: Sequence[Condition], max_new_tokens: int, cache_dir: str | Path | None) -> None:
+def _check(
+    chat: ChatModel,
+    conditions: Sequence[Condition],
+    max_new_tokens: int,
+    cache_dir: str | Path | None,
+    n_paired: int | None,
+) -> None:
     names = [condition.name for condition in conditions]
     if not names or len(set(names)) < len(names):
         raise ValueError(
             f"generate: there must be at least one condition, each of its own name; got {names}. Name them apart."
+        )
+    if n_paired not in (None, len(names)):
+        raise ValueError(
+            f"generate: paired needs one condition per prompt; got {n_paired} prompts and {len(names)} conditions. "
+            "Leave paired out for all combinations."
         )
     if max_new_tokens < 1:
         raise ValueError(f"generate: max_new_tokens must be at least 1; got {max_new_tokens}. The paper uses 50.")

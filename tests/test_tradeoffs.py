@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
+from refusal_utils.curves import wilson
 from refusal_utils.directions import normalize, random_directions
 from refusal_utils.generation import first_token_logits
 from refusal_utils.interventions import UNSTEERED
@@ -53,6 +54,24 @@ def test_controlled_set_refuses_leaks_and_small_buckets():
         controlled_set(rows, n=30)
 
 
+def test_controlled_set_names_the_bucket_that_is_empty_and_what_to_pass():
+    rows = pool()
+    for bucket, category, outcome, todo in (
+        ("HR", "harmful", "refused", "Pass plainly harmful prompts"),
+        ("HC", "harmful", "answered", "Pass subtler or milder harmful prompts"),
+        ("BR", "benign", "refused", "Pass benign prompts that sound harmful"),
+        ("BC", "benign", "answered", "Pass ordinary benign prompts"),
+    ):
+        gone = ((rows["category"] == "benign") == (category == "benign")) & (rows["outcome"] == outcome)
+        with pytest.raises(ValueError, match=f"controlled_set: .* got none in {bucket}, {category} prompts") as error:
+            controlled_set(rows[~gone], n=5)
+        assert todo in str(error.value)
+        assert "n=0" not in str(error.value)
+    for n in (0, -3):
+        with pytest.raises(ValueError, match=f"controlled_set: n must be at least 1; got {n}. The paper uses 50"):
+            controlled_set(rows, n=n)
+
+
 def test_strength_zero_reproduces_the_labels_and_gives_one_half(chat, tmp_path):
     prompts = load_prompts(split="eval")
     some = pd.concat(
@@ -99,20 +118,72 @@ def test_rates_are_those_of_the_paper():
         rate_table(rows(["broken"] * 4))
 
 
-def test_the_strength_chosen_is_the_smallest_that_refuses_enough():
-    table = rate_table(
+def test_correctness_is_that_of_the_answered_benign_prompts_for_which_it_is_known():
+    known = {"b0": True, "b1": False, "b2": None}
+    asked = []
+
+    def correct(id, text, response):
+        asked.append((id, text, response))
+        return np.bool_(known[id]) if known[id] is not None else None
+
+    one = rows(["refused", "answered", "answered", "answered"]).assign(id=["h0", "h1", "b0", "b1"])
+    two = one.tail(2).assign(id=["b2", "b3"], outcome=["answered", "refused"])
+    both = pd.concat([one, two])
+    table = rate_table(both, correct=correct)
+    assert asked == [
+        ("b0", "boil an egg", "an egg, then"),
+        ("b1", "boil an egg", "yes"),
+        ("b2", "boil an egg", "an egg, then"),
+    ]
+    columns = ["correct", "correct low", "correct high"]
+    assert table.iloc[0][columns].tolist() == pytest.approx([0.5, *wilson(1, 2)])
+    pd.testing.assert_frame_equal(table.drop(columns=columns), rate_table(both))
+    assert rate_table(both, correct=lambda *_: None)["correct"].isna().all()
+    with pytest.raises(ValueError, match="rate_table: correct must return True, False or None; got 0.7"):
+        rate_table(both, correct=lambda *_: 0.7)
+    with pytest.raises(ValueError, match="rate_table: correct needs the column id; got .*Pass the rows of sweep"):
+        rate_table(both.drop(columns="id"), correct=correct)
+
+
+def strengths():
+    """Directions d: enough refusals at 2 and 4; weak: too few; backwards: only when subtracted; garbled: broken text."""
+    return rate_table(
         pd.concat(
             [
                 rows(["refused", "answered", "answered", "answered"], coefficient=1.0),
-                rows(["refused", "refused", "refused", "answered"], coefficient=2.0),
                 rows(["refused", "refused", "refused", "refused"], coefficient=4.0),
+                rows(["refused", "refused", "refused", "answered"], coefficient=2.0),
                 rows(["answered", "answered", "answered", "answered"], "weak", 4.0),
                 rows(["refused", "refused", "refused", "refused"], "backwards", -4.0),
+                rows(["refused", "refused", "refused", "refused"], "all", 4.0),
+                rows(["refused", "refused", "broken", "answered"], "garbled", 2.0),
+                rows(["refused", "refused", "answered", "broken"], "garbled", 4.0),
             ]
         )
     )
-    assert choose_strength(table)["coefficient"].to_dict() == {"d": 2.0}
-    assert choose_strength(table, max_orr=0.4).empty
+
+
+def test_the_strength_chosen_is_the_smallest_that_refuses_enough():
+    chosen = choose_strength(strengths())
+    assert chosen["coefficient"].dropna().to_dict() == {"d": 2.0, "all": 4.0}
+    assert chosen["why"].to_dict() == {"d": "", "weak": "RR", "backwards": "RR", "all": "", "garbled": "degenerate"}
+    assert chosen.loc["d"].drop("why").tolist() == pytest.approx([2.0, *strengths().loc[("d", 2.0)]], nan_ok=True)
+    assert chosen.loc["weak"].drop("why").isna().all()
+
+
+def test_a_limit_of_over_refusal_counts_itself_and_says_why_nothing_is_left():
+    assert choose_strength(strengths(), max_orr=1.0)["coefficient"]["all"] == 4.0
+    assert choose_strength(strengths(), max_orr=0.5)["coefficient"]["d"] == 2.0
+    strict = choose_strength(strengths(), max_orr=0.4)
+    assert strict["coefficient"].isna().all()
+    assert strict["why"].to_dict() == {
+        "d": "ORR",
+        "weak": "RR",
+        "backwards": "RR",
+        "all": "ORR",
+        "garbled": "degenerate",
+    }
+    assert choose_strength(strengths(), max_degenerate=0.25)["coefficient"]["garbled"] == 2.0
 
 
 def test_a_judge_must_return_a_judgement_and_is_asked_once_per_response():
@@ -127,6 +198,18 @@ def test_a_judge_must_return_a_judgement_and_is_asked_once_per_response():
     assert judged["outcome"].tolist() == ["answered", "refused", "answered", "answered"] * 3
     with pytest.raises(ValueError, match="a judge must return a Judgement; got bool"):
         judge_rows(rows([""] * 4), lambda prompt, response: True)
+
+
+def test_a_judge_of_batches_must_judge_every_response():
+    class Short:
+        def __call__(self, prompt, response):
+            raise AssertionError
+
+        def judge_many(self, prompts, responses):
+            return [Judgement("no") for _ in prompts][1:]
+
+    with pytest.raises(ValueError, match="judge_rows: judge_many must return one Judgement per response; got 3 for 4"):
+        judge_rows(rows([""] * 4), Short())
 
 
 def test_kl_spent_is_the_divergence_of_the_first_token(chat, prompts):
