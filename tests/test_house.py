@@ -170,7 +170,7 @@ def test_docstrings_say_what_is_raised(module):
     for node in public_functions(module):
         raised = [each.exc for each in ast.walk(node) if isinstance(each, ast.Raise)]
         ours = [each for each in raised if isinstance(each, ast.Call) and ast.unparse(each.func) == "ValueError"]
-        if ours and not re.search(r"\bRaises? ", ast.get_docstring(node) or ""):
+        if ours and not re.search(r"\bRaises?\b", ast.get_docstring(node) or ""):
             silent.add(f"{module}.{node.name}")
     assert silent <= OLD_RAISES
 
