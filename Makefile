@@ -53,6 +53,6 @@ badges: $(INSTALLED)
 	$(BIN)/python -m refusal_utils badges $(if $(REPO),--repo $(REPO))
 
 clean:
-	rm -rf .venv .cache build dist *.egg-info
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	find figures -name "*.html" -delete -o -name "*.ipynb" -delete -o -name "plotly.min.js" -delete
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
+	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
+	find figures \( -name "*.html" -o -name "*.ipynb" -o -name "*.safetensors" -o -name plotly.min.js \) -type f -delete

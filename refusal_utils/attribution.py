@@ -252,7 +252,7 @@ def _shares_once(
         chat.bridge(batch.input_ids, attention_mask=batch.attention_mask)
     _require_finite(kept, rows)
 
-    def along(name: str) -> Tensor:
+    def along(name: str) -> Float[Tensor, "batch category"]:
         # Layers may lie on different devices.
         return (kept[name].float() @ directions.to(kept[name].device, torch.float32).T).cpu()
 

@@ -84,7 +84,10 @@ def stamp(repo: str | None = None) -> list[Path]:
 
 
 def stamped(path: Path, repo: str) -> str:
-    """The text of the notebook's file with the badge and Colab cell of `repo`; all else stays as it is."""
+    """The text of the notebook's file with the badge and Colab cell of `repo`; all else stays as it is.
+
+    Raises `ValueError` for a notebook without badge or Colab cell.
+    """
     notebook = json.loads(path.read_text(encoding="utf-8"))
     title = notebook["cells"][0]
     setup = next((cell for cell in notebook["cells"] if COLAB in "".join(cell["source"])), None)

@@ -60,14 +60,14 @@ def contribution_p(
     return torch.from_numpy(false_discovery_control(p)).float().view(refused.shape[1:])
 
 
-def top_heads(contribution: Float[Tensor, "layer head_index"], k: int) -> Int[Tensor, "k 2"]:
+def top_heads(contribution: Float[Tensor, "layer head_index"], k: int) -> Int[Tensor, "component 2"]:
     """(layer, head_index) of the `k` heads with the largest contribution, largest first."""
     order = contribution.flatten().argsort(descending=True)[:k]
     return torch.stack([order // contribution.shape[1], order % contribution.shape[1]], dim=1)
 
 
-def is_top(contribution: Float[Tensor, "layer head_index category"], k: int) -> Bool[Tensor, "head category"]:
-    """Which heads (flattened) are among each category's `k` largest."""
+def is_top(contribution: Float[Tensor, "layer head_index category"], k: int) -> Bool[Tensor, "component category"]:
+    """Which heads (layers and heads flattened into components) are among each category's `k` largest."""
     flat = contribution.flatten(0, 1)
     chosen = torch.zeros_like(flat, dtype=torch.bool)
     return chosen.scatter(0, flat.argsort(0, descending=True)[:k], True)

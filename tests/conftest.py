@@ -1,4 +1,5 @@
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,20 @@ def plain_ids() -> Callable[[str], torch.Tensor]:
 def model_folder(tmp_path) -> Path:
     """A copy of the bundled model's folder, to be damaged."""
     return Path(shutil.copytree(BUNDLED_WEIGHTS, tmp_path / "model"))
+
+
+@pytest.fixture
+def offline(monkeypatch) -> list[tuple]:
+    """No network: the attempts to reach it, each of which fails, whether or not somebody catches that."""
+    attempts: list[tuple] = []
+
+    def refuse(*args: object, **options: object) -> None:
+        attempts.append(args)
+        raise OSError(101, "Network is unreachable")
+
+    for owner, name in ((socket.socket, "connect"), (socket.socket, "connect_ex"), (socket, "getaddrinfo")):
+        monkeypatch.setattr(owner, name, refuse)
+    return attempts
 
 
 @pytest.fixture(scope="session", params=FAMILIES)

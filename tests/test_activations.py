@@ -6,6 +6,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -73,6 +74,16 @@ def test_capture_leaves_the_model_as_it_was(chat, prompts):
     before = chat.bridge(tokens)
     capture_activations(chat, prompts)
     assert torch.equal(chat.bridge(tokens), before)
+
+
+def test_loading_and_capturing_need_no_network(model_folder, prompts, tmp_path, offline):
+    for name in ("bundled", model_folder):
+        own = load_chat_model(name, device="cpu")
+        assert capture_activations(own, prompts[:4], cache_dir=tmp_path).n_captured in (0, 4)
+    assert offline == []
+    with pytest.raises(OSError, match="unreachable"):
+        socket.create_connection(("huggingface.co", 443), timeout=1)
+    assert len(offline) == 1  # after: an attempt would have been seen
 
 
 def test_capture_reads_again_what_it_wrote(chat, prompts, tmp_path):
