@@ -230,7 +230,7 @@ def _read(folder: Path, file: str) -> pd.DataFrame | None:
     return frame
 
 
-def _other_size(n: float | None) -> str:
+def _other_size(n: float | int | None) -> str:
     """What sets cosines of `n` prompts a side apart: the fewer, the more noise pulls them towards zero."""
     size = 0 if n is None or pd.isna(n) else int(n)
     return "" if size == N_PAPER else f"{size or 'an unknown number of'} prompts a side, theirs {N_PAPER}"
