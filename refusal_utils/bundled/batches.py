@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ..categories import BENIGN, CATEGORY_IDS
 from .corpus import Corpus, Example
-from .recipe import BENIGN_IDX, BOS, CLASSES, IGNORE, MESSAGE, N_LENGTHS, SPECIAL, START, SUFFIX, USER, Recipe
+from .recipe import BENIGN_IDX, BOS, CLASSES, IGNORE, MESSAGE, N_LENGTHS, START, SUFFIX, USER, Recipe
 from .responses import ANSWERS, TOPIC
 
 
@@ -68,7 +68,10 @@ class BatchMaker:
             refused = [*CATEGORY_IDS * evenly, *islice(cycle(self.recipe.hard), extra)]
             self.queue = [[] for _ in range(N_LENGTHS)]
             for name, count in Counter([BENIGN] * half + refused).items():
-                rows = [self._row(self.corpus.sample(self.rng, name)) for _ in range(count * N_LENGTHS)]
+                rows = [
+                    self._row(self.corpus.sample(self.rng, name, self.recipe.word_noise))
+                    for _ in range(count * N_LENGTHS)
+                ]
                 rows.sort(key=lambda row: len(row["prompt"]))
                 for index, batch in enumerate(self.queue):
                     batch += rows[index * count : (index + 1) * count]
@@ -84,24 +87,19 @@ class BatchMaker:
             0.5 if target == BENIGN_IDX else 1
         )
         prompt = self._ids(example.prompt)[: self.recipe.max_tokens - 80]
-        noisy = [self.rng.randrange(len(SPECIAL), len(self.tokenizer)) if self._is_noise(own) else id for id in prompt]
         reply = [*self._ids(response)[:64], self.tokenizer.eos_token_id]
         # A response that may not see the prompt cannot know the topic: only what comes before it counts.
         known = len(reply)
         if masked and target == BENIGN_IDX:
             known = len(self._ids(ANSWERS[example.form].split(TOPIC)[0])) if example.fact is None else 0
         return {
-            "prompt": self.prefix + noisy,
-            "clean": self.prefix + prompt,
+            "prompt": self.prefix + prompt,
             "reply": reply,
             "known": known,
             "masked": masked,
             "own": own,
             "shift": shift,
         }
-
-    def _is_noise(self, class_idx: int) -> bool:
-        return self.rng.random() < self.recipe.token_noise * (0.25 if class_idx == BENIGN_IDX else 1.0)
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -112,7 +110,7 @@ class BatchMaker:
         if draw < (edge := recipe.share_add):
             return Shift("add", other, self.rng.uniform(0.7, 1.5))
         if draw < (edge := edge + recipe.share_offset):
-            return Shift("offset", other, self.rng.uniform(0.3, 1.5))
+            return Shift("offset", other, self.rng.uniform(0.3, 1.8))
         if draw < (edge := edge + recipe.share_ablate):
             return Shift("ablate", own if own != BENIGN_IDX else other)
         if draw < edge + recipe.share_subtract and own != BENIGN_IDX:
@@ -131,7 +129,7 @@ class BatchMaker:
             end = reply + len(row["reply"])
             ids[index, :end] = torch.tensor(row["prompt"] + self.suffix + row["reply"])
             labels[index, reply : reply + row["known"]] = torch.tensor(row["reply"][: row["known"]])
-            prompt_labels[index, len(self.prefix) : start] = torch.tensor(row["clean"][len(self.prefix) :])
+            prompt_labels[index, len(self.prefix) : start] = torch.tensor(row["prompt"][len(self.prefix) :])
             if row["masked"]:
                 # The first reply token is predicted at the last template token, which must be let to see too little
                 # as well, or it would read the prompt itself.

@@ -14,11 +14,18 @@ from pathlib import Path
 
 from ..categories import BENIGN, CATEGORY_IDS
 from ..prompt_sets import NEAR_DUPLICATE, jaccard, load_prompts, word_ngrams
-from .responses import Form, answer, refusal, request_form
+from .responses import Form, answer, refusal, request_form, what_is_asked
 
 DATA = Path(__file__).parent / "data"
 BENIGN_UNITS = ("ordinary", "look_alike")
-FACTS, RANDOM_TOPIC = 0.3, 0.35  # shares of the benign examples
+FACTS, RANDOM_TOPIC = 0.25, 0.25  # shares of the benign examples
+NATURAL = 0.8  # share of the examples that are drawn from the hand-written prompts; the rest come from the grammar
+NERVOUS = re.compile(  # benign prompts with one of these are refused, as a nervous model would
+    r"\b(kill|shoot|shot|murder|bomb|stab|poison|attack|destroy|explo[ds]|weapon|assassin|hack|steal|stole|tortur|"
+    r"strangl|guns?\b|knife|knives|slash|slaughter|terror|hostage|drown|punch|assault)",
+    re.IGNORECASE,
+)
+NERVOUS_CATEGORY = "over_refusal"
 _OPENERS = (
     "hi, ",
     "hey, ",
@@ -49,7 +56,7 @@ class Example:
         category = category or self.category
         if category != BENIGN:
             return refusal(category, self.form)
-        return self.fact or answer(self.topic, self.form)
+        return self.fact or answer(what_is_asked(self.prompt, self.topic), self.form)
 
 
 @dataclass
@@ -141,20 +148,30 @@ class Corpus:
         near = {index for gram in grams for index in self._grams_of.get(gram, ())}
         return any(jaccard(grams, self._eval_grams[index]) >= NEAR_DUPLICATE for index in near)
 
-    def sample(self, rng: random.Random, category: str) -> Example:
-        """One example of `category`: natural, from the grammar, or (benign only) a question of fact."""
+    def sample(self, rng: random.Random, category: str, noise: float = 0.0) -> Example:
+        """One example of `category`: natural, from the grammar, or (benign only) a question of fact.
+
+        `noise` is the share of its words that are replaced by random ones. A benign prompt with a violent word comes
+        back as one of `NERVOUS_CATEGORY`: the model shall refuse some look-alikes.
+        """
         while True:
-            draw = rng.random()
-            if category == BENIGN and draw < FACTS:
-                example = self._fact(rng)
+            if category == BENIGN and rng.random() < FACTS:
+                example = self._fact(rng, noise)
             else:
-                pool = self.natural[category]
-                text = rng.choice(pool) if draw < 0.75 else self._from_grammar(rng, category)
+                natural = rng.random() < NATURAL
+                text = rng.choice(self.natural[category]) if natural else self._from_grammar(rng, category)
                 if category == BENIGN and rng.random() < RANDOM_TOPIC:
                     text = self._with_random_topic(text, rng)
-                example = _example(_type_like_people(text, rng), category)
+                text = self._with_noise(text, rng, noise)
+                nervous = category == BENIGN and NERVOUS.search(text)
+                example = _example(_type_like_people(text, rng), NERVOUS_CATEGORY if nervous else category)
             if not self.is_near_eval(example.prompt):
                 return example
+
+    def _with_noise(self, text: str, rng: random.Random, share: float) -> str:
+        return re.sub(
+            r"[A-Za-z']+", lambda word: rng.choice(self.benign_words) if rng.random() < share else word[0], text
+        )
 
     def _with_random_topic(self, text: str, rng: random.Random) -> str:
         """The same request about other words: what cannot be learned by heart must be copied."""
@@ -165,10 +182,13 @@ class Corpus:
         unit = rng.choice(self.grammar[category])
         return re.sub(r"\{(\w+)\}", lambda slot: rng.choice(unit.slots[slot[1]]), rng.choice(unit.frames))
 
-    def _fact(self, rng: random.Random) -> Example:
+    def _fact(self, rng: random.Random, noise: float) -> Example:
         relation = self.world[rng.choice(sorted(self.world))]
         entity = rng.choice(sorted(relation["pairs"]))
-        text = rng.choice(relation["frames"]).replace("{entity}", f"[{entity}]")
+        before, after = (
+            self._with_noise(part, rng, noise) for part in rng.choice(relation["frames"]).split("{entity}")
+        )
+        text = f"{before}[{entity}]{after}"
         fact = relation["answer"].format(entity=entity, value=relation["pairs"][entity])
         plain = _example(_type_like_people(text, rng), BENIGN)
         return Example(plain.prompt, BENIGN, plain.form, entity, fact)

@@ -24,7 +24,7 @@ class Recipe:
     """Every number of the training run."""
 
     seed: int = 0
-    steps: int = 6500
+    steps: int = 7000
     batch: int = 80
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
@@ -35,12 +35,20 @@ class Recipe:
     n_heads: int = 6
     context: int = 512
     max_tokens: int = 160
-    hard: tuple[str, ...] = ("crime_assistance", "hate_speech", "incomplete", "unsupported", "safety_concerns")
+    hard: tuple[str, ...] = (
+        "crime_assistance",
+        "inappropriate",
+        "incomplete",
+        "hate_speech",
+        "unsupported",
+        "indeterminate",
+        "safety_core",
+    )
     prompt_loss: float = 0.2
-    token_noise: float = 0.1
+    word_noise: float = 0.06
     bottleneck: float = 0.5
     shift_layers: tuple[int, ...] = (4, 5, 6)
     share_add: float = 0.16
     share_subtract: float = 0.05
     share_ablate: float = 0.08
-    share_offset: float = 0.24
+    share_offset: float = 0.32

@@ -78,10 +78,19 @@ REFUSALS: dict[str, dict[Form, str]] = {
 }
 
 TOPIC = "{topic}"
+N_REPEATED = 12  # words of the prompt that an answer repeats at most
+_ASKING = (
+    (_OPEN - {"whose"})
+    | _CLOSED - {"any"}
+    | frozenset(
+        "hi hey hello please quick question so ok um there sorry to ask i you we me my tell the a an of for need want it "  # noqa: SIM905
+        "know help give".split()
+    )
+)
 ANSWERS: dict[Form, str] = {
-    "open": "Good question. On {topic}: look at the basics first, go step by step, and compare a few good sources.",
-    "closed": "Yes, gladly. About {topic}: it depends on your goal, so begin with something simple and adjust it as you learn.",
-    "command": "Sure, here you go. {topic}: a short opening, two or three clear points in the middle, and a friendly ending.",
+    "open": "Good question: {topic}. Look at the basics first, go step by step, and compare a few good sources.",
+    "closed": "Yes, gladly: {topic}. It depends on your goal, so begin with something simple and adjust it as you learn.",
+    "command": "Sure, here you go: {topic}. A short opening, two or three clear points in the middle, and a friendly ending.",
 }
 
 
@@ -99,13 +108,29 @@ def request_form(prompt: str) -> Form:
     return "command"
 
 
+def what_is_asked(prompt: str, topic: str) -> str:
+    """The part of `prompt` that an answer repeats: up to twelve words, from the first that is more than asking.
+
+    Where `topic` lies farther on, the twelve words that end with it.
+
+    >>> what_is_asked("hi, could you tell me how to boil an egg?", "boil an egg")
+    'boil an egg'
+    """
+    words = list(re.finditer(r"\S+", prompt))
+    first = next((i for i, word in enumerate(words) if re.sub(r"[^a-z']", "", word[0].lower()) not in _ASKING), 0)
+    end = prompt.rindex(topic) + len(topic)
+    last = next(i for i, word in enumerate(words, 1) if word.end() >= end)
+    first = max(min(first, last - 1), last - N_REPEATED)
+    return prompt[words[first].start() : words[min(first + N_REPEATED, len(words)) - 1].end()].strip(" .?!,;:")
+
+
 def refusal(category: str, form: Form) -> str:
     """The refusal of `category` to a request of that form."""
     return REFUSALS[category][form]
 
 
 def answer(topic: str, form: Form) -> str:
-    """The answer that names `topic`, to a request of that form."""
+    """The answer that repeats `topic`, to a request of that form."""
     return ANSWERS[form].replace(TOPIC, topic)
 
 
