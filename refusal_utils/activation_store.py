@@ -23,6 +23,7 @@ from torch import Tensor
 from .chat_model import ChatModel
 
 ABANDONED = 3600  # seconds after which an unfinished file is that of a killed run, not of one that is writing
+DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}  # in the file
 T = TypeVar("T")
 
 
@@ -68,7 +69,7 @@ class ActivationStore:
         """
         keys, values = [_key(each) for each in ids], values.contiguous()
         notes = {"prompts": ",".join(keys), "sha256": _sha256(values), "context": self.context}
-        notes["header"] = _header(notes, values.shape, values.dtype)
+        notes["header"] = _header(notes, values.shape, DTYPES[values.dtype])
         path = self.folder / f"{_key(keys)}.safetensors"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +136,7 @@ class ActivationStore:
 
 def _require_sound_header(file: Any, notes: dict[str, str]) -> None:
     rows = file.get_slice("activations")
-    shape, dtype = rows.get_shape(), rows[:0].dtype
+    shape, dtype = rows.get_shape(), rows.get_dtype()
     if notes["header"] != _header(notes, shape, dtype) or len(notes["prompts"].split(",")) != shape[0]:
         raise SafetensorError("the header is not the one that was written")
 
@@ -169,9 +170,9 @@ def _key(items: Sequence[object]) -> str:
     return hashlib.sha256(repr([*items]).encode()).hexdigest()[:24]
 
 
-def _header(notes: dict[str, str], shape: Sequence[int], dtype: torch.dtype) -> str:
+def _header(notes: dict[str, str], shape: Sequence[int], dtype: str) -> str:
     """A digest over all that says which values these are: prompts, their order, shape, dtype, model, hooks."""
-    parts = [notes["prompts"], notes["context"], notes["sha256"], [*shape], str(dtype)]
+    parts = [notes["prompts"], notes["context"], notes["sha256"], [*shape], dtype]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
