@@ -264,7 +264,7 @@ def test_memory_of_generation_does_not_grow_with_the_number_of_prompts(tmp_path)
     lengths = [len(ids) for ids in chat.encode(asked)]
     many = [prompt for prompt, length in zip(asked, lengths, strict=True) if length == lengths[0]]
     assert len(many) >= 24
-    bound = 1.1 * peak_of(generated, chat, many[:4])
+    bound = 1.5 * peak_of(generated, chat, many[:4])  # of several batches the largest may be a little larger
     assert peak_of(generated, chat, many[:24]) <= bound
     assert peak_of(generated, chat, many[:24], keep_everything=True) > bound  # before control
 
