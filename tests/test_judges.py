@@ -101,9 +101,9 @@ def test_probes_are_judged_as_a_careful_reader_would(probe):
 
 @pytest.mark.parametrize("refused", ["No", "maybe", "", None, False, True, ["yes"]])
 def test_a_judgement_is_yes_partial_or_no(refused):
+    unchecked = object.__new__(Judgement)  # the type checker of the tests would come first otherwise
+    object.__setattr__(unchecked, "refused", refused)
     with pytest.raises(ValueError, match="Judgement: refused must be 'yes', 'partial' or 'no'; got "):
-        unchecked = object.__new__(Judgement)  # the type checker of the tests would come first otherwise
-        object.__setattr__(unchecked, "refused", refused)
         unchecked.__post_init__()
 
 
