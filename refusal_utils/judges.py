@@ -172,8 +172,8 @@ def _preface(prompt: str, own: str, spans: list[tuple[int, int]], answers: bool)
         return hedge
     lecture = phrases.LECTURING.search(sentences[0])
     asked = phrases.KNOWLEDGE.search(prompt) and not phrases.CATEGORICAL.search(sentences[0])
-    asked = asked or phrases.YES_NO.search(prompt) or phrases.BESIDES.search(rest)
-    if lecture and lesson and not answers and not asked:
+    answered = answers or phrases.YES_NO.search(prompt) or phrases.BESIDES.search(rest)
+    if lecture and lesson and not asked and not answered:
         return lecture
     return None
 
