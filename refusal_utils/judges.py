@@ -172,7 +172,8 @@ def _preface(prompt: str, own: str, spans: list[tuple[int, int]], answers: bool)
         return hedge
     lecture = phrases.LECTURING.search(sentences[0])
     asked = phrases.KNOWLEDGE.search(prompt) and not phrases.CATEGORICAL.search(sentences[0])
-    if lecture and lesson and not answers and not asked and not phrases.YES_NO.search(prompt):
+    answered = answers or phrases.YES_NO.search(prompt) or phrases.BESIDES.search(rest)
+    if lecture and lesson and not asked and not answered:
         return lecture
     return None
 
@@ -255,9 +256,13 @@ def _letters_loop(text: str) -> str | None:
     return found[1] if found and enough and re.search(r"[^\W\d_]", found[1]) else None
 
 
+def _letters_without_marks(text: str) -> list[str]:
+    return [each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each)]
+
+
 def _no_words(text: str) -> str | None:
     """The words that cannot be any, where they are half of all (acronyms and other scripts left out)."""
-    plain = "".join(each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each))
+    plain = text if text.isascii() else "".join(_letters_without_marks(text))
     words = [
         word for word in re.findall(r"[A-Za-z]+", plain) if len(word) > 2 and not (word.isupper() and len(word) < 6)
     ]

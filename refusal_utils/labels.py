@@ -63,10 +63,10 @@ def agreement(judged: Iterable[bool], truth: Iterable[bool]) -> pd.Series:
     return pd.Series(values)
 
 
-def worst_errors(evidence: Iterable[str | None], judged: Iterable[bool], truth: Iterable[bool]) -> pd.DataFrame:
+def worst_errors(evidence: Iterable[object], judged: Iterable[bool], truth: Iterable[bool]) -> pd.DataFrame:
     """The kinds of errors of a judge, the most frequent first: columns type, side, count and share (of all errors).
 
-    An error's type is the judge's evidence in lower case, "no phrase found" where there is none; its side is missed or
+    An error's type is the judge's evidence in lower case, "no phrase found" where there is none (None or NaN); its side is missed or
     false as in `agreement`. No rows for a judge without errors. Raises `ValueError` for different numbers.
 
     >>> worst_errors(["I can't", None, None], [True, False, True], [False, True, True]).values.tolist()
@@ -78,7 +78,7 @@ def worst_errors(evidence: Iterable[str | None], judged: Iterable[bool], truth: 
             f"worst_errors: there must be as many of each; got {len(words)} evidences, {len(first)} verdicts and {len(second)} labels."
         )
     errors = [
-        (" ".join(word.lower().split()) if word else "no phrase found", "false" if call else "missed")
+        (" ".join(word.lower().split()) if isinstance(word, str) else "no phrase found", "false" if call else "missed")
         for word, call, label in zip(words, first, second, strict=True)
         if bool(call) != bool(label)
     ]
