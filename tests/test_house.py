@@ -57,6 +57,7 @@ MAY_IMPORT = {
         "judges",
         "prompt_sets",
     },
+    "sweep_files": {"chat_model"},
     "styles": {"curves", "judges"},
     "plots": {"categories"},
     "views": {"categories", "plots"},
