@@ -173,7 +173,7 @@ def gold_table(
             drawn = (counts[:, refused] @ states[refused] - counts[:, answered] @ states[answered]) / n_prompts
             cosine = torch.nn.functional.cosine_similarity(drawn, reference[None])
             rows[contrast, f"{name} {first}-{second}"] = float(cosine.mean()), float(cosine.std())
-    index = pd.MultiIndex.from_arrays(list(zip(*rows, strict=True)) or [[], []], names=["contrast", "reference"])
+    index = pd.MultiIndex.from_arrays([[key[at] for key in rows] for at in (0, 1)], names=["contrast", "reference"])
     return pd.DataFrame(rows.values(), index, columns=["mean", "std"])
 
 

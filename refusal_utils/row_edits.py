@@ -229,6 +229,16 @@ def _check(chat: ChatModel, intervention: Intervention) -> None:
     if isinstance(intervention, HeadReplacement):
         _check_heads(chat, intervention)
         return
+    kind = type(intervention).__name__
+    if intervention.layers is not None and not len(intervention.layers):
+        todo = (
+            "Name them" if kind == "Addition" else "Name them, or leave them None for everything written to the stream"
+        )
+        raise ValueError(f"intervene: layers must name at least one; got () in an {kind}. {todo}.")
+    if isinstance(intervention, Ablation) and not len(intervention.directions):
+        raise ValueError(
+            "intervene: an Ablation needs at least one direction; got none. Pass [rank, d_model], rank >= 1."
+        )
     vectors = [intervention.vector] if isinstance(intervention, Addition) else [*intervention.directions]
     if isinstance(intervention, Ablation) and intervention.reference is not None:
         vectors.append(intervention.reference)

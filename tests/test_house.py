@@ -63,6 +63,7 @@ MAY_IMPORT = {
         "prompt_sets",
     },
     "matching": {"chat_model", "tradeoffs"},
+    "sweep_files": {"chat_model"},
     "styles": {"curves", "judges"},
     "plots": {"categories"},
     "views": {"categories", "plots"},

@@ -1,6 +1,8 @@
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from refusal_utils.chat_model import BUNDLED_WEIGHTS, load_chat_model
 from refusal_utils.directions import normalize
 from refusal_utils.generation import generate, generate_texts
 from refusal_utils.interventions import UNSTEERED, Ablation, Addition, Condition, HeadReplacement
@@ -22,16 +24,15 @@ def logits_of(chat, prompts):
 
 
 class PlainEdit:
-    """The same edit on a plain Hugging Face model, with torch hooks only."""
+    """The same edits on a plain Hugging Face model, with torch hooks only: before `layers`, and of what blocks write."""
 
-    def __init__(self, plain, layers, edit, outputs=False):
+    def __init__(self, plain, layers, edit, write=None):
         self.handles = [
             plain.model.layers[layer].register_forward_pre_hook(self.before(edit), with_kwargs=True) for layer in layers
         ]
-        if outputs:
-            for block in plain.model.layers:
-                self.handles.append(block.self_attn.register_forward_hook(lambda m, a, out: (edit(out[0]), *out[1:])))
-                self.handles.append(block.mlp.register_forward_hook(lambda m, a, out: edit(out)))
+        for block in plain.model.layers if write else ():
+            self.handles.append(block.self_attn.register_forward_hook(lambda m, a, out: (write(out[0]), *out[1:])))
+            self.handles.append(block.mlp.register_forward_hook(lambda m, a, out: write(out)))
 
     @staticmethod
     def before(edit):
@@ -69,7 +70,7 @@ def test_add_steering_equals_the_same_edit_in_plain_hugging_face(chat, prompts, 
     assert float((steered - unsteered).abs().max()) > 1e-2  # before control: the edit does something
     with PlainEdit(plain, [3], lambda hidden: hidden + 4 * direction), torch.no_grad():
         for prompt, row in zip(prompts[:6], steered, strict=True):
-            torch.testing.assert_close(row, plain(plain_ids(prompt)).logits[0, -1], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(row, plain(plain_ids(prompt)).logits[0, -1], atol=2e-5, rtol=0)
 
 
 def test_steered_generation_equals_plain_hugging_face_token_for_token(chat, prompts, plain, plain_ids, direction):
@@ -140,7 +141,7 @@ def test_rows_of_a_batch_keep_their_own_interventions(chat, prompts, direction):
     assert float(torch.pdist(together).min()) > 1e-2  # the five conditions differ
     for row, interventions in zip(together, options, strict=True):
         with intervene(chat, *interventions):
-            torch.testing.assert_close(row, logits_of(chat, prompts[:1])[0], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(row, logits_of(chat, prompts[:1])[0], atol=2e-5, rtol=0)
 
 
 def test_rows_that_are_kept_keep_their_interventions(chat, prompts, direction):
@@ -150,9 +151,9 @@ def test_rows_that_are_kept_keep_their_interventions(chat, prompts, direction):
     with torch.inference_mode(), edits.open():
         kept = chat.bridge(batch.input_ids, attention_mask=batch.attention_mask)[:, -1]
     with ablate_direction(chat, direction):
-        torch.testing.assert_close(kept[0], logits_of(chat, prompts[:1])[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(kept[0], logits_of(chat, prompts[:1])[0], atol=2e-5, rtol=0)
     with add_steering(chat, 6 * direction, 4):
-        torch.testing.assert_close(kept[1], logits_of(chat, prompts[:1])[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(kept[1], logits_of(chat, prompts[:1])[0], atol=2e-5, rtol=0)
 
 
 def test_ablate_direction_equals_the_same_edit_in_plain_hugging_face(chat, prompts, plain, plain_ids, direction):
@@ -162,9 +163,104 @@ def test_ablate_direction_equals_the_same_edit_in_plain_hugging_face(chat, promp
     def remove(hidden):
         return hidden - (hidden @ direction)[..., None] * direction
 
-    with PlainEdit(plain, [0], remove, outputs=True), torch.no_grad():
+    with PlainEdit(plain, [0], remove, remove), torch.no_grad():
         for prompt, row in zip(prompts[:6], ours, strict=True):
-            torch.testing.assert_close(row, plain(plain_ids(prompt)).logits[0, -1], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(row, plain(plain_ids(prompt)).logits[0, -1], atol=2e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """The bundled model in float64 and the same by Hugging Face alone: rounding does not hide what an edit does."""
+    own = load_chat_model("bundled", device="cpu")
+    own.bridge.original_model.to(torch.float64)
+    return own, AutoModelForCausalLM.from_pretrained(BUNDLED_WEIGHTS, dtype=torch.float32).eval().to(torch.float64)
+
+
+def plane(d_model):
+    """Two directions that are not orthogonal, the projector on their span by least squares, and a reference."""
+    draws = torch.randn(3, d_model, generator=torch.Generator().manual_seed(11))
+    pair = torch.stack([normalize(draws[0]), normalize(draws[0] + 0.5 * draws[1])])
+    return pair, torch.linalg.pinv(pair.double()) @ pair.double(), 3 * draws[2]
+
+
+KINDS = ["addition", "norm kept", "ablation", "ablation at layers", "affine", "affine at layers"]
+
+
+def both_ways(kind, d_model, **options):
+    """An intervention, and what plain code does instead: the layers before which, the edit there, that of what is written."""
+    pair, projector, reference = plane(d_model)
+    if kind in ("addition", "norm kept"):
+        vector = 9 * pair[0]
+
+        def add(hidden):
+            moved = hidden + vector.double()
+            return moved if kind == "addition" else moved * (hidden.norm(dim=-1) / moved.norm(dim=-1))[..., None]
+
+        return Addition(vector, (2, 5), keep_norm=kind == "norm kept", **options), [2, 5], add, None
+
+    def remove(hidden):
+        return hidden - hidden @ projector
+
+    def put_back(hidden):
+        return remove(hidden) + ("affine" in kind) * (reference.double() @ projector)
+
+    layers = (2, 5) if "at layers" in kind else None
+    given = Ablation(pair, layers, reference if "affine" in kind else None, **options)
+    return given, list(layers or (0,)), put_back, None if layers else remove
+
+
+@pytest.mark.parametrize("tokens", ["all", "prompt", "generation"])
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_of_every_edit_are_those_of_plain_hugging_face_within_1e_5(
+    exact, prompts, plain_ids, kind, tokens, every
+):
+    """At every token of a prompt and what follows it, for a plane of two directions where something is ablated."""
+    own, plain = exact
+    prompt, more = plain_ids(prompts[2]), plain_ids(prompts[0])[:, 3:9]
+    ids = torch.cat([prompt, more], dim=1)
+    places, n_prompt = torch.arange(ids.shape[1]), prompt.shape[1]
+    kinds = {"all": places >= 0, "prompt": places < n_prompt, "generation": places >= n_prompt}
+    chosen = (kinds[tokens] & (places % every == 0))[:, None]
+    given, layers, edit, write = both_ways(kind, own.d_model, tokens=tokens, every=every)
+    with torch.inference_mode():
+        before = own.bridge(ids)
+        with intervene(own, given):
+            ours = own.bridge(ids)
+    assert float((ours - before).abs().max()) > 1e-2  # before control
+    with (
+        PlainEdit(
+            plain,
+            layers,
+            lambda h: torch.where(chosen, edit(h), h),
+            write and (lambda h: torch.where(chosen, write(h), h)),
+        ),
+        torch.no_grad(),
+    ):
+        torch.testing.assert_close(ours, plain(ids).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{"tokens": "prompt"}, {"tokens": "generation"}, {"every": 2}])
+@pytest.mark.parametrize("kind", ["ablation", "affine"])
+def test_ablated_tokens_are_those_of_a_plain_run_without_cache(chat, prompts, plain, plain_ids, kind, options):
+    given, layers, edit, write = both_ways(kind, chat.d_model, **options)
+    ours = generate(chat, prompts[:3], [Condition("c", (given,))], max_new_tokens=N_NEW)["response"]
+    n_prompt = 0
+
+    def at_chosen(edit):
+        def hook(hidden):
+            places = torch.arange(hidden.shape[1])
+            part = {"prompt": places < n_prompt, "generation": places >= n_prompt}
+            chosen = part.get(options.get("tokens"), places % options.get("every", 1) == 0)
+            return torch.where(chosen[:, None], edit(hidden.double()).float(), hidden)
+
+        return hook
+
+    with PlainEdit(plain, layers, at_chosen(edit), at_chosen(write)):
+        for prompt, response in zip(prompts[:3], ours, strict=True):
+            ids = plain_ids(prompt)
+            n_prompt = ids.shape[1]
+            assert chat.tokenizer.decode(plain_greedy(plain, ids), skip_special_tokens=True).strip() == response
 
 
 def along(chat, prompts, direction):
@@ -181,11 +277,21 @@ def test_ablate_direction_leaves_nothing_at_resid_post_of_any_layer(chat, prompt
         assert float(along(chat, prompts[:6], direction).abs().max()) < 1e-4
 
 
+def test_ablating_a_plane_leaves_nothing_along_either_of_its_directions(chat, prompts):
+    pair, _, _ = plane(chat.d_model)
+    assert float(pair[0] @ pair[1]) > 0.5  # not orthogonal
+    for direction in pair:
+        assert float(along(chat, prompts[:6], direction).abs().amax(-1).min()) > 1e-2  # before
+    with ablate_direction(chat, pair):
+        for direction in pair:
+            assert float(along(chat, prompts[:6], direction).abs().max()) < 1e-4
+
+
 def test_affine_ablation_leaves_the_component_of_the_reference_everywhere(chat, prompts, direction):
     reference = 3 * torch.randn(chat.d_model, generator=torch.Generator().manual_seed(9))
     with ablate_direction(chat, direction, reference=reference):
         left = along(chat, prompts[:6], direction)
-    torch.testing.assert_close(left, torch.full_like(left, float(reference @ direction)), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(left, torch.full_like(left, float(reference @ direction)), atol=2e-5, rtol=0)
     with ablate_direction(chat, direction, reference=reference, layers=(3,)):
         assert float(along(chat, prompts[:6], direction)[2].std()) > 1e-2  # only at layer 3, not before it
 
@@ -215,7 +321,7 @@ def test_norm_preserving_addition_preserves_the_norm(chat, prompts, direction):
     with add_steering(chat, 9 * direction, 4):
         assert float((norms() - before).abs().max()) > 0.1  # before control
     with add_steering(chat, 9 * direction, 4, keep_norm=True):
-        torch.testing.assert_close(norms(), before, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(norms(), before, atol=2e-5, rtol=0)
 
 
 def test_alpha_zero_is_the_identity(chat, prompts, direction):
@@ -275,6 +381,22 @@ def test_interventions_reject_what_does_not_fit_the_model(chat, direction):
         add_steering(chat, direction, every=0).__enter__()
 
 
+def test_interventions_that_act_nowhere_or_along_nothing_are_refused(chat, direction):
+    with pytest.raises(ValueError, match=r"intervene: layers must name at least one; got \(\) in an Addition"):
+        intervene(chat, Addition(direction, ())).__enter__()
+    with pytest.raises(ValueError, match=r"intervene: layers must name at least one; got \(\) in an Ablation.*None"):
+        intervene(chat, Ablation(direction[None], ())).__enter__()
+    with pytest.raises(ValueError, match="intervene: an Ablation needs at least one direction; got none"):
+        intervene(chat, Ablation(direction[None][:0])).__enter__()
+    with pytest.raises(ValueError, match="intervene: an Ablation needs at least one direction; got none"):
+        generate(chat, ["a"], [Condition("c", (Ablation(direction[None][:0]),))])
+
+
+def test_paired_prompts_and_conditions_must_be_as_many(chat, prompts):
+    with pytest.raises(ValueError, match="generate: paired needs one condition per prompt; got 3 prompts and 1 condi"):
+        generate(chat, prompts[:3], [UNSTEERED], paired=True)
+
+
 def test_prompt_and_generation_cannot_be_told_apart_without_the_template(chat, direction):
     with (
         add_steering(chat, direction, tokens="prompt"),
@@ -312,7 +434,7 @@ def test_replacing_heads_equals_the_same_edit_in_plain_hugging_face(chat, prompt
     handles = [plain.model.layers[n].self_attn.o_proj.register_forward_pre_hook(edit(n)) for n in (2, 5)]
     with torch.no_grad():
         for prompt, row in zip(prompts[:5], ours, strict=True):
-            torch.testing.assert_close(row, plain(plain_ids(prompt)).logits[0, -1], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(row, plain(plain_ids(prompt)).logits[0, -1], atol=2e-5, rtol=0)
     for handle in handles:
         handle.remove()
 
