@@ -73,7 +73,7 @@ def capture_activations(
     _check_request(chat, prompts, layers, positions)
     budget = token_budget("capture_activations", batch_tokens, chat.device)
     names = [chat.hook_name(hook, layer) for layer in layers]
-    ids = chat.encode(prompts)
+    ids = chat.encode(list(prompts))
     store = None if cache_dir is None else ActivationStore(Path(cache_dir), chat, names, positions)
     values, n_captured = torch.empty(0), 0
     for batch in tqdm(plan_batches(ids, budget), desc="capture", unit="batch", disable=not progress):
