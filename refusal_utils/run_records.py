@@ -20,7 +20,7 @@ REFERENCE = "](../figures/bundled/"  # how notebooks link the reference pictures
 READS = {
     **dict.fromkeys(("02", "03", "04"), ("01_draw.csv",)),
     **dict.fromkeys(("05", "06"), ("01_draw.csv", "03_directions.safetensors")),
-    "07": ("06_sweep_{short_name}.csv.gz",),
+    "07": ("06_sweep_{short_name}.jsonl.gz", "06_matched_{short_name}.jsonl.gz"),
 }
 _KEY = "refusal_utils"
 

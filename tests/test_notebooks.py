@@ -148,4 +148,4 @@ def test_the_papers_prompts_go_through_the_notebooks(tmp_path):
     assert draw["id"].str.contains("-xstest-|-wildguard-|-sorrybench-|-coconot").all()
     oracles = pd.read_csv(tmp_path / "bundled" / "03_oracle_buckets.csv")
     assert {"BR-BC", "XSTest HR-BC"} <= set(oracles["reference"])  # Table 10's gold, on the paper's own data
-    assert (tmp_path / "cache" / "06_sweep_bundled.csv.gz").is_file()
+    assert (tmp_path / "cache" / "06_sweep_bundled.jsonl.gz").is_file()

@@ -163,9 +163,10 @@ def test_a_run_that_lacks_what_earlier_notebooks_write_says_so_before_it_begins(
     assert re.search(r"05 must .*got no \S*m/03_directions.safetensors. Run --notebooks 03 05\.$", said("5"))
     (figures / "03_directions.safetensors").write_text("")
     assert said("5", "6") == "05 06"
-    assert re.search(r"07 must .*got no \S*cache/06_sweep_m.csv.gz. Run --notebooks 06 07\.$", said("7"))
+    assert re.search(r"07 must .*got no \S*cache/06_sweep_m.jsonl.gz. Run --notebooks 06 07\.$", said("7"))
     cache.mkdir()
-    (cache / "06_sweep_m.csv.gz").write_text("")
+    for name in ("sweep", "matched"):
+        (cache / f"06_{name}_m.jsonl.gz").write_text("")
     assert said("7") == "07"
 
 
@@ -174,7 +175,7 @@ def test_what_a_notebook_reads_of_earlier_ones_is_known(path):
     """The files of other notebooks that its code names are those that a run checks for."""
     cells = [cell for cell in notebook_files.read_cells(path) if cell["cell_type"] == "code"]
     named = set(
-        re.findall(r"\b\d\d_\w+(?:\{\w+\})?\.(?:csv\.gz|csv|safetensors)", str([cell["source"] for cell in cells]))
+        re.findall(r"\b\d\d_\w+(?:\{\w+\})?\.(?:jsonl\.gz|csv|safetensors)", str([cell["source"] for cell in cells]))
     )
     read = {name for name in named if name[:2] != path.name[:2]}
     assert read == set(run_records.READS.get(path.name[:2], ()))
