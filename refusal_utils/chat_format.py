@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -30,7 +30,7 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, prompt: str, system_prompt: 
     """
     system = [{"role": "system", "content": system_prompt}] if system_prompt is not None else []
     messages = [*system, {"role": "user", "content": prompt}]
-    options = {"add_generation_prompt": True, "enable_thinking": False, "date_string": DATE}
+    options: dict[str, Any] = {"add_generation_prompt": True, "enable_thinking": False, "date_string": DATE}
     try:
         template = _dated(tokenizer.get_chat_template())
         return str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **options))
