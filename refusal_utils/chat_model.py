@@ -22,7 +22,6 @@ from .chat_format import PROBES, TokenBatch, common_suffix, left_pad, probe_ids,
 from .model_defaults import decision_state
 from .model_loading import (
     DeviceMap,
-    as_dtype,
     boot_bridge,
     check_placement,
     load_tokenizer,
@@ -189,9 +188,8 @@ def load_chat_model(
     source = BUNDLED_WEIGHTS if str(name) == BUNDLED else name
     tokenizer = load_tokenizer(str(name), source)
     suffix = common_suffix(tokenizer, system_prompt)
-    precision = as_dtype(dtype)
     with memory_in_one_sentence(str(name)):
-        model = load_weights(str(name), source, device, precision, device_map) if hf_model is None else hf_model
+        model = load_weights(str(name), source, device, dtype, device_map) if hf_model is None else hf_model
         check_placement(model)
         model.eval()
         config, place = model.config.get_text_config(), model.get_input_embeddings().weight.device

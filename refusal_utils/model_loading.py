@@ -37,7 +37,7 @@ def load_tokenizer(name: str, source: str | Path) -> PreTrainedTokenizerBase:
 
 
 def load_weights(
-    name: str, source: str | Path, device: str | None, dtype: torch.dtype | None, device_map: DeviceMap | None
+    name: str, source: str | Path, device: str | None, dtype: torch.dtype | str | None, device_map: DeviceMap | None
 ) -> Any:
     """The Hugging Face model, read straight onto its device or devices.
 
@@ -46,7 +46,7 @@ def load_weights(
     """
     chosen = device is not None or device_map is not None
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = dtype or default_dtype(device)
+    dtype = as_dtype(dtype) or default_dtype(device)
     if not chosen and torch.cuda.device_count() > 1 and not _fits_one_gpu(name, source, dtype):
         device_map = "auto"
     placement = {"": device} if device_map is None else device_map
