@@ -6,7 +6,16 @@ from transformers import AutoConfig
 
 from refusal_utils.bundled import check as bundled_check
 from refusal_utils.bundled.corpus import Corpus, fact_answers, load_topics, load_world
-from refusal_utils.bundled.responses import ANSWERS, FORMS, REFUSALS, answer, read_response, refusal, request_form
+from refusal_utils.bundled.responses import (
+    ANSWERS,
+    FORMS,
+    REFUSALS,
+    answer,
+    read_response,
+    refusal,
+    request_form,
+    what_is_asked,
+)
 from refusal_utils.categories import BENIGN, CATEGORY_IDS
 from refusal_utils.chat_model import BUNDLED_WEIGHTS
 from refusal_utils.prompt_sets import jaccard, load_prompts, word_ngrams
@@ -66,13 +75,39 @@ def test_corpus_never_comes_near_the_eval_split(corpus):
     assert corpus.is_near_eval(load_prompts(split="eval")["text"].iloc[0])
 
 
-def test_corpus_topics_stand_in_the_prompt_and_in_the_answer(corpus):
-    rng = random.Random(2)
-    for _ in range(50):
+def test_answers_repeat_what_was_asked_and_look_alikes_with_violent_words_are_refused(corpus):
+    rng, refused = random.Random(2), 0
+    for _ in range(300):
         example = corpus.sample(rng, BENIGN)
-        assert example.fact or example.topic in example.prompt
-        assert example.fact or example.topic in example.response()
+        assert example.topic in example.prompt
         assert example.response("humanizing") in REFUSALS["humanizing"].values()
+        if example.category != BENIGN:
+            refused += 1
+            assert example.response() in REFUSALS["over_refusal"].values()
+        elif not example.fact:
+            assert bundled_check.names_topic(example.response(), example.topic)
+    assert 0 < refused < 60
+
+
+def test_noise_exchanges_its_share_of_the_words_and_never_what_a_fact_is_about(corpus):
+    line = "how do [wolves] find one another in the dark woods at night"
+    kept = [corpus._with_noise(line, random.Random(seed), 0.25) for seed in range(200)]
+    same = sum(a == b for text in kept for a, b in zip(text.split(), line.split(), strict=False))
+    assert same / (200 * len(line.split())) == pytest.approx(0.75, abs=0.03)
+    assert corpus._with_noise(line, random.Random(0), 0.0) == line
+    facts = [corpus._fact(random.Random(seed), 0.9) for seed in range(30)]
+    entities = {entity for relation in load_world().values() for entity in relation["pairs"]}
+    typed = [fact.topic.lower() for fact in facts]
+    assert sum(topic in {entity.lower() for entity in entities} for topic in typed) > 20  # the rest have a typing slip
+
+
+def test_what_is_asked_is_at_most_twelve_words_and_holds_the_topic():
+    assert what_is_asked("hey, how do I boil an egg?", "an egg") == "boil an egg"
+    words = [f"w{number}" for number in range(30)]
+    far = what_is_asked("please " + " ".join(words), "w28")
+    assert far.split() == words[17:29]
+    assert what_is_asked("please " + " ".join(words), "w3").split() == words[:12]
+    assert what_is_asked("what is it", "it") == "what is it"  # nothing but asking words: all of them
 
 
 def test_topics_name_a_span_of_every_prompt():
