@@ -79,7 +79,7 @@ def test_answers_repeat_what_was_asked_and_look_alikes_with_violent_words_are_re
     rng, refused = random.Random(2), 0
     for _ in range(300):
         example = corpus.sample(rng, BENIGN)
-        assert example.topic in example.prompt
+        assert example.fact or example.topic in example.prompt
         assert example.response("humanizing") in REFUSALS["humanizing"].values()
         if example.category != BENIGN:
             refused += 1
