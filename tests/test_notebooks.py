@@ -140,7 +140,7 @@ def test_the_papers_prompts_go_through_the_notebooks(tmp_path):
 
     write_paper_files(tmp_path / "cache" / "paper_files", text)
     given = {"PROMPTS": "paper", "FIGURES_DIR": str(tmp_path), "CACHE_DIR": str(tmp_path / "cache")}
-    given |= {"N_BOOTSTRAP": 40, "N_BUCKET": 12}
+    given |= {"N_BOOTSTRAP": 40, "N_BUCKET": 12, "GAPS": [-0.5, 0.45, 1.0], "CONTROL_GAPS": [1.0], "MAX_NEW_TOKENS": 20}
     for path in find_notebooks(["01", "02", "03", "06"]):
         run_notebook(path, tmp_path, {name: given[name] for name in parameter_names(path) & set(given)})
     draw = pd.read_csv(tmp_path / "bundled" / "01_draw.csv")
