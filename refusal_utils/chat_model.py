@@ -23,6 +23,7 @@ from .model_defaults import decision_state
 from .model_loading import (
     DeviceMap,
     boot_bridge,
+    check_device,
     check_placement,
     load_tokenizer,
     load_weights,
@@ -228,6 +229,7 @@ def _check_options(name: str | Path, hf_model: Any, **placement: Any) -> None:
         )
     if {"device", "device_map"} <= set(given):
         raise ValueError("load_chat_model: device and device_map exclude each other; got both. Leave device out.")
+    check_device(placement["device"])
 
 
 def check_positions(function: str, chat: ChatModel, positions: Sequence[int]) -> None:

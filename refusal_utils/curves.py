@@ -118,7 +118,7 @@ def _extremes(sweep: Sweep) -> tuple[Int[Tensor, " direction"], Int[Tensor, " di
     return lowest, highest
 
 
-def _ends(sweep: Sweep) -> Float[Tensor, "end direction"]:
+def _ends(sweep: Sweep) -> Float[Tensor, "side direction"]:
     """The overall rates from which and to which each direction reaches, on the data."""
     overall = _overall(sweep, torch.ones(1, len(sweep.harmful), dtype=torch.float64))[0]
     return torch.stack([overall[torch.arange(len(at)), at] for at in _extremes(sweep)])
@@ -202,7 +202,7 @@ def knob_test(
     return table
 
 
-def _compare(difference: Float[Tensor, "draw range"], margin: float, level: float) -> tuple[float, ...]:
+def _compare(difference: Float[Tensor, "draw grid"], margin: float, level: float) -> tuple[float, ...]:
     observed, drawn = difference[0], difference[1:]
     moved = (drawn - observed).abs().amax(1)
     gap, spread = float(observed.abs().max()), float(moved.quantile(level))

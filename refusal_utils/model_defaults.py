@@ -46,16 +46,32 @@ def decision_state(
 ) -> tuple[int, int, str]:
     """(layer, pos, where they come from): what is given, what the folder's `decision_state.json` records, the default.
 
-    `n_suffix`: how many fixed tokens the template ends in. Where a default position lies before them it is -1.
+    `n_suffix`: how many fixed tokens the template ends in. Where a default position lies before them it is -1. Raises
+    `ValueError` for a layer out of range and a record that cannot be read.
     """
     path = Path(source) / "decision_state.json"
     if path.is_file():
-        recorded = json.loads(path.read_text())
-        found = recorded["layer"], recorded["pos"], "decision_state.json of the model's folder"
+        found = *_recorded(path), "decision_state.json of the model's folder"
     else:
         found = decision_default(name, n_layers)
         if found[1] < -n_suffix:
             found = found[0], -1, f"{found[2]}; -1, since the template's fixed ending has {n_suffix} token(s)"
+    if not 0 <= (found[0] if layer is None else layer) < n_layers:
+        wrong = found[0] if layer is None else layer
+        raise ValueError(
+            f"load_chat_model: the layer must be one of 0 to {n_layers - 1}; got {wrong}. Count from the first."
+        )
     given = [what for what, value in (("layer", layer), ("pos", pos)) if value is not None]
     origin = {0: found[2], 1: f"{given and given[0]} given; else {found[2]}", 2: "given"}[len(given)]
     return found[0] if layer is None else layer, found[1] if pos is None else pos, origin
+
+
+def _recorded(path: Path) -> tuple[int, int]:
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        return int(recorded["layer"]), int(recorded["pos"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"load_chat_model: the recorded decision state must have layer and pos; got {type(error).__name__} in {path}. "
+            "Mend or remove that file."
+        ) from error

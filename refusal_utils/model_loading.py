@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
+from safetensors import SafetensorError
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
@@ -19,6 +20,7 @@ from .chat_format import TokenBatch
 PARITY = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 ROOM = 0.8  # the share of a GPU's memory that weights may take; the rest is for batches
 
 DeviceMap = str | dict[str, Any]
@@ -65,19 +67,31 @@ def _fits_one_gpu(name: str, source: str | Path, dtype: torch.dtype) -> bool:
 
 
 def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """The dtype of that name; a dtype and None as they are. Raises `ValueError` for a name that is none of `DTYPES`.
+    """The dtype of that name; one of `DTYPES` and None as they are. Raises `ValueError` for any other.
 
     >>> as_dtype("bfloat16")
     torch.bfloat16
     """
-    if not isinstance(dtype, str):
-        return dtype
+    if dtype is None or dtype in DTYPES.values():
+        return dtype  # type: ignore[return-value]
     if dtype not in DTYPES:
         raise ValueError(
             f"load_chat_model: dtype must be one of {', '.join(DTYPES)}; got {dtype!r}. "
             "Leave it out (DTYPE = None) for the default of the device."
         )
-    return DTYPES[dtype]
+    return DTYPES[str(dtype)]
+
+
+def check_device(device: str | None) -> None:
+    """Raise `ValueError` for a device that torch does not know, or that is not here."""
+    try:
+        if device is not None:
+            torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"load_chat_model: the device must be there; got {device!r} ({str(error).splitlines()[0][:100]}). "
+            "Use 'cpu', or leave it out for the default."
+        ) from error
 
 
 def default_dtype(device: str) -> torch.dtype:
@@ -166,8 +180,7 @@ def memory_in_one_sentence(name: str) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         text = str(error).lower()
-        words = ("out of memory", "can't allocate memory", "not enough memory")
-        if not isinstance(error, MemoryError) and not any(part in text for part in words):
+        if not isinstance(error, MemoryError) and not any(part in text for part in MEMORY_WORDS):
             raise
         raise ValueError(
             f"load_chat_model: the model must fit into memory; got {name}, which does not ({str(error)[:100]}). "
@@ -199,10 +212,15 @@ def _load(name: str, source: str | Path, loader: Any, **options: Any) -> Any:
     try:
         with _quiet_hub():
             return loader(source, **options)
-    except (OSError, ValueError) as error:
-        text = str(error)
-        if "gated" in text.lower() or "401" in text or "403" in text:
+    except (OSError, ValueError, RuntimeError, AssertionError, LookupError, TypeError, SafetensorError) as error:
+        if any(words in str(error).lower() for words in MEMORY_WORDS):
+            raise
+        text = str(error).strip() or type(error).__name__
+        said = text.replace(name, "").lower()  # a name may hold any word
+        if any(words in said for words in ("gated repo", "401 client", "403 client")):
             must, todo = "a gated model needs access", "Accept its licence on the hub and set HF_TOKEN."
+        elif Path(source).is_dir():
+            must, todo = "the folder must hold a whole model", "Copy or download it again."
         else:
             must, todo = (
                 "the model must be 'bundled', a folder or a hub id",

@@ -55,31 +55,43 @@ def read_prompts(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"read_prompts: the file must exist; got {path}. Give the path of a JSONL file of prompts.")
-    rows = [
-        _row(path, number, line)
-        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1)
-        if line.strip()
-    ]
+    lines = enumerate(path.read_bytes().split(b"\n"), 1)
+    rows = [_row(path, number, line) for number, line in lines if line.strip()]
     frame = pd.DataFrame(rows, columns=[*FIELDS]).astype(str)
     return frame.assign(
         kind=[prompt_kind(id, category) for id, category in zip(frame["id"], frame["category"], strict=True)]
     )
 
 
-def _row(path: Path, number: int, line: str) -> dict[str, str]:
+def _row(path: Path, number: int, line: bytes) -> dict[str, str]:
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        reason = "bytes that are not UTF-8"
     except json.JSONDecodeError as error:
         reason = f"invalid JSON ({error.msg})"
     else:
-        missing = [name for name in FIELDS if not isinstance(row, dict) or name not in row]
-        if not missing and isinstance(row["text"], str) and row["text"].strip():
+        reason = _fault(row)
+        if not reason:
             return {name: row[name] or "" for name in FIELDS}
-        reason = f"the fields {', '.join(missing)} missing" if missing else "an empty text"
     raise ValueError(
         f"read_prompts: every line must be a JSON object with {', '.join(FIELDS)}; "
         f"got {reason} at {path}, line {number}. Mend or remove that line."
     )
+
+
+def _fault(row: object) -> str:
+    """What is wrong with one line's object; empty where nothing is."""
+    if missing := [name for name in FIELDS if not isinstance(row, dict) or name not in row]:
+        return f"the fields {', '.join(missing)} missing"
+    fields: dict = row  # type: ignore[assignment]
+    if wrong := [name for name in FIELDS if not isinstance(fields[name] or "", str)]:
+        return f"no text in the field {wrong[0]}"
+    if empty := [name for name in ("id", "text") if not (fields[name] or "").strip()]:
+        return f"an empty {empty[0]}"
+    known = {"category": (*CATEGORY_IDS, BENIGN), "split": ("", *SPLITS)}
+    unknown = [name for name, values in known.items() if (fields[name] or "") not in values]
+    return f"the {unknown[0]} {fields[unknown[0]]!r}" if unknown else ""
 
 
 def prompt_kind(id: str, category: str) -> str:

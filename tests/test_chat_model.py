@@ -98,6 +98,52 @@ def test_load_chat_model_says_what_to_do_about_hub_errors(monkeypatch, message, 
         load_chat_model("some/model")
 
 
+@pytest.mark.parametrize("name", ["nosuch/delegated-chat", "nosuch/model-403"])
+def test_a_name_that_sounds_gated_is_misspelt_all_the_same(monkeypatch, name):
+    def refuse(*args, **options):
+        raise OSError(f"{name} is not a local folder and is not a valid model identifier")
+
+    monkeypatch.setattr(model_loading.AutoTokenizer, "from_pretrained", refuse)
+    with pytest.raises(ValueError, match="must be 'bundled', a folder or a hub id.*Check the spelling"):
+        load_chat_model(name)
+
+
+def test_a_damaged_folder_is_said_to_be_one(model_folder):
+    weights = model_folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="the folder must hold a whole model; got .*Copy or download it again"):
+        load_chat_model(model_folder, device="cpu")
+    weights.unlink()
+    with pytest.raises(ValueError, match="the folder must hold a whole model; got .*Copy or download it again"):
+        load_chat_model(model_folder, device="cpu")
+    weights.write_bytes(whole)
+    (model_folder / "tokenizer.json").write_text("{")
+    with pytest.raises(ValueError, match="the folder must hold a whole model; got .*Copy or download it again"):
+        load_chat_model(model_folder, device="cpu")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"layer": 3}', '{"layer": 3, "pos": null}'])
+def test_a_broken_record_of_the_decision_state_is_named(model_folder, text):
+    (model_folder / "decision_state.json").write_text(text)
+    with pytest.raises(ValueError, match=r"decision state must have layer and pos; got \w+ in .*decision_state.json"):
+        load_chat_model(model_folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"device": "gpu"}, "the device must be there; got 'gpu'"),
+        ({"dtype": torch.float64}, "dtype must be one of float32, float16, bfloat16; got torch.float64"),
+        ({"layer": -1}, "the layer must be one of 0 to 7; got -1"),
+        ({"layer": 8}, "the layer must be one of 0 to 7; got 8"),
+    ],
+)
+def test_options_that_cannot_hold_are_one_sentence(options, words):
+    with pytest.raises(ValueError, match=f"load_chat_model: {words}"):
+        load_chat_model(**options)
+
+
 def test_load_chat_model_rejects_a_model_without_chat_template(model_folder):
     set_template(model_folder, None)
     with pytest.raises(ValueError, match="the model must have a chat template; got none.*instruction-tuned"):

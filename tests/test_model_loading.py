@@ -90,7 +90,7 @@ def test_a_model_that_does_not_fit_into_memory_is_one_sentence(folder, monkeypat
     with pytest.raises(ValueError, match=r"the model must fit into memory; got .*gemma2.*in 8 or 4 bits as hf_model\."):
         load_chat_model(folder, device="cpu")
     error = RuntimeError("another fault")
-    with pytest.raises(RuntimeError, match="another fault"):
+    with pytest.raises(ValueError, match="the folder must hold a whole model; got .*another fault"):
         load_chat_model(folder, device="cpu")
 
 

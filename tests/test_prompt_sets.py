@@ -76,6 +76,29 @@ def test_read_prompts_names_file_and_line_of_a_broken_line(tmp_path, line, reaso
         read_prompts(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"category": "advise"}, "the category 'advise'"),
+        ({"split": "trian"}, "the split 'trian'"),
+        ({"split": ["eval"]}, "no text in the field split"),
+        ({"text": 5}, "no text in the field text"),
+        ({"id": None}, "an empty id"),
+    ],
+)
+def test_read_prompts_takes_no_unknown_value_silently(tmp_path, change, reason):
+    path = tmp_path / "mine.jsonl"
+    row = {"id": "b", "category": "advice", "text": "should i", "split": "eval", "pair_id": None}
+    path.write_text(json.dumps(row) + "\n" + json.dumps(row | change))
+    with pytest.raises(ValueError, match=rf"read_prompts: every line .*{reason} at .*mine\.jsonl, line 2"):
+        read_prompts(path)
+    path.write_bytes(json.dumps(row).encode() + b"\n\xff\n")
+    with pytest.raises(ValueError, match=r"bytes that are not UTF-8 at .*mine\.jsonl, line 2"):
+        read_prompts(path)
+    path.write_text(json.dumps(row))
+    assert read_prompts(path)["pair_id"].tolist() == [""]
+
+
 def test_read_prompts_rejects_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ValueError, match="the file must exist; got .*none.jsonl"):
         read_prompts(tmp_path / "none.jsonl")
