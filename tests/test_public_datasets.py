@@ -262,8 +262,10 @@ def test_prompts_folder_of_the_paper_needs_no_hub_where_the_files_are_there(tmp_
 def test_prompts_folder_names_the_place_of_a_file_where_the_hub_fails(hub, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     hub.changed["allenai/coconot"] = ConnectionError("no network")
-    place = tmp_path / "cache" / "paper_files" / "coconot.jsonl"
-    with pytest.raises(ValueError, match=f"^read_source: coconot must be loadable .*, or put its file at {place}"):
+    place = tmp_path / "cache" / "paper_files"
+    with pytest.raises(
+        ValueError, match=rf"^read_source: (coconot\w*) must be loadable .*, or put its file at {place}/\1\.jsonl"
+    ):
         prompts_folder("paper", "cache")
 
 
