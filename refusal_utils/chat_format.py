@@ -64,15 +64,18 @@ def left_pad(ids: Sequence[Sequence[int]], pad_token_id: int, device: torch.devi
 
 
 def probe_ids(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> list[list[int]]:
-    """The token ids of a few short, different chats. Raises `ValueError` where one begins with two BOS tokens.
+    """The token ids of a few short, different chats. Raises `ValueError` where one does not begin with one BOS token.
 
-    Further on the BOS token may come again: SmolLM2 begins every turn with it.
+    None is right where the tokenizer puts none before plain text (Qwen). Further on the BOS token may come again: SmolLM2
+    begins every turn with it.
     """
     texts = [render_chat(tokenizer, prompt, system_prompt) for prompt in PROBES]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    bos = tokenizer.bos_token_id
+    least = int(bos is not None and tokenizer(PROBES[0])["input_ids"][:1] == [bos])
     for row in ids:
-        count = len(list(takewhile(lambda token: token == tokenizer.bos_token_id, row)))
-        if count > 1:
+        count = len(list(takewhile(lambda token: token == bos, row)))
+        if not least <= count <= 1:
             raise ValueError(
                 f"load_chat_model: a chat must begin with one BOS token; got {count}. Check the chat template."
             )

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tokenizers import Tokenizer, processors
 from transformers.utils import chat_template_utils
 
 from refusal_utils import chat_model, model_loading
@@ -155,6 +156,22 @@ def test_load_chat_model_rejects_a_second_bos(model_folder):
     set_template(model_folder, "{{ bos_token }}" + template)
     with pytest.raises(ValueError, match="a chat must begin with one BOS token; got 2"):
         load_chat_model(model_folder, device="cpu")
+
+
+def test_load_chat_model_rejects_a_template_without_the_bos_that_the_tokenizer_writes(model_folder):
+    template = (model_folder / "chat_template.jinja").read_text()
+    without = template.replace("{{ bos_token }}", "")
+    set_template(model_folder, without)
+    load_chat_model(model_folder, device="cpu")  # a tokenizer that writes none (Qwen's): none is right
+    path = str(model_folder / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(path)
+    bos = ("<|bos|>", tokenizer.token_to_id("<|bos|>"))
+    tokenizer.post_processor = processors.TemplateProcessing(single="<|bos|> $A", special_tokens=[bos])
+    tokenizer.save(path)
+    with pytest.raises(ValueError, match="a chat must begin with one BOS token; got 0. Check the chat template"):
+        load_chat_model(model_folder, device="cpu")
+    set_template(model_folder, template)
+    assert load_chat_model(model_folder, device="cpu").encode(["Hello there"])[0].count(bos[1]) == 1
 
 
 def test_load_chat_model_rejects_a_generation_prompt_without_fixed_end(model_folder):
