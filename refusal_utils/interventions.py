@@ -54,7 +54,7 @@ class HeadReplacement:
 
     heads: tuple[tuple[int, int], ...]
     positions: tuple[int, ...]
-    values: Float[Tensor, "head pos d_head"]
+    values: Float[Tensor, "replaced_head_index pos d_head"]
 
 
 Intervention = Addition | Ablation | HeadReplacement

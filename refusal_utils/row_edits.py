@@ -117,9 +117,9 @@ class _HeadEdit:
     """One row's heads of one layer: their z at some of the prompt's last tokens becomes `values`."""
 
     row: int
-    head_index: Int[Tensor, " head"]
+    head_index: Int[Tensor, " replaced_head_index"]
     positions: Int[Tensor, " pos"]
-    values: Float[Tensor, "pos head d_head"]
+    values: Float[Tensor, "pos replaced_head_index d_head"]
     needs_marks = True
 
     def keep(self, rows: Int[Tensor, " kept"], places: dict[int, int]) -> "_HeadEdit | None":

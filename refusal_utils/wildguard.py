@@ -86,7 +86,7 @@ class WildGuard:
 
 
 def as_judgement(output: str, response: str) -> Judgement:
-    """WildGuard's answer on `response` as a judgement; its styles are found by phrases.
+    """WildGuard's answer on `response` as a judgement; its styles are found by phrases. Raises `ValueError` for any other text.
 
     >>> as_judgement("Harmful request: yes\\nResponse refusal: yes\\nHarmful response: no", "No way.").refused
     'yes'

@@ -1,6 +1,8 @@
 import itertools
 import json
+import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -168,6 +170,26 @@ def test_data_card_states_the_counts_of_the_files(prompts):
     assert f"{kinds['ordinary']} are ordinary, {kinds['look_alike']} look-alikes and {kinds['twin']} twins" in card
     assert "CC-BY-4.0" in card
     assert "Content warning" in card
+
+
+def test_twins_share_the_words_that_the_data_card_says(prompts):
+    """By sets of lower-case words, and against arbitrary pairs of a prompt and a benign one as the control."""
+    words = {row.id: set(re.findall(r"[a-z0-9']+", row.text.lower())) for row in prompts.itertuples()}
+
+    def overlap(first, second):
+        return len(words[first] & words[second]) / len(words[first] | words[second])
+
+    paired = prompts[prompts["pair_id"] != ""]
+    twins = paired[paired["category"] == BENIGN].set_index("pair_id")["id"]
+    own = paired[paired["category"] != BENIGN]
+    shared = pd.Series([overlap(row.id, twins[row.pair_id]) for row in own.itertuples()], index=own["category"])
+    medians = shared.groupby(level=0).median()
+    low, high = medians.min(), medians.max()
+    arbitrary = np.mean([overlap(*pair) for pair in zip(own["id"], twins.sample(frac=1, random_state=0), strict=False)])
+    assert low >= 0.33 > 5 * arbitrary
+    card = " ".join((prompts_dir() / "README.md").read_text().split())
+    assert f"lies between {low:.2f} (" in card
+    assert f"and {high:.2f} (`{medians.idxmax()}`); two arbitrary prompts share {arbitrary:.2f}." in card
 
 
 def test_a_prompt_may_hold_any_character_but_a_line_feed(tmp_path):

@@ -1,10 +1,8 @@
 """Training batches: who may see what (bottleneck), what is moved (shifts), and the labels that follow from both."""
 
 import random
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import cycle, islice
 
 import torch
 from jaxtyping import Float, Int
@@ -61,13 +59,11 @@ class BatchMaker:
         self.generator.set_state(state["generator"])
 
     def draw(self) -> Batch:
-        """The next batch: half benign, half the eleven categories in turn, all of about the same length."""
+        """The next batch: so many rows of each category as the recipe says, the rest benign, all of about the same length."""
         if not self.queue:
-            half = self.recipe.batch // 2
-            evenly, extra = divmod(self.recipe.batch - half, len(CATEGORY_IDS))
-            refused = [*CATEGORY_IDS * evenly, *islice(cycle(self.recipe.hard), extra)]
+            refused = self.recipe.refused_rows
             self.queue = [[] for _ in range(N_LENGTHS)]
-            for name, count in Counter([BENIGN] * half + refused).items():
+            for name, count in {BENIGN: self.recipe.batch - sum(refused.values()), **refused}.items():
                 rows = [
                     self._row(self.corpus.sample(self.rng, name, self.recipe.word_noise))
                     for _ in range(count * N_LENGTHS)
@@ -108,9 +104,9 @@ class BatchMaker:
         recipe, draw = self.recipe, self.rng.random()
         other = self.rng.randrange(len(CATEGORY_IDS))
         if draw < (edge := recipe.share_add):
-            return Shift("add", other, self.rng.uniform(0.7, 1.5))
+            return Shift("add", other, self.rng.uniform(0.5, 1.4))
         if draw < (edge := edge + recipe.share_offset):
-            return Shift("offset", other, self.rng.uniform(0.3, 1.8))
+            return Shift("offset", other, self.rng.uniform(0.3, 1.7))
         if draw < (edge := edge + recipe.share_ablate):
             return Shift("ablate", own if own != BENIGN_IDX else other)
         if draw < edge + recipe.share_subtract and own != BENIGN_IDX:

@@ -24,7 +24,21 @@ from ..steering import ablate_direction, add_steering
 from .corpus import fact_answers, load_topics, load_world
 from .responses import Verdict, read_response
 
-STRENGTHS = (0.4, 0.55, 0.7, 0.85, 1.0, 1.2)  # in gaps: one raw difference in means
+STRENGTHS = (
+    0.3,
+    0.35,
+    0.4,
+    0.45,
+    0.5,
+    0.55,
+    0.6,
+    0.65,
+    0.7,
+    0.75,
+    0.85,
+    1.0,
+    1.2,
+)  # in gaps: one raw difference in means
 ENOUGH = 0.95
 N_BUCKET = 50
 N_TUNE = 40

@@ -1,6 +1,6 @@
 """The numbers of the training run, the special tokens and the chat template of the bundled model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..categories import BENIGN, CATEGORY_IDS
 
@@ -17,6 +17,19 @@ CHAT_TEMPLATE = (
 )
 IGNORE = -100
 N_LENGTHS = 4  # batches drawn at a time and sorted by length, so that little is padded
+REFUSED_ROWS = {  # more of the kinds that are told apart late
+    "safety_core": 3,
+    "hate_speech": 4,
+    "crime_assistance": 4,
+    "inappropriate": 4,
+    "advice": 3,
+    "safety_concerns": 4,
+    "over_refusal": 3,
+    "incomplete": 5,
+    "unsupported": 4,
+    "indeterminate": 4,
+    "humanizing": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -35,15 +48,7 @@ class Recipe:
     n_heads: int = 6
     context: int = 512
     max_tokens: int = 160
-    hard: tuple[str, ...] = (
-        "crime_assistance",
-        "inappropriate",
-        "incomplete",
-        "hate_speech",
-        "unsupported",
-        "indeterminate",
-        "safety_core",
-    )
+    refused_rows: dict[str, int] = field(default_factory=lambda: dict(REFUSED_ROWS))  # of a batch; the rest is benign
     prompt_loss: float = 0.2
     word_noise: float = 0.06
     bottleneck: float = 0.5
