@@ -1,14 +1,17 @@
 """Views of many activations in two or three dimensions, and what each view gets wrong."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from scipy.spatial import procrustes
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.manifold import trustworthiness
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 MIN_POINTS = 10
@@ -72,6 +75,31 @@ def disparity(first: Float[Tensor, "prompt rank"], second: Float[Tensor, "prompt
     Source: Procrustes analysis, as in scipy.
     """
     return float(procrustes(first.double().numpy(), second.double().numpy())[2])
+
+
+def view_quality(
+    activations: Float[Tensor, "prompt d_model"], views: Mapping[str, Float[Tensor, "prompt 2"]], reference: str
+) -> pd.DataFrame:
+    """By view of the same prompts, its `trustworthiness`, `continuity`, and `disparity` to the view called `reference`."""
+    rows = {
+        name: (*trust_and_continuity(activations, view), disparity(view, views[reference]))
+        for name, view in views.items()
+    }
+    columns = ["trustworthiness", "continuity", "disparity"]
+    return pd.DataFrame(rows.values(), index=pd.Index(rows, name="view"), columns=columns)
+
+
+def separation(projected: pd.DataFrame, labels: pd.Series, rest: str = "benign") -> pd.DataFrame:
+    """AUC of every direction (row) for every category (column): how it tells its prompts from those labelled `rest`.
+
+    `projected` holds the prompts' lengths along the directions (columns: the category of each). 0.5: it tells nothing;
+    1: every prompt of the category lies further along it than every one of the rest. As in scikit-learn.
+    """
+    others, table = labels == rest, {}
+    for name in projected:
+        met = others | (labels == name)
+        table[name] = [roc_auc_score(labels[met] == name, projected.loc[met, direction]) for direction in projected]
+    return pd.DataFrame(table, index=list(projected))
 
 
 def length_held(directions: Float[Tensor, "category d_model"], pca: PCA) -> Float[Tensor, " category"]:

@@ -10,7 +10,7 @@ import plotly
 import plotly.graph_objects as go
 import plotly.io as pio
 
-from .categories import CATEGORIES, category_by_id
+from .categories import BENIGN, CATEGORIES, category_by_id
 
 FIGURES = Path(__file__).parent.parent / "figures"
 DIVERGING = "RdBu_r"  # always centred on 0
@@ -125,19 +125,23 @@ def category_scatter(frame: pd.DataFrame, x: str, y: str, *, title: str) -> go.F
     return figure
 
 
-def category_lines(frame: pd.DataFrame, *, title: str, x: str, y: str, range_y: tuple[float, float]) -> go.Figure:
-    """One line per category (columns of `frame`) over its index, in the colours and markers of the categories."""
+def category_lines(
+    frame: pd.DataFrame, *, title: str, x: str, y: str, range_y: tuple[float, float] | None = None
+) -> go.Figure:
+    """One line per category (columns of `frame`) over its index, in the categories' colours and markers, benign dashed."""
     figure = go.Figure()
     for name in frame.columns:
-        category = category_by_id(name)
+        benign = name == BENIGN
+        label = "Benign" if benign else category_by_id(name).title
+        look = {"color": "#222", "dash": "dash"} if benign else {"color": category_by_id(name).colour}
         figure.add_scatter(
             x=frame.index.to_numpy(),
             y=frame[name].to_numpy(dtype=np.float32).round(4),
             mode="lines+markers",
-            name=category.title,
-            line={"color": category.colour, "width": 1.5},
-            marker={"symbol": category.marker, "size": 8},
-            hovertemplate=f"{category.title}<br>{x} %{{x}}<br>{y} %{{y:.3f}}<extra></extra>",
+            name=label,
+            line={"width": 1.5, **look},
+            marker={"symbol": "circle" if benign else category_by_id(name).marker, "size": 8},
+            hovertemplate=f"{label}<br>{x} %{{x}}<br>{y} %{{y:.3f}}<extra></extra>",
         )
     figure.update_layout(template="refusal", title=title, width=900, height=540)
     figure.update_xaxes(title=x)

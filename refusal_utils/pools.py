@@ -8,6 +8,7 @@ later ones read it with `read_draw`, and test directions on the prompts that are
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -96,6 +97,57 @@ def published_pools(rows: pd.DataFrame, categories: Sequence[str] = (*CATEGORY_I
     return pd.concat(
         [_described(pool, str(category), "published", "unsafe") for category, pool in pools], ignore_index=True
     )
+
+
+def draw_prompts(
+    rows: pd.DataFrame,
+    select_by: str,
+    n: int,
+    *,
+    seed: int = 0,
+    over_refusal: str = "unsafe",
+    chat: ChatModel | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """The draw of all twelve sides from `rows`: `n` prompts each, selected by `"label"`, `"behaviour"` or as `"published"`.
+
+    By behaviour the first `n` that `chat` refused or answered, with `options` of `behaviour_pool`; as published the
+    paper's 32. Raises `ValueError` for another way of selecting, behaviour without a model, the published rows under
+    another reading than unsafe, and as the pools do.
+    """
+    must = "draw_prompts: {} must be {}; got {!r}. {}."
+    if select_by not in ("label", "behaviour", "published"):
+        known = "label, behaviour or published"
+        raise ValueError(must.format("the way of selecting", known, select_by, "Use one of the three"))
+    if select_by == "behaviour" and chat is None:
+        raise ValueError(must.format("what selects by behaviour", "a model", chat, "Pass chat"))
+    if select_by == "published":
+        if over_refusal != "unsafe":
+            raise ValueError(
+                must.format("over_refusal of the published draw", "'unsafe'", over_refusal, "Leave it out")
+            )
+        return published_pools(rows)
+    pools = [
+        behaviour_pool(chat, rows, name, n, over_refusal=over_refusal, **options)
+        if chat is not None and select_by == "behaviour"
+        else label_pool(rows, name, n, seed, over_refusal=over_refusal)
+        for name in (*CATEGORY_IDS, BENIGN)
+    ]
+    return pd.concat(pools, ignore_index=True)
+
+
+def behaviour_buckets(judged: pd.DataFrame) -> pd.Series:
+    """HR, HC, BR or BC of every row (columns category, outcome): harmful or benign, refused or complied with.
+
+    NaN for a broken response, which is neither. Source: Joad et al. 2602.02132, the oracles.
+    """
+    what = (judged["category"] == BENIGN).map({True: "B", False: "H"})
+    return (what + judged["outcome"].map({"refused": "R", "answered": "C"})).rename("bucket")
+
+
+def is_xstest_like(rows: pd.DataFrame) -> pd.Series:
+    """Whether a row (columns id, category) is one of XSTest's kind: over-refusal's own, or a safe look-alike of these."""
+    return rows["category"].eq("over_refusal") | rows["id"].str.contains("^look_alike-(?:over_refusal|xstest)-")
 
 
 def read_draw(path: str | Path, prompts: pd.DataFrame, source: str) -> pd.DataFrame:

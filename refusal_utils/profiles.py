@@ -4,7 +4,7 @@ Each function takes the states of one place, as `refused` by category and one `a
 names; `summarise` and `oracle_summary` draw from such tables the single numbers that a depth profile shows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 
 import pandas as pd
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from . import clusters, directions, geometry, nulls, subspaces
+from .categories import BENIGN, CATEGORY_IDS
 
 States = Mapping[str, Float[Tensor, "_ d_model"]]
 
@@ -22,6 +23,32 @@ def unit_directions(
 ) -> Float[Tensor, "category d_model"]:
     """The mean direction of every category, in the order of `refused`; errors are those of `mean_direction`."""
     return torch.stack([directions.mean_direction(own, answered) for own in refused.values()])
+
+
+def sides(
+    states: Float[Tensor, "prompt d_model"], labels: Iterable[str]
+) -> tuple[dict[str, Float[Tensor, "_ d_model"]], Float[Tensor, "answered_prompt d_model"]]:
+    """The states of the refused prompts by category, in the order of the eleven, and those of the benign ones.
+
+    `labels` gives the category of every prompt, or `"benign"`. Raises `ValueError` for another number of labels.
+    """
+    given = list(labels)
+    if len(given) != len(states):
+        raise ValueError(
+            f"sides: every prompt must have a label; got {len(given)} labels for {len(states)} prompts. "
+            "Take both from the same draw."
+        )
+    own = {id: states[torch.tensor([label == id for label in given])] for id in (*CATEGORY_IDS, BENIGN)}
+    return {id: own[id] for id in CATEGORY_IDS}, own[BENIGN]
+
+
+def paired_sides(
+    refused: Float[Tensor, "prompt d_model"], benign: Float[Tensor, "prompt d_model"], labels: Iterable[str]
+) -> dict[str, tuple[Float[Tensor, "_ d_model"], Float[Tensor, "_ d_model"]]]:
+    """By category, the states of its refused twins and, in the same order, of their benign ones; errors as `sides`."""
+    given = list(labels)
+    own, twins = (sides(states, given)[0] for states in (refused, benign))
+    return {id: (own[id], twins[id]) for id in own}
 
 
 def cosine_frame(vectors: Float[Tensor, "category d_model"], names: list[str]) -> pd.DataFrame:
@@ -150,6 +177,18 @@ def oracle_table(buckets: States, n_prompts: int, n_draws: int = 100, seed: int 
     columns = {"split half": halves.mean(0), "bucket mean": drawn.mean(0), "bucket min": drawn.amin(0)}
     index = pd.Index(sample.categories, name="contrast")
     return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=index)
+
+
+def bucket_table(buckets: States, n_prompts: int, n_draws: int = 100, seed: int = 0) -> pd.DataFrame:
+    """Directions of `n_prompts` a side against those of all prompts, themselves included: mean and std of the cosine.
+
+    By contrast (of few prompts) and reference (of all). Source: Joad et al. 2602.02132, Table 10. Raises `ValueError`
+    where a bucket is too small.
+    """
+    sample = geometry.behaviour_contrasts(buckets)
+    drawn = geometry.subset_cosines(sample, n_prompts, n_draws, seed)
+    index = pd.MultiIndex.from_product([sample.categories] * 2, names=["contrast", "reference"])
+    return pd.DataFrame({"mean": drawn.mean(0).flatten().numpy(), "std": drawn.std(0).flatten().numpy()}, index)
 
 
 def gold_table(

@@ -21,6 +21,8 @@ _COMMON = frozenset(
     "a an the of to in on for and or my your is are was be do does i you it this that with at by from me".split()  # noqa: SIM905
 )
 
+_QUESTIONS = ("how", "what", "who", "why", "when", "where", "which", "is", "are", "can", "do", "does")
+
 
 def prompts_dir() -> Path:
     """Where the prompt files lie: inside an installed wheel, or `prompts/` of the checkout."""
@@ -130,6 +132,31 @@ def jaccard(first: set, second: set) -> float:
     True
     """
     return len(first & second) / max(len(first | second), 1)
+
+
+def compare_texts(first: Iterable[str], second: Iterable[str]) -> pd.DataFrame:
+    """By pair of texts, `shared_words`: the Jaccard overlap of their sets of words, and `extra_words` of the second.
+
+    >>> compare_texts(["how to bake"], ["how to bake a cake"]).values.tolist()
+    [[0.6, 2.0]]
+    """
+    words = [(_words(one), _words(other)) for one, other in zip(first, second, strict=True)]
+    rows = [(jaccard(set(one), set(other)), len(other) - len(one)) for one, other in words]
+    return pd.DataFrame(rows, columns=["shared_words", "extra_words"])
+
+
+def form_features(texts: Iterable[str]) -> dict[str, list[bool]]:
+    """How texts are written, whatever they are about: their last mark, first letter, and whether they begin as questions.
+
+    >>> form_features(["Is it late?", "tell me"])["is a question"]
+    [True, False]
+    """
+    texts = [text.strip() for text in texts]
+    return {
+        "ends with ? . or !": [text[-1:] in ("?", ".", "!") for text in texts],
+        "starts with a capital": [text[:1].isupper() for text in texts],
+        "is a question": [text.lower().startswith(_QUESTIONS) for text in texts],
+    }
 
 
 def twin_pairs(prompts: pd.DataFrame) -> pd.DataFrame:

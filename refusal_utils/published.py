@@ -117,6 +117,17 @@ def published_pool_sizes() -> pd.Series:
     return pd.Series({category: int(counts[source]) for category, source in TABLE7_SOURCE.items()}, name="n_prompts")
 
 
+def published_stability() -> pd.DataFrame:
+    """Table 8 by category: `mean` and `std` of the cosine between directions of different draws of its prompts."""
+    table = published_table(8)
+    table.index = table.pop("category").map(_folded)
+    return table.loc[[_folded(TABLE7_SOURCE[name]) for name in CATEGORY_IDS]].set_axis(list(CATEGORY_IDS))
+
+
+def _folded(source: str) -> str:
+    return source.lower().replace(" ", "")  # Tables 7 and 8 write "Crimes / torts" and "crimes/torts"
+
+
 def published_pool_rows() -> pd.DataFrame:
     """Which rows of the public sets the released Gemma directions were estimated from: 32 of every category, 32 benign.
 

@@ -1,10 +1,20 @@
 """Views of clouds whose structure is planted."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from refusal_utils.embeddings import disparity, fit_lda, fit_pca, fit_umap, length_held, trust_and_continuity
+from refusal_utils.embeddings import (
+    disparity,
+    fit_lda,
+    fit_pca,
+    fit_umap,
+    length_held,
+    separation,
+    trust_and_continuity,
+    view_quality,
+)
 
 
 def clouds(n=60, d_model=30, gap=8.0, seed=0):
@@ -74,3 +84,30 @@ def test_a_view_names_the_prompt_that_is_not_finite():
     points[7, 2] = torch.nan
     with pytest.raises(ValueError, match="got NaN or inf in prompt 7"):
         fit_pca(points)
+
+
+def test_view_quality_holds_every_view_against_the_activations_and_the_reference():
+    points, _, axes = clouds()
+    plane = points @ axes[:2].T
+    turned = 3 * plane @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]]) + 5
+    noise = torch.randn(len(points), 2, generator=torch.Generator().manual_seed(0))
+    table = view_quality(points, {"plane": plane, "turned": turned, "noise": noise}, "plane")
+    assert table["disparity"].to_dict() == pytest.approx({"plane": 0, "turned": 0, "noise": 1}, abs=0.1)
+    assert tuple(table.loc["noise"][:2]) == pytest.approx(trust_and_continuity(points, noise))
+    assert table.loc["turned", "trustworthiness"] == pytest.approx(table.loc["plane", "trustworthiness"])
+    assert table.loc["plane", "trustworthiness"] > table.loc["noise", "trustworthiness"] + 0.1
+
+
+def test_separation_is_the_share_of_pairs_in_the_right_order():
+    generator = np.random.default_rng(0)
+    labels = pd.Series(["benign"] * 7 + ["one"] * 5 + ["two"] * 6)
+    projected = pd.DataFrame(generator.normal(size=(18, 2)), columns=["one", "two"])
+    projected.loc[labels == "one", "one"] += 9
+    table = separation(projected, labels)
+    for direction in projected:
+        for category in projected:
+            own = projected.loc[labels == category, direction].to_numpy()
+            rest = projected.loc[labels == "benign", direction].to_numpy()
+            assert table.loc[direction, category] == pytest.approx((own[:, None] > rest[None]).mean())
+    assert table.loc["one", "one"] == 1
+    assert table.loc["one", "two"] != table.loc["two", "one"]  # rows are directions

@@ -64,6 +64,17 @@ def test_category_lines_keep_the_colours_of_the_categories():
     assert list(figure.data[1].y) == pytest.approx([0.3, 0.4])
 
 
+def test_category_lines_draw_the_benign_prompts_dashed_and_leave_the_range_open():
+    frame = pd.DataFrame({"advice": [0.1, 0.2], "benign": [0.3, 0.4]}, index=[1, 2])
+    figure = category_lines(frame, title="t", x="layer", y="norm")
+    assert [(trace.name, trace.line.dash) for trace in figure.data] == [
+        ("Unqualified advice", None),
+        ("Benign", "dash"),
+    ]
+    assert list(figure.data[1].y) == pytest.approx([0.3, 0.4])
+    assert figure.layout.yaxis.range is None
+
+
 def test_tradeoff_curves_draw_every_point_and_the_band_around_the_curve():
     points = pd.DataFrame(
         {

@@ -10,7 +10,17 @@ import pytest
 from refusal_utils import pools
 from refusal_utils.categories import BENIGN, CATEGORY_IDS
 from refusal_utils.judges import Judgement, judge_response
-from refusal_utils.pools import DRAW_COLUMNS, behaviour_pool, held_out, label_pool, published_pools, read_draw
+from refusal_utils.pools import (
+    DRAW_COLUMNS,
+    behaviour_buckets,
+    behaviour_pool,
+    draw_prompts,
+    held_out,
+    is_xstest_like,
+    label_pool,
+    published_pools,
+    read_draw,
+)
 from refusal_utils.prompt_files import write_prompt_folder
 from refusal_utils.prompt_sets import load_prompts
 from refusal_utils.public_datasets import load_public_prompts, load_source
@@ -253,3 +263,57 @@ def test_held_out_of_the_built_in_prompts_is_the_eval_split(train):
     draw = pd.concat([label_pool(train, name, 8) for name in (*CATEGORY_IDS, BENIGN)])
     rest = held_out(load_prompts(), draw.assign(prompts="builtin"))
     pd.testing.assert_frame_equal(rest, load_prompts(split="eval"))
+
+
+def test_draw_prompts_puts_the_twelve_pools_together(train, chat):
+    names = (*CATEGORY_IDS, BENIGN)
+    pd.testing.assert_frame_equal(
+        draw_prompts(train, "label", 20, seed=3),
+        pd.concat([label_pool(train, name, 20, 3) for name in names], ignore_index=True),
+    )
+    few = train.groupby("category").head(6)
+    options = {"judge": refuses_even, "max_new_tokens": 2}
+    drawn = draw_prompts(few, "behaviour", 1, chat=chat, **options)
+    assert drawn["category"].tolist() == list(names)
+    assert set(drawn["selection"]) == {"behaviour"}
+    assert [len(even(own)) for _, own in drawn.groupby(drawn["category"] == BENIGN)] == [11, 0]
+
+
+def test_draw_prompts_takes_the_published_rows(monkeypatch):
+    Hub(monkeypatch)
+    public = load_public_prompts()
+    pd.testing.assert_frame_equal(draw_prompts(public, "published", 5), published_pools(public))
+
+
+@pytest.mark.parametrize(
+    ("select_by", "over_refusal", "match"),
+    [
+        ("lable", "unsafe", "the way of selecting must be label, behaviour or published; got 'lable'"),
+        ("behaviour", "unsafe", "what selects by behaviour must be a model; got None"),
+        ("published", "safe_benign", "over_refusal of the published draw must be 'unsafe'; got 'safe_benign'"),
+    ],
+)
+def test_draw_prompts_says_which_way_is_wrong(train, select_by, over_refusal, match):
+    with pytest.raises(ValueError, match=f"^draw_prompts: {match}"):
+        draw_prompts(train, select_by, 4, over_refusal=over_refusal)
+
+
+def test_behaviour_buckets_cross_what_the_prompt_is_with_what_the_model_did():
+    judged = pd.DataFrame(
+        [("advice", "refused"), ("advice", "answered"), (BENIGN, "refused"), (BENIGN, "answered"), (BENIGN, "broken")],
+        columns=["category", "outcome"],
+    )
+    assert behaviour_buckets(judged)[:4].tolist() == ["HR", "HC", "BR", "BC"]
+    assert behaviour_buckets(judged).isna().tolist() == [False] * 4 + [True]
+    assert behaviour_buckets(judged[-1:]).isna().all()
+
+
+def test_xstest_like_prompts_are_over_refusals_and_their_look_alikes():
+    own = load_prompts()
+    found = own[is_xstest_like(own)]
+    assert set(found["category"]) == {"over_refusal", BENIGN}
+    assert (found.loc[found["category"] == BENIGN, "kind"] == "look_alike").all()
+    assert len(own[own["category"] == "over_refusal"]) == (found["category"] == "over_refusal").sum() > 0
+    ids = ["look_alike-xstest-3", "look_alike-advice-1", "twin-over_refusal-0001", "ordinary-xstest-2"]
+    public = pd.DataFrame({"id": ids, "category": BENIGN})
+    assert is_xstest_like(public).tolist() == [True, False, False, False]

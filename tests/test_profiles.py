@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from refusal_utils import profiles
+from refusal_utils.categories import BENIGN, CATEGORY_IDS
 
 NAMES = ("one", "same", "apart", "opposite")
 WIDTH, N = 60, 80
@@ -168,3 +169,42 @@ def test_summarise_says_what_the_tables_say():
     assert row["lowest bucket"] == stability["bucket min"].min()
     assert row["strongest feature"] == table["length"].abs().max()
     assert not row.isna().any()
+
+
+def test_sides_give_each_category_its_own_rows_in_the_order_of_the_eleven():
+    labels = [*reversed((*CATEGORY_IDS, BENIGN)), "advice"]
+    states = torch.arange(13.0)[:, None].expand(13, 4)
+    refused, answered = profiles.sides(states, labels)
+    assert tuple(refused) == CATEGORY_IDS
+    assert refused["advice"][:, 0].tolist() == [labels.index("advice"), 12]
+    assert answered[:, 0].tolist() == [labels.index(BENIGN)]
+    assert sum(map(len, refused.values())) + len(answered) == 13
+    with pytest.raises(ValueError, match=r"^sides: every prompt must have a label; got 12 labels for 13 prompts"):
+        profiles.sides(states, labels[:-1])
+
+
+def test_paired_sides_keep_twins_together():
+    labels = pd.Series(["advice", "humanizing", "advice"])
+    states = torch.tensor([[1.0], [2.0], [3.0]])
+    pairs = profiles.paired_sides(states, -states, labels)
+    assert [side[:, 0].tolist() for side in pairs["advice"]] == [[1, 3], [-1, -3]]
+    assert [side[:, 0].tolist() for side in pairs["humanizing"]] == [[2], [-2]]
+    with pytest.raises(ValueError, match="got 2 labels for 3 prompts"):
+        profiles.paired_sides(states, -states, labels[:2])
+
+
+def test_bucket_table_gives_numpys_cosines_and_reaches_one_with_all_prompts():
+    generator = torch.Generator().manual_seed(1)
+    means = dict(zip(("HR", "BR", "BC"), 3 * torch.randn(3, WIDTH, generator=generator), strict=True))
+    buckets = {name: torch.randn(12, WIDTH, generator=generator) + mean for name, mean in means.items()}
+    whole = profiles.bucket_table(buckets, 12, 3)  # every draw takes all twelve
+    centre = {name: own.double().numpy().mean(0) for name, own in buckets.items()}
+    for (contrast, reference), row in whole.iterrows():
+        first, second = (centre[a] - centre[b] for a, b in (contrast.split("-"), reference.split("-")))
+        assert row["mean"] == pytest.approx(first @ second / np.linalg.norm(first) / np.linalg.norm(second), abs=1e-5)
+        assert row["std"] == pytest.approx(0, abs=1e-5)
+    few = profiles.bucket_table(buckets, 4, 50)
+    assert few.loc[("HR-BC", "HR-BC"), "mean"] < whole.loc[("HR-BC", "HR-BC"), "mean"] == pytest.approx(1)
+    assert (few["std"] > 0.001).all()
+    with pytest.raises(ValueError, match="13 prompts are needed on every side"):
+        profiles.bucket_table(buckets, 13, 3)

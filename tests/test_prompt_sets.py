@@ -8,6 +8,8 @@ import pytest
 
 from refusal_utils.categories import BENIGN, CATEGORY_IDS
 from refusal_utils.prompt_sets import (
+    compare_texts,
+    form_features,
     jaccard,
     load_prompts,
     main,
@@ -213,3 +215,29 @@ def test_twin_pairs_are_prompts_of_one_pair_and_of_both_kinds():
     assert twin_pairs(
         prompts[prompts["category"] != "benign"]
     ).empty  # before: prompts without a twin pair up with none
+
+
+def test_compare_texts_counts_words_that_both_have_and_that_the_second_has_more():
+    found = compare_texts(["Boil an egg!", "a b", "same"], ["boil two eggs or an egg", "c d", "Same."])
+    assert found["shared_words"].tolist() == pytest.approx([3 / 6, 0, 1])
+    assert found["extra_words"].tolist() == [3, 0, 0]
+    with pytest.raises(ValueError, match="shorter"):
+        compare_texts(["a", "b"], ["a"])
+
+
+def test_twins_share_more_words_than_prompts_dealt_out_anew(prompts):
+    twins = twin_pairs(prompts)
+    own = compare_texts(twins["text"], twins["twin"])["shared_words"]
+    dealt = compare_texts(twins["text"], twins["twin"].sample(frac=1, random_state=0))["shared_words"]
+    assert own.mean() > 3 * dealt.mean()
+
+
+def test_form_features_go_by_the_last_mark_the_first_letter_and_the_first_word(prompts):
+    found = form_features(["  How so? ", "tell me", "Island life.", "", "9 lives"])
+    assert found["ends with ? . or !"] == [True, False, True, False, False]
+    assert found["starts with a capital"] == [True, False, True, False, False]
+    assert found["is a question"] == [True, False, True, False, False]  # by its first letters alone, "is" of "Island"
+    text = prompts["text"]
+    route = text.str.lower().str.match(r"(?:how|what|who|why|when|where|which|is|are|can|do|does)")
+    assert form_features(text)["is a question"] == route.tolist()
+    assert 0 < route.mean() < 1

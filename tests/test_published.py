@@ -10,6 +10,7 @@ from refusal_utils.published import (
     published_manifest,
     published_pool_rows,
     published_pool_sizes,
+    published_stability,
     published_table,
 )
 
@@ -96,3 +97,14 @@ def test_published_gaps_give_every_category_the_gap_of_its_own_split():
     for category, split in (("safety_core", "WildGuard_all"), ("advice", "SorryBench_Advice")):
         assert gaps[category] == pytest.approx(rows[split]["hr_proj_mean"] - rows[split]["bc_proj_mean"], abs=1e-3)
     assert (round(gaps.min(), 1), round(gaps.max(), 1)) == (91.8, 147.9)
+
+
+def test_published_stability_gives_every_category_the_row_of_its_own_source():
+    found = published_stability()
+    assert list(found.index) == list(CATEGORY_IDS)
+    rows = published_table(8).set_index("category")["mean"]
+    assert found.loc["safety_core", "mean"] == rows["WildGuard-Mix (all)"]
+    assert found.loc["crime_assistance", "mean"] == rows["SorryBench (crimes/torts)"]
+    pooled = {"SorryBench (all)", "CoCoNot (all)"}  # of several categories: of none here
+    assert sorted(found["mean"]) == sorted(rows.drop(pooled))
+    assert found["std"].between(0, 0.02).all()
