@@ -10,6 +10,7 @@ from refusal_utils.published import (
     published_manifest,
     published_pool_rows,
     published_pool_sizes,
+    published_steering,
     published_table,
 )
 
@@ -96,3 +97,13 @@ def test_published_gaps_give_every_category_the_gap_of_its_own_split():
     for category, split in (("safety_core", "WildGuard_all"), ("advice", "SorryBench_Advice")):
         assert gaps[category] == pytest.approx(rows[split]["hr_proj_mean"] - rows[split]["bc_proj_mean"], abs=1e-3)
     assert (round(gaps.min(), 1), round(gaps.max(), 1)) == (91.8, 147.9)
+
+
+def test_published_steering_gives_every_number_of_table_2_its_own_place():
+    wide, table = published_steering(), published_table(2)
+    assert wide.index.names == ["intervention", "direction"]
+    assert wide.size == 3 * len(table)
+    for row in table.itertuples():
+        own = wide.loc[(row.intervention, row.category)].filter(like=row.model)
+        assert [name.rsplit(" ", 1)[1] for name in own.index] == ["accuracy", "RR", "ORR"]
+        assert own.tolist() == [row.accuracy, row.refusal_rate, row.over_refusal_rate]
