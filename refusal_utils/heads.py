@@ -166,7 +166,7 @@ def mean_changes(before: pd.DataFrame, after: Mapping[str, pd.DataFrame]) -> pd.
     Rows (name in `after`, column), in the columns' units. All frames hold one row per prompt, the same ones in the same
     order. Raises `ValueError` for a frame of another shape.
     """
-    rows = {}
+    rows: dict[tuple[str, str], tuple[float, float, float]] = {}
     for name, frame in after.items():
         if frame.shape != before.shape:
             raise ValueError(

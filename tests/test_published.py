@@ -74,6 +74,16 @@ def test_published_manifest_names_the_decision_state():
     assert (manifest["layer"], manifest["pos"], manifest["d_model"]) == (20, -2, 3584)
 
 
+def test_published_steering_gives_every_number_of_table_2_its_own_place():
+    wide, table = published_steering(), published_table(2)
+    assert wide.index.names == ["intervention", "direction"]
+    assert wide.size == 3 * len(table)
+    for row in table.itertuples():
+        own = wide.loc[(row.intervention, row.category)].filter(like=row.model)
+        assert [name.rsplit(" ", 1)[1] for name in own.index] == ["accuracy", "RR", "ORR"]
+        assert own.tolist() == [row.accuracy, row.refusal_rate, row.over_refusal_rate]
+
+
 def test_published_pool_rows_are_32_of_each_side_within_their_sources():
     rows = published_pool_rows()
     assert list(rows["category"].unique()) == [*CATEGORY_IDS, BENIGN]
@@ -97,13 +107,3 @@ def test_published_gaps_give_every_category_the_gap_of_its_own_split():
     for category, split in (("safety_core", "WildGuard_all"), ("advice", "SorryBench_Advice")):
         assert gaps[category] == pytest.approx(rows[split]["hr_proj_mean"] - rows[split]["bc_proj_mean"], abs=1e-3)
     assert (round(gaps.min(), 1), round(gaps.max(), 1)) == (91.8, 147.9)
-
-
-def test_published_steering_gives_every_number_of_table_2_its_own_place():
-    wide, table = published_steering(), published_table(2)
-    assert wide.index.names == ["intervention", "direction"]
-    assert wide.size == 3 * len(table)
-    for row in table.itertuples():
-        own = wide.loc[(row.intervention, row.category)].filter(like=row.model)
-        assert [name.rsplit(" ", 1)[1] for name in own.index] == ["accuracy", "RR", "ORR"]
-        assert own.tolist() == [row.accuracy, row.refusal_rate, row.over_refusal_rate]
