@@ -12,7 +12,7 @@ from torch import Tensor
 from .activations import capture_activations
 from .batching import halve, plan_batches, token_budget
 from .chat_model import ChatModel
-from .interventions import Condition, HeadReplacement
+from .interventions import UNSTEERED, Condition, HeadReplacement
 from .row_edits import RowEdits
 
 COVERED = 0.8  # share of refusals whose first token is among the opening tokens
@@ -41,6 +41,62 @@ def replacement(
     """The replacement of `heads` (layer, head_index) by their part of `outputs`, a mean or one prompt's own z."""
     values = torch.stack([outputs[list(layers).index(layer), :, head] for layer, head in heads])
     return HeadReplacement(tuple((int(layer), int(head)) for layer, head in heads), tuple(positions), values.float())
+
+
+def head_conditions(
+    name: str,
+    heads: Sequence[Sequence[tuple[int, int]]],
+    outputs: Float[Tensor, "*prompt layer pos head_index d_head"],
+    layers: Sequence[int],
+    positions: Sequence[int],
+) -> list[Condition]:
+    """One condition per prompt, called `name` and its number: its own `heads` replaced by their part of `outputs`.
+
+    `outputs` are the same for all prompts (a mean), or one per prompt. Raises `ValueError` for another number of them.
+    """
+    each = outputs if outputs.ndim == 5 else outputs.expand(len(heads), *outputs.shape)
+    if len(each) != len(heads):
+        raise ValueError(
+            f"head_conditions: there must be one output, or one per prompt; got {len(each)} for {len(heads)}. Match them."
+        )
+    made = [replacement(own, z, layers, positions) for own, z in zip(heads, each, strict=True)]
+    return [Condition(f"{name} {row}", (edit,)) for row, edit in enumerate(made)]
+
+
+def single_head_falls(
+    chat: ChatModel,
+    prompts: Sequence[str],
+    along: Float[Tensor, "prompt d_model"],
+    heads: Sequence[tuple[int, int]],
+    outputs: Float[Tensor, "layer pos head_index d_head"],
+    layers: Sequence[int],
+    positions: Sequence[int],
+) -> Float[Tensor, "component prompt"]:
+    """How far each prompt's projection on its own direction falls when one of `heads` alone is replaced by `outputs`.
+
+    In units of the residual stream, at the decision state; one row per head. Raises `ValueError` as `forward_under`.
+    """
+    before = (forward_under(chat, prompts, [UNSTEERED] * len(prompts))[0] * along).sum(1)
+    falls = []
+    for head in heads:
+        edit = Condition(f"{head}", (replacement([head], outputs, layers, positions),))
+        falls.append(before - (forward_under(chat, prompts, [edit] * len(prompts))[0] * along).sum(1))
+    return torch.stack(falls)
+
+
+def attention_pattern(
+    chat: ChatModel, prompt: str, layer: int
+) -> tuple[list[str], Float[Tensor, "head_index pos token"]]:
+    """(the tokens of `prompt` in its chat, what every head of `layer` attends to): from each pos to each token, summing to 1.
+
+    As float32 on the CPU, unsteered.
+    """
+    ids = torch.tensor(chat.encode([prompt]), device=chat.device)
+    seen: list[Tensor] = []
+    hook = (chat.hook_name("pattern", layer), lambda value, hook: seen.append(value[0].float().cpu()))
+    with torch.inference_mode(), chat.bridge.hooks(fwd_hooks=[hook]):
+        chat.bridge(ids)
+    return [chat.tokenizer.decode([token]) for token in ids[0].tolist()], seen[0]
 
 
 def same_layer_heads(

@@ -4,12 +4,20 @@ A contribution is the mean share over refused prompts less that over answered on
 direction. Contributions of all components sum to the gap between the two means along that direction.
 """
 
+from collections.abc import Callable, Iterable, Mapping
+
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.stats import false_discovery_control, ttest_ind_from_stats
 from torch import Tensor
+
+from .categories import BENIGN, CATEGORY_IDS
+
+Statistic = Callable[
+    [Float[Tensor, "refused_prompt *component"], Float[Tensor, "answered_prompt *component"]], Float[Tensor, "*kept"]
+]
 
 
 def contributions(
@@ -60,10 +68,52 @@ def contribution_p(
     return torch.from_numpy(false_discovery_control(p)).float().view(refused.shape[1:])
 
 
+def per_category(
+    statistic: Statistic,
+    shares: Float[Tensor, "prompt *component category"],
+    labels: Iterable[str],
+) -> Float[Tensor, "*kept category"]:
+    """`statistic(refused, benign)` of each category's own column of `shares`, stacked along the last axis.
+
+    `labels` names each prompt's category, or benign; refused are the prompts of the column's category. Raises
+    `ValueError` unless there is one column per category and one label per prompt.
+    """
+    named = np.asarray(list(labels))
+    if shares.shape[-1] != len(CATEGORY_IDS) or len(named) != len(shares):
+        raise ValueError(
+            f"per_category: shares must hold one column per category and one row per label; got {tuple(shares.shape)} "
+            f"for {len(CATEGORY_IDS)} categories and {len(named)} labels. Pass shares along the eleven directions."
+        )
+    rows = {name: torch.from_numpy(named == name) for name in (*CATEGORY_IDS, BENIGN)}
+    columns = [(shares[rows[name], ..., c], shares[rows[BENIGN], ..., c]) for c, name in enumerate(CATEGORY_IDS)]
+    return torch.stack([statistic(*sides) for sides in columns], dim=-1)
+
+
 def top_heads(contribution: Float[Tensor, "layer head_index"], k: int) -> Int[Tensor, "component 2"]:
     """(layer, head_index) of the `k` heads with the largest contribution, largest first."""
     order = contribution.flatten().argsort(descending=True)[:k]
     return torch.stack([order // contribution.shape[1], order % contribution.shape[1]], dim=1)
+
+
+def top_by_category(
+    contribution: Float[Tensor, "layer head_index category"], k: int
+) -> dict[str, list[tuple[int, int]]]:
+    """(layer, head_index) of the `k` heads that contribute most to each category's direction, largest first."""
+    found = {name: top_heads(contribution[..., c], k).tolist() for c, name in enumerate(CATEGORY_IDS)}
+    return {name: [(layer, head) for layer, head in own] for name, own in found.items()}
+
+
+def top_table(numbers: Mapping[str, Float[Tensor, "layer head_index category"]], k: int) -> pd.DataFrame:
+    """The top `k` heads of every category by the first of `numbers`, and what all of `numbers` say of them.
+
+    Rows (category, rank from 0); columns layer, head, and one per number, in its own unit.
+    """
+    chosen = top_by_category(next(iter(numbers.values())), k)
+    places = [(c, *head) for c, own in enumerate(chosen.values()) for head in own]
+    names = pd.MultiIndex.from_product([chosen, range(len(places) // len(chosen))], names=["category", "rank"])
+    category, layer, head = (list(each) for each in zip(*places, strict=True))
+    own_numbers = {name: values[layer, head, category].numpy() for name, values in numbers.items()}
+    return pd.DataFrame({"layer": layer, "head": head} | own_numbers, index=names)
 
 
 def is_top(contribution: Float[Tensor, "layer head_index category"], k: int) -> Bool[Tensor, "component category"]:
@@ -108,3 +158,26 @@ def concentration(
     carried = positive.cumsum(0) / positive.sum(0).clamp(min=1e-12)
     sizes = tuple(size for size in sizes if size <= len(carried))
     return pd.DataFrame(carried[np.array(sizes) - 1].numpy(), index=pd.Index(sizes, name="top heads"))
+
+
+def mean_changes(before: pd.DataFrame, after: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """How far each column's mean is from `before`, prompt by prompt, with 95 % normal intervals: change, low, high.
+
+    Rows (name in `after`, column), in the columns' units. All frames hold one row per prompt, the same ones in the same
+    order. Raises `ValueError` for a frame of another shape.
+    """
+    rows: dict[tuple[str, str], tuple[float, float, float]] = {}
+    for name, frame in after.items():
+        if frame.shape != before.shape:
+            raise ValueError(
+                f"mean_changes: all frames must hold the same prompts and columns; got {frame.shape} in {name} for "
+                f"{before.shape}. Measure the same prompts."
+            )
+        change = frame - before
+        error = 1.96 * change.std() / len(change) ** 0.5
+        rows |= {
+            (name, column): (mean, mean - error[column], mean + error[column]) for column, mean in change.mean().items()
+        }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["change", "low", "high"]).set_axis(
+        pd.MultiIndex.from_tuples(rows, names=["heads", "of"])
+    )

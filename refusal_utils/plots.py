@@ -182,6 +182,34 @@ def tradeoff_curves(bands: pd.DataFrame, points: pd.DataFrame, *, title: str) ->
     return figure
 
 
+def add_published_rates(figure: go.Figure, table: pd.DataFrame, name: str) -> None:
+    """Add a published table's points (`published_table` 11 or 12) to `tradeoff_curves`, hidden until clicked in the legend."""
+    figure.add_scatter(
+        x=table["over_refusal_rate"],
+        y=table["refusal_rate"],
+        text=table["split"] + ", alpha " + table["alpha"].astype(str),
+        mode="markers",
+        visible="legendonly",
+        name=name,
+        marker={"symbol": "x-thin-open", "color": "#222"},
+    )
+
+
+def interval_bars(frame: pd.DataFrame, *, title: str, y: str, chance: float) -> go.Figure:
+    """One bar per row of `frame` (columns accuracy, low, high; shares), with its interval, and a line at `chance`."""
+    figure = go.Figure()
+    for name, row in frame.iterrows():
+        up, down = row["high"] - row["accuracy"], row["accuracy"] - row["low"]
+        error = {"type": "data", "symmetric": False, "array": [up], "arrayminus": [down]}
+        figure.add_bar(
+            x=[name], y=[row["accuracy"]], error_y=error, showlegend=False, marker_color="#0072B2", width=0.5
+        )
+    line, label = {"dash": "dash", "color": "#444"}, f"chance 1/{round(1 / chance)}"
+    figure.add_hline(y=chance, line=line, annotation_text=label)
+    figure.update_layout(template="refusal", width=720, height=480, title=title)
+    return figure.update_yaxes(title=y, range=[0, 1])
+
+
 def save_figure(
     figure: go.Figure, name: str, model: str, numbers: pd.DataFrame | None = None, root: str | Path = FIGURES
 ) -> list[Path]:

@@ -82,6 +82,14 @@ def published_manifest() -> dict:
     return json.loads((_DATA / "gemma_direction_manifests.json").read_text())
 
 
+def published_steering() -> pd.DataFrame:
+    """Table 2 beside a table of ours: columns `<model> accuracy`, `RR` and `ORR` of each model, by (intervention, direction)."""
+    names = {"accuracy": "accuracy", "refusal_rate": "RR", "over_refusal_rate": "ORR"}
+    table = published_table(2).set_index(["intervention", "category"]).rename_axis(["intervention", "direction"])
+    sides = [table.loc[table["model"] == model, list(names)].rename(columns=names) for model in (GEMMA, LLAMA)]
+    return pd.concat([side.add_prefix(f"{model} ") for side, model in zip(sides, (GEMMA, LLAMA), strict=True)], axis=1)
+
+
 def published_gaps() -> pd.Series:
     """By category: how far apart the projections of the two sides' means on Gemma's released directions are."""
     rows = published_manifest()["rows"]

@@ -4,12 +4,15 @@ import torch
 from refusal_utils.activations import capture_activations
 from refusal_utils.attribution import component_shares
 from refusal_utils.causal import (
+    attention_pattern,
     forward_under,
+    head_conditions,
     head_outputs,
     opening_tokens,
     refusal_logit,
     replacement,
     same_layer_heads,
+    single_head_falls,
 )
 from refusal_utils.directions import random_directions
 from refusal_utils.generation import first_token_logits
@@ -60,6 +63,60 @@ def test_patching_all_heads_with_those_of_another_prompt_gives_its_attention(cha
     )  # layer 1 sees the same state at the same token
     plain, _ = forward_under(chat, [prompts[0]], [UNSTEERED], layer=1, pos=-1)
     assert float((plain[0] - states[1]).abs().max()) > 1e-2  # before control
+
+
+def test_head_conditions_replace_each_prompts_own_heads_by_its_own_output_or_by_one_for_all():
+    heads = [[(0, 1)], [(1, 2), (0, 0)]]
+    outputs = torch.randn(2, 2, 2, 3, 4)
+    own = head_conditions("own", heads, outputs, (0, 1), POSITIONS)
+    same = head_conditions("same", heads, outputs[0], (0, 1), POSITIONS)
+    assert [each.name for each in own] == ["own 0", "own 1"]
+    for row, (first, second) in enumerate(zip(own, same, strict=True)):
+        for condition, z in ((first, outputs[row]), (second, outputs[0])):
+            (edit,) = condition.interventions
+            assert edit.heads == tuple(heads[row])
+            for (layer, head), values in zip(heads[row], edit.values, strict=True):
+                assert torch.equal(values, z[layer, :, head])
+    with pytest.raises(ValueError, match="head_conditions: there must be one output, or one per prompt; got 2 for 3"):
+        head_conditions("own", [*heads, []], outputs, (0, 1), POSITIONS)
+
+
+def test_single_head_falls_are_the_change_of_the_projection_inside_the_context(chat, prompts):
+    """Against the same edit as a context around a plain capture."""
+    from refusal_utils.steering import intervene
+
+    layers = tuple(range(chat.decision_layer))
+    outputs = head_outputs(chat, prompts[:6], layers, POSITIONS)
+    along = random_directions(6, chat.d_model)
+    heads = [(0, 1), (chat.decision_layer - 1, 0)]
+    found = single_head_falls(chat, prompts[:6], along, heads, 0 * outputs[0], layers, POSITIONS)
+    assert found.shape == (2, 6)
+
+    def projection():
+        at = {"layers": [chat.decision_layer], "positions": [chat.decision_pos]}
+        states = capture_activations(chat, prompts[:6], **at)
+        return (states.at(chat.decision_layer, chat.decision_pos) * along).sum(1)
+
+    before = projection()
+    for fall, head in zip(found, heads, strict=True):
+        with intervene(chat, replacement([head], 0 * outputs[0], layers, POSITIONS)):
+            torch.testing.assert_close(fall, before - projection(), atol=1e-3, rtol=1e-3)
+    assert float(found.abs().max()) > 1e-2  # before control: the heads do something
+
+
+def test_attention_pattern_is_that_of_plain_hugging_face(chat, prompts, plain_ids):
+    from transformers import AutoModelForCausalLM
+
+    from refusal_utils.chat_model import BUNDLED_WEIGHTS
+
+    plain = AutoModelForCausalLM.from_pretrained(BUNDLED_WEIGHTS, dtype=torch.float32, attn_implementation="eager")
+    ids = plain_ids(prompts[2])
+    tokens, pattern = attention_pattern(chat, prompts[2], 3)
+    with torch.no_grad():
+        expected = plain(ids, output_attentions=True).attentions[3][0]
+    torch.testing.assert_close(pattern, expected, atol=1e-4, rtol=1e-4)
+    assert tokens == [chat.tokenizer.decode([token]) for token in ids[0]]
+    torch.testing.assert_close(pattern.sum(-1), torch.ones(pattern.shape[:2]))
 
 
 def test_random_heads_come_from_the_same_layers_and_are_others():

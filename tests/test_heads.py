@@ -1,18 +1,25 @@
 """Planted shares: heads that contribute a known amount, and what the statistics make of them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy.stats import ttest_rel
 
+from refusal_utils.categories import BENIGN, CATEGORY_IDS
 from refusal_utils.heads import (
     concentration,
     contribution_intervals,
     contribution_p,
     contributions,
     is_top,
+    mean_changes,
     overlap,
     overlap_null,
+    per_category,
+    top_by_category,
     top_heads,
+    top_table,
 )
 
 
@@ -94,3 +101,50 @@ def test_concentration_is_the_share_of_the_positive_sum():
     table = concentration(contribution, (1, 3, 10))
     assert table[0].to_dict() == pytest.approx({1: 0.5, 3: 1.0})
     assert is_top(contribution, 2)[:, 0].tolist() == [True, True, False, False]
+
+
+def test_per_category_sets_each_categorys_own_column_against_the_benign_prompts():
+    labels = [name for name in (*CATEGORY_IDS, BENIGN) for _ in range(5)]
+    values = np.random.default_rng(0).normal(size=(60, 2, 3, 11)).astype(np.float32)
+    order = np.random.default_rng(1).permutation(60)  # rows in any order
+    found = per_category(contributions, torch.from_numpy(values[order]), [labels[row] for row in order])
+    for c in range(11):
+        expected = values[5 * c : 5 * c + 5, ..., c].mean(0) - values[55:, ..., c].mean(0)
+        assert found[..., c].numpy() == pytest.approx(expected, abs=1e-5)
+    both = per_category(lambda *sides: torch.stack(sides[:1]).mean(1), torch.from_numpy(values), labels)
+    assert both.shape == (1, 2, 3, 11)  # a statistic may give any shape
+    with pytest.raises(ValueError, match=r"per_category: .*got \(60, 2, 3, 4\) for 11 categories and 60 labels"):
+        per_category(contributions, torch.from_numpy(values[..., :4]), labels)
+    with pytest.raises(ValueError, match="per_category: .* and 59 labels"):
+        per_category(contributions, torch.from_numpy(values), labels[1:])
+
+
+def test_top_table_reads_every_number_of_the_top_heads():
+    contribution = torch.from_numpy(np.random.default_rng(2).normal(size=(3, 4, 11)).astype(np.float32))
+    table = top_table({"contribution": contribution, "twice": 2 * contribution}, 2)
+    for c, name in enumerate(CATEGORY_IDS):
+        ranked = sorted(((float(contribution[i, j, c]), i, j) for i in range(3) for j in range(4)), reverse=True)[:2]
+        own = table.loc[name]
+        assert list(zip(own["layer"], own["head"], strict=True)) == [each[1:] for each in ranked]
+        assert own["contribution"].tolist() == pytest.approx([each[0] for each in ranked])
+        assert own["twice"].tolist() == pytest.approx([2 * each[0] for each in ranked])
+        assert top_by_category(contribution, 2)[name] == [each[1:] for each in ranked]
+    assert len(top_table({"contribution": contribution}, 20)) == 11 * 12  # no more heads than there are
+
+
+def test_mean_changes_are_paired_and_their_intervals_cover_at_their_rate():
+    inside = []
+    for seed in range(300):
+        generator = np.random.default_rng(seed)
+        before = pd.DataFrame({"a": 10 * generator.normal(size=80), "b": generator.normal(size=80)})
+        after = before.assign(a=before["a"] + 0.5 + generator.normal(size=80), b=before["b"] - 1)
+        found = mean_changes(before, {"moved": after})
+        inside.append(found.loc[("moved", "a"), "low"] <= 0.5 <= found.loc[("moved", "a"), "high"])
+    assert 0.91 <= np.mean(inside) <= 0.98
+    differences = after["a"] - before["a"]
+    test = ttest_rel(after["a"], before["a"]).confidence_interval(0.95)  # Student's t, so a little wider
+    assert found.loc[("moved", "a"), "change"] == pytest.approx(differences.mean())
+    assert found.loc[("moved", "a"), "low"] == pytest.approx(test.low, abs=0.01)
+    assert found.loc[("moved", "b")].tolist() == pytest.approx([-1, -1, -1])
+    with pytest.raises(ValueError, match=r"mean_changes: .*got \(79, 2\) in moved for \(80, 2\)"):
+        mean_changes(before, {"moved": after[1:]})

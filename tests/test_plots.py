@@ -13,7 +13,7 @@ from refusal_utils.plots import (
     save_figure,
     tradeoff_curves,
 )
-from refusal_utils.published import published_cosines
+from refusal_utils.published import published_cosines, published_table
 
 
 @pytest.fixture
@@ -107,3 +107,26 @@ def test_heatmap_menu_shows_one_panel_at_a_time_and_centres_only_what_has_both_s
     assert [button.args[0]["visible"] for button in buttons] == [[True, False], [False, True]]
     assert figure.data[0].z.tolist() == [[-1.0, 2.0], [0.5, pytest.approx(0.1)]]
     assert "layer %{y}, pos %{x}" in figure.data[1].hovertemplate
+
+
+def test_published_rates_are_hidden_points_with_their_split_and_strength():
+    figure, table = go.Figure(), published_table(12)
+    plots.add_published_rates(figure, table, "Gemma")
+    (trace,) = figure.data
+    assert (trace.visible, trace.mode, trace.name) == ("legendonly", "markers", "Gemma")
+    drawn = dict(zip(trace.text, zip(trace.x, trace.y, strict=True), strict=True))
+    assert len(drawn) == len(table)
+    for row in table.itertuples():
+        assert drawn[f"{row.split}, alpha {row.alpha}"] == (row.over_refusal_rate, row.refusal_rate)
+
+
+def test_interval_bars_reach_from_low_to_high():
+    frame = pd.DataFrame({"accuracy": [0.5, 0.2], "low": [0.4, 0.1], "high": [0.7, 0.25]}, index=["text", "outcome"])
+    figure = plots.interval_bars(frame, title="t", y="share", chance=1 / 11)
+    for trace, (name, row) in zip(figure.data, frame.iterrows(), strict=True):
+        assert (list(trace.x), list(trace.y)) == ([name], [row["accuracy"]])
+        ends = (trace.y[0] - trace.error_y.arrayminus[0], trace.y[0] + trace.error_y.array[0])
+        assert ends == pytest.approx((row["low"], row["high"]))
+    (line,) = figure.layout.shapes
+    assert line.y0 == line.y1 == pytest.approx(1 / 11)
+    assert figure.layout.annotations[0].text == "chance 1/11"

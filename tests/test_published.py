@@ -11,6 +11,7 @@ from refusal_utils.published import (
     published_pool_rows,
     published_pool_sizes,
     published_stability,
+    published_steering,
     published_table,
 )
 
@@ -72,6 +73,16 @@ def test_published_pool_sizes_cover_the_eleven_categories():
 def test_published_manifest_names_the_decision_state():
     manifest = published_manifest()
     assert (manifest["layer"], manifest["pos"], manifest["d_model"]) == (20, -2, 3584)
+
+
+def test_published_steering_gives_every_number_of_table_2_its_own_place():
+    wide, table = published_steering(), published_table(2)
+    assert wide.index.names == ["intervention", "direction"]
+    assert wide.size == 3 * len(table)
+    for row in table.itertuples():
+        own = wide.loc[(row.intervention, row.category)].filter(like=row.model)
+        assert [name.rsplit(" ", 1)[1] for name in own.index] == ["accuracy", "RR", "ORR"]
+        assert own.tolist() == [row.accuracy, row.refusal_rate, row.over_refusal_rate]
 
 
 def test_published_pool_rows_are_32_of_each_side_within_their_sources():
