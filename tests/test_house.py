@@ -250,3 +250,28 @@ def test_notebooks_keep_the_form(path):
     prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     for heading in ("What you should see", "## Limits", "## Takeaways"):
         assert heading in prose
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_have_short_cells_bind_names_once_and_end_in_measured_takeaways(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    sources = [source for source in sources if "google.colab" not in source]
+    assert statistics.median(len(source.splitlines()) for source in sources) <= 10
+    bound = [name for source in sources for name in names_bound(source)]
+    assert not {name for name in bound if bound.count(name) > 1}
+    takeaways = [line for line in sources[-1].splitlines() if line.startswith("- ")]
+    assert 3 <= len(takeaways) <= 5
+    assert all("{" in line for line in takeaways)  # a number of this run
+
+
+def names_bound(source: str) -> set[str]:
+    """The names that a cell assigns or defines at its top level."""
+    bound = set()
+    for node in ast.parse(source).body:
+        for target in node.targets if isinstance(node, ast.Assign) else ():
+            bound |= {
+                each.id for each in ast.walk(target) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+            }
+        bound |= {node.name} if isinstance(node, ast.FunctionDef | ast.ClassDef) else set()
+    return bound
