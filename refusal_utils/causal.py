@@ -96,7 +96,7 @@ def attention_pattern(
     hook = (chat.hook_name("pattern", layer), lambda value, hook: seen.append(value[0].float().cpu()))
     with torch.inference_mode(), chat.bridge.hooks(fwd_hooks=[hook]):
         chat.bridge(ids)
-    return [chat.tokenizer.decode([token]) for token in ids[0].tolist()], seen[0]
+    return [str(chat.tokenizer.decode([token])) for token in ids[0].tolist()], seen[0]
 
 
 def same_layer_heads(
