@@ -10,7 +10,6 @@ from refusal_utils.published import (
     published_manifest,
     published_pool_rows,
     published_pool_sizes,
-    published_steering,
     published_table,
 )
 
@@ -75,6 +74,8 @@ def test_published_manifest_names_the_decision_state():
 
 
 def test_published_steering_gives_every_number_of_table_2_its_own_place():
+    from refusal_utils.published import published_steering
+
     wide, table = published_steering(), published_table(2)
     assert wide.index.names == ["intervention", "direction"]
     assert wide.size == 3 * len(table)
