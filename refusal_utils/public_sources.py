@@ -4,10 +4,10 @@ WildGuardMix (Han et al. 2406.18495), SORRY-Bench (Xie et al. 2406.14598), CoCoN
 (Röttger et al. 2308.01263), used as in Joad et al. 2602.02132. The first two are gated. Counts are those of the labels,
 not of the paper's Table 7, which counts what is left after filtering by the model's own behaviour.
 
-Revisions: WildGuardMix is pinned, and CoCoNot to the one that inspect_evals 0.26.0 (UK AI Security Institute) pins. The
-others say "main", because no hash of theirs on the hub could be found; what was loaded is recorded by its SHA-256
-(`write_prompt_folder`). The counts of XSTest hold for the CSV of its GitHub repository
-at d7bb5bd, which may be given as a file.
+Revisions: WildGuardMix is pinned, CoCoNot to the one that inspect_evals 0.26.0 (UK AI Security Institute) pins, XSTest to
+the one whose CSV has the SHA-256 `XSTEST_SHA256`, that of the CSV in its GitHub repository at d7bb5bd, which may be given
+as a file. SORRY-Bench says "main", because no hash of it on the hub could be found: its version is told by name, columns and
+counts. What was loaded is recorded by its SHA-256 (`write_prompt_folder`).
 """
 
 import json
@@ -23,6 +23,7 @@ import pandas as pd
 from .categories import BENIGN
 
 FILE_KINDS = (".jsonl", ".parquet", ".csv")
+XSTEST_SHA256 = "11783fb294ed017473ee53c207d71f2161c7672c8d0b037501e78387f801cb5a"
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ SOURCES: dict[str, Source] = {
         "Paul/XSTest",
         None,
         "train",
-        "main",
+        "f600c994b256f12867dfa5b3eb3d545a3e62f8b5",
         "prompt",
         "label",
         {"unsafe": "over_refusal", "safe": BENIGN},

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from refusal_utils.categories import BENIGN, CATEGORY_IDS
 from refusal_utils.prompt_sets import load_prompts
 from refusal_utils.public_datasets import load_public_prompts, load_source, prompts_folder
-from refusal_utils.public_sources import SOURCES
+from refusal_utils.public_sources import SOURCES, XSTEST_SHA256
 
 from .public_tables import COCONOT_TEST, Hub, coconot, sorrybench, wildguard, write_paper_files, xstest
 
@@ -230,6 +231,7 @@ def test_prompts_folder_leaves_nothing_where_the_hub_fails(hub, tmp_path):
 def test_prompts_folder_of_the_paper_is_built_anew_for_another_revision_or_file(hub, tmp_path, monkeypatch):
     for name in set(SOURCES) - {"xstest"}:
         monkeypatch.delitem(SOURCES, name)
+    pinned = SOURCES["xstest"].revision
     first = prompts_folder("paper", tmp_path)
     (tmp_path / "paper_files").mkdir()
     own = tmp_path / "paper_files" / "xstest.jsonl"
@@ -243,7 +245,7 @@ def test_prompts_folder_of_the_paper_is_built_anew_for_another_revision_or_file(
     fourth = prompts_folder("paper", tmp_path)
     assert len({first, second, third, fourth}) == 4
     revisions = [json.loads((each / "sources.json").read_text())["xstest"]["revision"] for each in (first, second)]
-    assert revisions == ["main", "file xstest.jsonl"]
+    assert revisions == [pinned, "file xstest.jsonl"]
     assert "Again" in (third / "over_refusal.jsonl").read_text()
     assert "Again" not in (second / "over_refusal.jsonl").read_text()
 
@@ -308,6 +310,7 @@ def test_prompts_folder_rejects_what_holds_no_prompts_of_every_kind(tmp_path):
 
 @pytest.mark.skipif(not XSTEST.is_file(), reason="the public data sets are not here")
 def test_the_real_xstest_has_the_counts():
+    assert hashlib.sha256(XSTEST.read_bytes()).hexdigest() == XSTEST_SHA256
     rows = load_source("xstest", XSTEST)
     assert rows["category"].value_counts().to_dict() == {"over_refusal": 200, BENIGN: 250}
     with XSTEST.open(newline="") as file:
