@@ -172,14 +172,14 @@ def ablate(
         f"{activations.shape[-1]} and {stacked.shape[-1]}",
         "Take both from the same model.",
     )
-    basis = orthonormal_basis(stacked)
+    basis = orthonormal_basis(stacked).float()
     return activations - (activations.float() @ basis.T @ basis).to(activations.dtype)
 
 
 def orthonormal_basis(directions: Float[Tensor, "category d_model"]) -> Float[Tensor, "rank d_model"]:
-    """Orthonormal rows that span the same space as `directions`; dependent ones are dropped."""
+    """Orthonormal rows that span the same space as `directions`, in float32 or better; dependent ones are dropped."""
     _, singular, rows = torch.linalg.svd(directions.double(), full_matrices=False)
-    return rows[singular > 1e-6 * singular[0]].float()
+    return rows[singular > 1e-6 * singular[0]].to(torch.promote_types(directions.dtype, torch.float32))
 
 
 def split_half_cosine(

@@ -91,7 +91,7 @@ class _Edit:
     @classmethod
     def stack(cls, chat: ChatModel, content: list[tuple[Tensor, Tensor]], *options: Any) -> "_Edit":
         rank = max(len(basis) for _, basis in content)
-        bases = torch.zeros(len(content), rank, chat.d_model)
+        bases = torch.zeros(len(content), rank, chat.d_model, dtype=torch.float64)
         for row, (_, basis) in enumerate(content):
             bases[row, : len(basis)] = basis
         vectors = torch.stack([vector for vector, _ in content])[:, None]
@@ -209,18 +209,18 @@ def _hooks(chat: ChatModel, intervention: Addition | Ablation) -> list[str]:
 
 def _content_at(chat: ChatModel, members: list[Addition | Ablation], at_first_write: bool) -> tuple[Tensor, Tensor]:
     """(what is added, orthonormal basis of what is removed) by one row's interventions at one hook."""
-    vector, basis = torch.zeros(chat.d_model), torch.zeros(0, chat.d_model)
+    vector, basis = torch.zeros(chat.d_model, dtype=torch.float64), torch.zeros(0, chat.d_model)
     for each in members:
         if isinstance(each, Addition):
-            vector = vector + each.vector.float().cpu()
+            vector = vector + each.vector.double().cpu()
     ablations = [each for each in members if isinstance(each, Ablation)]
     if ablations:
-        basis = orthonormal_basis(torch.cat([each.directions.float().cpu() for each in ablations]))
+        basis = orthonormal_basis(torch.cat([each.directions.double().cpu() for each in ablations]))
     for each in ablations:
         # What is put back must be put back once: where the stream begins, or at the layers that were named.
         if each.reference is not None and (each.layers is not None or at_first_write):
-            own = orthonormal_basis(each.directions.float().cpu())
-            vector = vector + (own @ each.reference.float().cpu()) @ own
+            own = orthonormal_basis(each.directions.double().cpu())
+            vector = vector + (own @ each.reference.double().cpu()) @ own
     return vector, basis
 
 

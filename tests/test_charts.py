@@ -37,13 +37,13 @@ def test_category_boxes_hold_the_values_of_their_own_category():
 
 def test_heatmap_panels_stand_side_by_side_under_one_colour_bar():
     first, second = published_cosines(), published_cosines() / 2
-    figure = charts.heatmap_panels({"one": first, "other": second}, ["cosine here", "cosine there"], title="t")
+    figure = charts.heatmap_panels({"one": first, "other": second}, ["cosine near", "cosine far"], title="t")
     assert [note.text for note in figure.layout.annotations] == ["one", "other"]
     for trace, frame in zip(figure.data, (first, second), strict=True):
         np.testing.assert_allclose(np.array(trace.z), frame.to_numpy(), atol=1e-4)
     assert [trace.showscale for trace in figure.data] == [False, True]
     assert [trace.xaxis for trace in figure.data] == ["x", "x2"]
-    assert [value in trace.hovertemplate for trace in figure.data for value in ("here", "there")] == [1, 0, 0, 1]
+    assert [value in trace.hovertemplate for trace in figure.data for value in ("near", "far")] == [1, 0, 0, 1]
     with pytest.raises(ValueError, match="every panel must have a value; got 1 for 2"):
         charts.heatmap_panels({"one": first, "other": second}, ["cosine"], title="t")
 

@@ -87,15 +87,17 @@ def test_a_view_names_the_prompt_that_is_not_finite():
 
 
 def test_view_quality_holds_every_view_against_the_activations_and_the_reference():
-    points, _, axes = clouds()
-    plane = points @ axes[:2].T
+    generator = torch.Generator().manual_seed(0)
+    axes = torch.linalg.qr(torch.randn(30, 2, generator=generator))[0].T
+    points = 5 * torch.randn(180, 2, generator=generator) @ axes + 0.1 * torch.randn(180, 30, generator=generator)
+    plane = points @ axes.T
     turned = 3 * plane @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]]) + 5
-    noise = torch.randn(len(points), 2, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(len(points), 2, generator=generator)
     table = view_quality(points, {"plane": plane, "turned": turned, "noise": noise}, "plane")
     assert table["disparity"].to_dict() == pytest.approx({"plane": 0, "turned": 0, "noise": 1}, abs=0.1)
     assert tuple(table.loc["noise"][:2]) == pytest.approx(trust_and_continuity(points, noise))
     assert table.loc["turned", "trustworthiness"] == pytest.approx(table.loc["plane", "trustworthiness"])
-    assert table.loc["plane", "trustworthiness"] > table.loc["noise", "trustworthiness"] + 0.1
+    assert table.loc["plane", "trustworthiness"] > 0.95 > table.loc["noise", "trustworthiness"] + 0.3
 
 
 def test_separation_is_the_share_of_pairs_in_the_right_order():

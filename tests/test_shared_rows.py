@@ -13,7 +13,7 @@ LAYER, N_NEW = 5, 24
 def sweep(chat) -> list[Condition]:
     """Strengths of one direction (much of what they say is the same) and another direction."""
     first, second = normalize(torch.randn(2, chat.d_model, generator=torch.Generator().manual_seed(3)))
-    strengths = [Condition(f"{alpha}", (Addition(alpha * first, (LAYER,)),)) for alpha in (0.1, 0.2, 5.0, -6.0)]
+    strengths = [Condition(f"{alpha}", (Addition(alpha * first, (LAYER,)),)) for alpha in (0.1, 0.2, 12.0, -14.0)]
     return [*strengths, Condition("other", (Addition(9 * second, (LAYER, LAYER + 1), "generation"),))]
 
 
