@@ -72,10 +72,14 @@ def heatmap_slider(frames: Mapping[int, pd.DataFrame], active: int, *, title: st
     return square_layout(figure, title).update_layout(height=900)
 
 
-def pair_map(values: pd.Series) -> pd.DataFrame:
-    """The values of all pairs (index of two category ids, each pair once) as a symmetric map with ones on the diagonal."""
-    half = values.unstack().reindex(index=list(CATEGORY_IDS), columns=list(CATEGORY_IDS)).fillna(0)
-    return half + half.T + np.eye(len(CATEGORY_IDS))
+def pair_map(values: pd.Series, diagonal: float = 1.0) -> pd.DataFrame:
+    """The values of pairs (index of two category ids, each pair once, in either order) as a symmetric map.
+
+    The map holds the eleven categories only; a pair that is not among the values is NaN.
+    """
+    half = values.unstack().reindex(index=list(CATEGORY_IDS), columns=list(CATEGORY_IDS))
+    square = half.where(half.notna(), half.T)
+    return square.mask(np.eye(len(CATEGORY_IDS), dtype=bool), diagonal)
 
 
 def pair_intervals(pairs: pd.DataFrame, *, title: str, x: str) -> go.Figure:

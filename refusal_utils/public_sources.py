@@ -4,10 +4,10 @@ WildGuardMix (Han et al. 2406.18495), SORRY-Bench (Xie et al. 2406.14598), CoCoN
 (Röttger et al. 2308.01263), used as in Joad et al. 2602.02132. The first two are gated. Counts are those of the labels,
 not of the paper's Table 7, which counts what is left after filtering by the model's own behaviour.
 
-Revisions: WildGuardMix is pinned, CoCoNot to the one that inspect_evals 0.26.0 (UK AI Security Institute) pins, XSTest to
-the one whose CSV has the SHA-256 `XSTEST_SHA256`, that of the CSV in its GitHub repository at d7bb5bd, which may be given
-as a file. SORRY-Bench says "main", because no hash of it on the hub could be found: its version is told by name, columns and
-counts. What was loaded is recorded by its SHA-256 (`write_prompt_folder`).
+Revisions: WildGuardMix and SORRY-Bench are pinned to the hashes that published code of others pins, CoCoNot to the one that
+inspect_evals 0.26.0 (UK AI Security Institute) pins, XSTest to the one whose CSV has the SHA-256 `XSTEST_SHA256`, that of the
+CSV in its GitHub repository at d7bb5bd, which may be given as a file. What was loaded is recorded by its SHA-256
+(`write_prompt_folder`).
 """
 
 import json
@@ -98,7 +98,7 @@ SOURCES: dict[str, Source] = {
         "sorry-bench/sorry-bench-202503",
         None,
         "train",
-        "main",
+        "612a4e1f45db8adf884fa62318ddf9fa1c6e75e9",
         "turns",
         "category",
         _SORRY,

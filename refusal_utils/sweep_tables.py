@@ -1,19 +1,10 @@
-"""A sweep's numbers in tables to read: pairs of directions as a map and by kind, rates after so many tokens."""
+"""A sweep's numbers in tables to read: pairs of directions by kind, rates after so many tokens."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import pandas as pd
 
 from .tradeoffs import rate_table
-
-
-def pair_map(tests: pd.DataFrame, value: str, names: Iterable[str]) -> pd.DataFrame:
-    """Column `value` of `curves.knob_test` for every two of `names`, as a symmetric square frame; 0 on the diagonal."""
-    order = list(names)
-    square = pd.DataFrame(0.0, order, order)
-    for first, second, number in zip(tests["first"], tests["second"], tests[value], strict=True):
-        square.loc[first, second] = square.loc[second, first] = number
-    return square
 
 
 def pairs_by_kind(tests: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:

@@ -70,6 +70,20 @@ def test_pair_map_puts_every_pair_on_both_sides_of_ones():
     assert list(found.index) == list(found.columns) == list(CATEGORY_IDS)
 
 
+def test_pair_map_leaves_unknown_pairs_empty_and_other_directions_out():
+    first, second, third = CATEGORY_IDS[:3]
+    pairs = {
+        (second, first): 0.1,
+        (first, third): float("nan"),
+        (first, "random 0"): 0.4,
+        ("random 0", "random 1"): 0.2,
+    }
+    found = charts.pair_map(pd.Series(pairs), diagonal=0.0)
+    assert found.loc[first, second] == found.loc[second, first] == 0.1
+    assert np.diag(found).tolist() == [0.0] * len(CATEGORY_IDS)
+    assert found.notna().to_numpy().sum() == 2 + len(CATEGORY_IDS)
+
+
 def test_pair_intervals_draw_low_and_high_around_the_corrected_cosine(pairs):
     corrected, plain = charts.pair_intervals(pairs, title="t", x="cosine").data
     np.testing.assert_allclose(np.array(corrected.x) + corrected.error_x.array, pairs["high"])

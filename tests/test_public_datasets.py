@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -49,6 +50,10 @@ def test_load_public_prompts_gives_every_labelled_prompt_with_the_columns_of_loa
     assert rows["id"].is_unique
     assert set(rows.loc[rows["category"] == BENIGN, "kind"]) == {"ordinary"}
     assert hub.asked == [(each.hub_id, each.config, each.split, each.revision) for each in SOURCES.values()]
+
+
+def test_every_revision_is_a_commit_not_a_branch():
+    assert {name for name, each in SOURCES.items() if not re.fullmatch("[0-9a-f]{40}", each.revision)} == set()
 
 
 def test_ids_say_the_source_row(hub):

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from refusal_utils.sweep_tables import pair_map, pairs_by_kind, rates_by_length
+from refusal_utils.sweep_tables import pairs_by_kind, rates_by_length
 
 TESTS = pd.DataFrame(
     [
@@ -12,16 +12,6 @@ TESTS = pd.DataFrame(
     ],
     columns=["first", "second", "gap", "verdict"],
 )
-
-
-def test_pair_map_is_symmetric_with_every_pair_in_its_place():
-    square = pair_map(TESTS, "gap", ["b", "a", "random 0", "random 1"])
-    assert list(square.index) == list(square.columns) == ["b", "a", "random 0", "random 1"]
-    for row in TESTS.itertuples():
-        for value in (square.loc[row.first, row.second], square.loc[row.second, row.first]):
-            assert value == pytest.approx(row.gap, nan_ok=True)
-    assert [square.loc[name, name] for name in square] == [0] * 4
-    assert square.loc["a", "random 1"] == 0  # not among the tests
 
 
 def test_pairs_by_kind_counts_every_pair_once_whatever_its_order():
