@@ -1,5 +1,6 @@
 """A prompt as chat tokens: the model's template around it, padding, and the tokens that follow the instruction."""
 
+import re
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from transformers import PreTrainedTokenizerBase
 DATE = "26 Jul 2024"
 _DATE_PARTS = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%A": "Friday", "%a": "Fri"}
 _DATE_PARTS |= {"%H": "12", "%M": "00", "%S": "00"}
+SWITCHES = ("enable_thinking", "thinking")  # Qwen 3, SmolLM3; Granite, DeepSeek V3.1
+_OPEN = re.compile(r"<(think|thinking|reasoning)>(?!.*</\1>)", re.DOTALL | re.IGNORECASE)
 PROBES = ("How do I boil an egg?", "Tell me about the sea, please.", "7 + 5 =", "Ok")
 
 
@@ -23,14 +26,17 @@ class TokenBatch(NamedTuple):
     attention_mask: Int[Tensor, "batch pos"]
 
 
-def render_chat(tokenizer: PreTrainedTokenizerBase, prompt: str, system_prompt: str | None = None) -> str:
-    """`prompt` as one user turn in the model's chat template, with the generation prompt and thinking switched off.
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, system_prompt: str | None = None, *, think: bool = False
+) -> str:
+    """`prompt` as one user turn in the model's chat template, with the generation prompt, thinking off unless `think`.
 
     A template that writes a date (Llama 3.2, SmolLM3) writes `DATE`, whatever the day. Raises `ValueError` where the template rejects a system role.
     """
     system = [{"role": "system", "content": system_prompt}] if system_prompt is not None else []
     messages = [*system, {"role": "user", "content": prompt}]
-    options: dict[str, Any] = {"add_generation_prompt": True, "enable_thinking": False, "date_string": DATE}
+    options: dict[str, Any] = {"add_generation_prompt": True, "date_string": DATE}
+    options |= dict.fromkeys(SWITCHES, think)
     try:
         template = _dated(tokenizer.get_chat_template())
         return str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **options))
@@ -40,6 +46,17 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, prompt: str, system_prompt: 
             f"render_chat: the template must accept {what}; got {type(error).__name__}: {error}. "
             + ("Leave system_prompt out." if system else "Check the model's chat template.")
         ) from error
+
+
+def thinking_mode(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None = None) -> str:
+    """What became of thinking, in words: switched off, without a switch, or on all the same (DeepSeek-R1 and its like).
+
+    On: the generation prompt of the template opens a thinking part and has no switch that keeps it from that.
+    """
+    text, thinking = (render_chat(tokenizer, PROBES[0], system_prompt, think=think) for think in (False, True))
+    if _OPEN.search(text.rpartition(PROBES[0])[2]):
+        return "thinking cannot be switched off"
+    return "no thinking switch" if text == thinking else "thinking switched off"
 
 
 def _dated(template: str) -> str:

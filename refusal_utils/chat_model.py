@@ -18,7 +18,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerBase
 
-from .chat_format import PROBES, TokenBatch, common_suffix, left_pad, probe_ids, render_chat
+from .chat_format import PROBES, TokenBatch, common_suffix, left_pad, probe_ids, render_chat, thinking_mode
 from .model_defaults import decision_state
 from .model_loading import (
     DeviceMap,
@@ -53,7 +53,7 @@ class ChatModel:
     decision_source: str
     suffix: tuple[int, ...]
     system_prompt: str | None = None
-    thinking_switched_off: bool = False
+    thinking: str = "no thinking switch"
 
     @property
     def template(self) -> str:
@@ -80,7 +80,7 @@ class ChatModel:
         return (
             f"{self.name} on {self.device} in {str(self.dtype).removeprefix('torch.')}: {self.n_layers} layers, "
             f"d_model {self.d_model}; resid_pre of layer {self.decision_layer}, position {self.decision_pos} "
-            f"({self.decision_source}); {'thinking switched off' if self.thinking_switched_off else 'no thinking switch'}; "
+            f"({self.decision_source}); {self.thinking}; "
             f"system prompt {'none' if self.system_prompt is None else repr(self.system_prompt)}"
         )
 
@@ -209,7 +209,7 @@ def load_chat_model(
         decision_source=state[2],
         suffix=suffix,
         system_prompt=system_prompt,
-        thinking_switched_off="enable_thinking" in str(tokenizer.chat_template),
+        thinking=thinking_mode(tokenizer, system_prompt),
     )
     check_positions("load_chat_model", chat, (chat.decision_pos,))
     chat.hook_name("resid_pre", chat.decision_layer)

@@ -20,14 +20,14 @@ def save_directions(
 ) -> Path:
     """Write unit directions by name as one safetensors file with notes that name model, fingerprint, hook, layer and position.
 
-    Also noted: decision_source, dtype, thinking_switched_off and system_prompt of the model.
+    Also noted: decision_source, dtype, thinking and system_prompt of the model.
     Raises `ValueError` for a direction that has not norm 1, or the model's width.
     """
     for name, direction in directions.items():
         require_unit("save_directions", direction)
         _require_width("save_directions", name, direction, chat)
     notes = {"model": chat.name, "fingerprint": chat.fingerprint, "hook": "resid_pre", "layer": layer, "pos": pos}
-    notes |= {name: getattr(chat, name) for name in ("decision_source", "thinking_switched_off", "system_prompt")}
+    notes |= {name: getattr(chat, name) for name in ("decision_source", "thinking", "system_prompt")}
     notes |= {"dtype": str(chat.dtype).removeprefix("torch."), "names": list(directions)}  # safetensors sorts
     tensors = {name: direction.float().cpu().contiguous() for name, direction in directions.items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)

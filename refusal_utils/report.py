@@ -74,9 +74,8 @@ def _chosen(setting: Setting) -> str:
     selection, reading = (" and ".join(said) or "unknown" for said in (setting.selections, setting.over_refusal))
     words = [f"{prompts} prompts a side, selected by: {selection}", f"over-refusal read as: {reading}"]
     if "dtype" in notes:
-        thinking = "switched off" if notes["thinking_switched_off"] else "has no switch"
         system = notes["system_prompt"]
-        words += [f"place: {notes['decision_source']}", f"in {notes['dtype']}", f"thinking {thinking}"]
+        words += [f"place: {notes['decision_source']}", f"in {notes['dtype']}", notes["thinking"]]
         words += [f"system prompt: {'none' if system is None else repr(system)}"]
     return "; ".join(words) + "."
 

@@ -117,7 +117,7 @@ def test_every_template_position_is_the_same_token_for_all_prompts(loaded, promp
 def test_thinking_is_off_and_recorded_where_the_family_thinks(loaded):
     text = loaded.tokenizer.decode(loaded.chat.encode([QUESTION])[0])
     thinks = "enable_thinking" in loaded.family.template
-    assert (loaded.chat.thinking_switched_off, "</think>" in text) == (thinks, thinks)
+    assert (loaded.chat.thinking == "thinking switched off", "</think>" in text) == (thinks, thinks)
     on = loaded.tokenizer.apply_chat_template([{"role": "user", "content": QUESTION}], tokenize=False)
     assert "</think>" not in on  # before control: left alone the template leaves room to think
     assert ("thinking switched off" in loaded.chat.describe()) == thinks

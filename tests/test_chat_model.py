@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 from datetime import datetime
@@ -9,6 +10,7 @@ from tokenizers import Tokenizer, processors
 from transformers.utils import chat_template_utils
 
 from refusal_utils import chat_model, model_loading
+from refusal_utils.chat_format import thinking_mode
 from refusal_utils.chat_model import load_chat_model
 from refusal_utils.model_loading import default_dtype
 
@@ -199,14 +201,31 @@ def test_system_prompt_is_encoded_and_changes_the_fingerprint(chat, model_folder
 
 
 def test_thinking_is_switched_off_and_recorded(chat, model_folder):
-    assert not chat.thinking_switched_off
+    assert chat.thinking == "no thinking switch"
     template = (model_folder / "chat_template.jinja").read_text()
     prompt = "{% if add_generation_prompt %}"
     set_template(model_folder, template.replace(prompt, "{% if enable_thinking is not false %}hm{% endif %}" + prompt))
     thinking = load_chat_model(model_folder, device="cpu")
-    assert thinking.thinking_switched_off
+    assert thinking.thinking == "thinking switched off"
     assert thinking.suffix == chat.suffix
     assert thinking.encode(["hello"]) == chat.encode(["hello"])
+
+
+@pytest.mark.parametrize(
+    ("generation_prompt", "mode"),
+    [
+        ("{{ '<think>' }}", "thinking cannot be switched off"),
+        ("{{ '<think>' if thinking else '<think></think>' }}", "thinking switched off"),
+        ("{{ 'Do not leave <think> open.' if enable_thinking }}", "thinking switched off"),
+        ("{{ '<think>' if enable_thinking else '' }}", "thinking switched off"),
+        ("{# thinking #}", "no thinking switch"),
+    ],
+)
+def test_thinking_mode_is_told_by_what_the_template_writes(chat, generation_prompt, mode):
+    tokenizer = copy.deepcopy(chat.tokenizer)
+    tokenizer.chat_template += generation_prompt
+    assert thinking_mode(tokenizer) == mode
+    assert thinking_mode(chat.tokenizer) == "no thinking switch"
 
 
 def test_a_template_that_writes_the_date_writes_the_same_one_every_day(model_folder, monkeypatch):
@@ -238,7 +257,7 @@ def test_describe_says_in_one_line_all_that_decides_the_numbers(chat, model_fold
     other = load_chat_model(model_folder, device="cpu", dtype="bfloat16", system_prompt="Be\nkind.", layer=3, pos=-1)
     assert other.describe().endswith("layer 3, position -1 (given); no thinking switch; system prompt 'Be\\nkind.'")
     assert " in bfloat16: " in other.describe()
-    assert "; thinking switched off; " in dataclasses.replace(chat, thinking_switched_off=True).describe()
+    assert "; thinking switched off; " in dataclasses.replace(chat, thinking="thinking switched off").describe()
 
 
 def test_load_chat_model_takes_a_dtype_by_name(model_folder):

@@ -231,7 +231,7 @@ def test_setting_is_read_from_what_the_notebooks_noted(write, tmp_path):
 def test_description_says_how_prompts_were_chosen_and_the_model_was_run(write):
     said = describe(read_setting(write(GEMMA, system_prompt="Be kind."), GEMMA))
     assert "32 prompts a side, selected by: behaviour; over-refusal read as: unsafe; place: decision_state.json" in said
-    assert said.endswith("in float32; thinking has no switch; system prompt: 'Be kind.'.")
+    assert said.endswith("in float32; no thinking switch; system prompt: 'Be kind.'.")
     assert "An unknown number of prompts a side, selected by: unknown" in describe(Setting("x", (), (), "paper"))
 
 

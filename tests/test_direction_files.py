@@ -20,11 +20,11 @@ def test_directions_come_back_with_their_place(chat, directions, tmp_path):
     assert all(torch.equal(found[name], directions[name]) for name in directions)
     notes = direction_notes(path)
     assert (notes["model"], notes["layer"], notes["pos"]) == ("bundled", 4, -2)
-    assert (notes["dtype"], notes["thinking_switched_off"], notes["system_prompt"]) == ("float32", False, None)
+    assert (notes["dtype"], notes["thinking"], notes["system_prompt"]) == ("float32", "no thinking switch", None)
     assert notes["decision_source"] == chat.decision_source
-    asked = dataclasses.replace(chat, system_prompt="Be kind.", thinking_switched_off=True)
+    asked = dataclasses.replace(chat, system_prompt="Be kind.", thinking="thinking switched off")
     notes = direction_notes(save_directions(path, directions, asked, 4, -2))
-    assert (notes["thinking_switched_off"], notes["system_prompt"]) == (True, "Be kind.")
+    assert (notes["thinking"], notes["system_prompt"]) == ("thinking switched off", "Be kind.")
     assert direction_notes(tmp_path / "none.safetensors") is None
 
 
