@@ -104,8 +104,13 @@ def same_layer_heads(
 ) -> list[list[tuple[int, int]]]:
     """`n_draws` sets of random heads, each with as many of every layer as `heads` has, none of them in `heads`.
 
-    A layer with more heads in `heads` than are left gives what it has. The controls of an ablation.
+    A layer with more heads in `heads` than are left gives what it has. The controls of an ablation. Raises `ValueError`
+    for less than one draw.
     """
+    if n_draws < 1:
+        raise ValueError(
+            f"same_layer_heads: at least 1 draw; got {n_draws}. An ablation without controls shows nothing."
+        )
     generator = torch.Generator().manual_seed(seed)
     per_layer = Counter(layer for layer, _ in heads)
     draws = []

@@ -90,7 +90,12 @@ def per_category(
 
 
 def top_heads(contribution: Float[Tensor, "layer head_index"], k: int) -> Int[Tensor, "component 2"]:
-    """(layer, head_index) of the `k` heads with the largest contribution, largest first."""
+    """(layer, head_index) of the `k` heads with the largest contribution (all, where there are fewer), largest first.
+
+    Raises `ValueError` for a `k` below 1.
+    """
+    if k < 1:
+        raise ValueError(f"top_heads: at least 1 head; got {k}. Ask for 1 or more.")
     order = contribution.flatten().argsort(descending=True)[:k]
     return torch.stack([order // contribution.shape[1], order % contribution.shape[1]], dim=1)
 
@@ -117,8 +122,15 @@ def top_table(numbers: Mapping[str, Float[Tensor, "layer head_index category"]],
 
 
 def is_top(contribution: Float[Tensor, "layer head_index category"], k: int) -> Bool[Tensor, "component category"]:
-    """Which heads (layers and heads flattened into components) are among each category's `k` largest."""
+    """Which heads (layers and heads flattened into components) are among each category's `k` largest.
+
+    Raises `ValueError` for a `k` that is not between 1 and the number of heads.
+    """
     flat = contribution.flatten(0, 1)
+    if not 1 <= k <= len(flat):
+        raise ValueError(
+            f"is_top: the top heads must be 1 to {len(flat)} of the heads; got {k}. Choose a number of these."
+        )
     chosen = torch.zeros_like(flat, dtype=torch.bool)
     return chosen.scatter(0, flat.argsort(0, descending=True)[:k], True)
 

@@ -128,6 +128,8 @@ def test_random_heads_come_from_the_same_layers_and_are_others():
         assert len(set(draw)) == 3
         assert not set(draw) & set(heads)
     assert same_layer_heads([(0, head) for head in range(5)], 6, 1) == [[(0, 5)]]
+    with pytest.raises(ValueError, match="at least 1 draw; got 0"):
+        same_layer_heads(heads, 6, 0)
 
 
 def test_opening_tokens_are_those_of_refusals_and_not_of_answers(chat):

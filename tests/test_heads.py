@@ -119,6 +119,17 @@ def test_per_category_sets_each_categorys_own_column_against_the_benign_prompts(
         per_category(contributions, torch.from_numpy(values), labels[1:])
 
 
+def test_top_heads_are_at_least_one_and_at_most_all():
+    contribution = torch.arange(24.0).reshape(2, 3, 4)
+    assert len(top_heads(contribution[..., 0], 7)) == 6
+    assert is_top(contribution, 6).all()
+    with pytest.raises(ValueError, match="top_heads: at least 1 head; got 0"):
+        top_heads(contribution[..., 0], 0)
+    for k in (0, 7):
+        with pytest.raises(ValueError, match=f"1 to 6 of the heads; got {k}"):
+            overlap(contribution, k)
+
+
 def test_top_table_reads_every_number_of_the_top_heads():
     contribution = torch.from_numpy(np.random.default_rng(2).normal(size=(3, 4, 11)).astype(np.float32))
     table = top_table({"contribution": contribution, "twice": 2 * contribution}, 2)
