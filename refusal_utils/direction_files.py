@@ -16,11 +16,17 @@ from .directions import require_unit
 
 
 def save_directions(
-    path: str | Path, directions: Mapping[str, Float[Tensor, " d_model"]], chat: ChatModel, layer: int, pos: int
+    path: str | Path,
+    directions: Mapping[str, Float[Tensor, " d_model"]],
+    chat: ChatModel,
+    layer: int,
+    pos: int,
+    **more: str,
 ) -> Path:
     """Write unit directions by name as one safetensors file with notes that name model, fingerprint, hook, layer and position.
 
-    Also noted: decision_source, dtype, thinking and system_prompt of the model.
+    Also noted: decision_source, dtype, thinking and system_prompt of the model, and `more`, such as the draw that
+    the directions are of.
     Raises `ValueError` for a direction that has not norm 1, or the model's width.
     """
     for name, direction in directions.items():
@@ -29,6 +35,7 @@ def save_directions(
     notes = {"model": chat.name, "fingerprint": chat.fingerprint, "hook": "resid_pre", "layer": layer, "pos": pos}
     notes |= {name: getattr(chat, name) for name in ("decision_source", "thinking", "system_prompt")}
     notes |= {"dtype": str(chat.dtype).removeprefix("torch."), "names": list(directions)}  # safetensors sorts
+    notes = more | notes
     tensors = {name: direction.float().cpu().contiguous() for name, direction in directions.items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, {"directions": json.dumps(notes)})

@@ -1,5 +1,6 @@
 """What numbers were measured on, ours and the paper's, and why the ones may say nothing about the others."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,16 @@ N_PAPER = 32  # prompts a side of every direction of the paper
 # The paper's own rows for Gemma are those that Gemma refused.
 GEMMA = Setting(GEMMA_MODEL, (20,), (-2,), "paper", ("behaviour", "published"), ("unsafe",), N_PAPER)
 LLAMA = Setting(LLAMA_MODEL, (15, 16), (-2,), "paper", ("behaviour",), ("unsafe",), N_PAPER)
+
+
+def draw_digest(draw: pd.DataFrame) -> str:
+    """A short hash of which prompts a draw holds and how they were chosen: of two draws the same only if they are the same.
+
+    `draw`: the rows of `01_draw.csv`, with or without texts.
+    """
+    columns = [name for name in ("id", "category", "selection", "over_refusal", "prompts") if name in draw]
+    rows = draw[columns].fillna("").astype(str).sort_values(columns)
+    return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:12]
 
 
 def read_setting(folder: Path, model: str) -> Setting:
