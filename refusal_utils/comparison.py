@@ -92,7 +92,8 @@ def _judge(row: dict[str, Any]) -> dict[str, Any]:
     )
     reasons = [*row["against"], *([row["apart"]] if row["apart"] else [])]
     verdict = NOT_COMPARABLE if reasons else AGREES if found[1] <= 0 <= found[2] else DIFFERS
-    return {**dict(zip(empty, found, strict=True)), "verdict": verdict, "note": "; ".join(reasons)}
+    note = _join(*reasons, "" if pd.isna(row["caveat"]) else row["caveat"])
+    return {**dict(zip(empty, found, strict=True)), "verdict": verdict, "note": note}
 
 
 def _cosines(ours: pd.DataFrame | None, setting: Setting) -> pd.DataFrame:
@@ -134,8 +135,9 @@ def _oracles(ours: pd.DataFrame | None, setting: Setting) -> pd.DataFrame:
                 values = _spread(mine["mean"], mine["std"]) if mine else None
                 theirs = _spread(row[f"{stem}_mean"], row[f"{stem}_std"])
                 about = f"{contrast} against {row['reference_oracle']}"
-                apart = _other_size(mine.get("n")) if mine else ""
-                rows.append(_row("10", "cosine", about, "", values, theirs, setting, GEMMA, apart))
+                apart = _join(_other_size(mine.get("n")), *setting.other_draw(mine, "03")) if mine else ""
+                found = _row("10", "cosine", about, "", values, theirs, setting, GEMMA, apart)
+                rows.append(found | {"caveat": _other_judge(mine)})
     return pd.DataFrame(rows)
 
 
@@ -152,13 +154,15 @@ def _rates(ours: pd.DataFrame | None, setting: Setting) -> pd.DataFrame:
     for row in pd.concat(tables).to_dict("records"):
         theirs = GEMMA if row["model"] == GEMMA.model else LLAMA
         mine, apart = (None, "") if ours is None else _same_strength(ours, row, setting, theirs)
+        apart = _join(apart, *setting.other_draw(mine, "06")) if mine else apart
         steered = row["intervention"] == "steered"
         condition = f"{row['model']}, {row['intervention']}" + (f", alpha {row['alpha']:g}" if steered else "")
         for rate, (column, n) in RATE_NAMES.items():
             values = None if mine is None else [mine[f"{rate}{end}"] for end in ("", " low", " high")]
             printed = (row[column], *wilson(round(row[column] * n), n))
             about = category_by_id(row["category"]).title
-            rows.append(_row(row["table"], rate, about, condition, values, printed, setting, theirs, apart))
+            found = _row(row["table"], rate, about, condition, values, printed, setting, theirs, apart)
+            rows.append(found | {"caveat": _other_judge(mine)})
     return pd.DataFrame(rows)
 
 
@@ -206,7 +210,7 @@ def _row(
     return (
         dict(zip(_KEY, (table, quantity, about, condition), strict=True))
         | values
-        | {"against": against, "apart": apart}
+        | {"against": against, "apart": apart, "caveat": ""}
     )
 
 
@@ -234,6 +238,18 @@ def _other_size(n: float | int | None) -> str:
     """What sets cosines of `n` prompts a side apart: the fewer, the more noise pulls them towards zero."""
     size = 0 if n is None or pd.isna(n) else int(n)
     return "" if size == N_PAPER else f"{size or 'an unknown number of'} prompts a side, theirs {N_PAPER}"
+
+
+def _other_judge(mine: dict[str, Any] | None) -> str:
+    """Whose verdicts ours rest on, where not on those of the paper's judge: said beside a number, it decides no verdict."""
+    judge = (mine or {}).get("judge")
+    if not mine or judge == "wildguard":
+        return ""
+    return f"judged by {'an unknown judge' if judge is None or pd.isna(judge) else judge}, theirs by WildGuard"
+
+
+def _join(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
 
 
 def _spread(mean: float, std: float) -> tuple[float, float, float]:

@@ -85,7 +85,8 @@ _READING = html.escape(
     "layers 15 to 16, position -2, 32 prompts a side that the model refused or answered. A verdict is given only where model, "
     "layer, position, prompts and their selection, the reading of over-refusal and (cosines) the number of prompts are the same: "
     "agrees where the 95 % interval of the difference holds 0, else differs. Table 1: plain cosines; our interval is that of "
-    "the corrected cosine, moved to the plain one. "
+    "the corrected cosine, moved to the plain one. The paper judges responses by WildGuard; where ours were judged otherwise the "
+    "note says so, and a difference may be the judge's. "
     "Rates: theirs with Wilson's interval for the paper's 100 or 200 prompts."
 )
 

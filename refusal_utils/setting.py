@@ -1,7 +1,7 @@
 """What numbers were measured on, ours and the paper's, and why the ones may say nothing about the others."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ class Setting:
     """What numbers were measured on: a model, layers, positions and prompts, and how the prompts were chosen.
 
     `selections`: by label, behaviour, or as published for Gemma. `over_refusal`: the reading of that category.
-    `n_prompts`: of each side. `notes`: what else the file of directions says of the model. Empty or 0: not known.
+    `n_prompts`: of each side. `draw`: the digest of these prompts. `notes`: what else the file of directions says of the
+    model and of its own draw. Empty or 0: not known.
     """
 
     model: str
@@ -29,6 +30,7 @@ class Setting:
     selections: tuple[str, ...] = ()
     over_refusal: tuple[str, ...] = ()
     n_prompts: int = 0
+    draw: str = ""
     notes: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def reasons_against(self, theirs: "Setting") -> list[str]:
@@ -38,7 +40,13 @@ class Setting:
             found.append(f"prompts {self.prompts}, theirs {theirs.prompts}")
         found += _apart("selected by", self.selections, theirs.selections)
         found += _apart("over-refusal read as", self.over_refusal, theirs.over_refusal)
-        return found + (["a system prompt, theirs none"] if self.notes.get("system_prompt") else [])
+        found += ["a system prompt, theirs none"] if self.notes.get("system_prompt") else []
+        return found + self.other_draw(self.notes, "03")
+
+    def other_draw(self, notes: Mapping[str, Any], notebook: str) -> list[str]:
+        """Why what `notes` are of does not belong to this setting's draw; nothing where it does, or says nothing of it."""
+        same = notes.get("draw") in (None, self.draw)
+        return [] if same else [f"of another draw than 01_draw.csv (run notebook {notebook} again)"]
 
     def elsewhere(self, theirs: "Setting") -> list[str]:
         """Why this is not the model of `theirs` at its layer and position; none where it is."""
@@ -75,7 +83,15 @@ def read_setting(folder: Path, model: str) -> Setting:
     layers, positions = (tuple([notes[name]] if name in notes else []) for name in ("layer", "pos"))
     n_prompts = int(draw["category"].value_counts().min()) if "category" in draw else 0
     return Setting(
-        model, layers, positions, prompts[0] if prompts else "builtin", selections, readings, n_prompts, notes
+        model=model,
+        layers=layers,
+        positions=positions,
+        prompts=prompts[0] if prompts else "builtin",
+        selections=selections,
+        over_refusal=readings,
+        n_prompts=n_prompts,
+        draw="" if draw.empty else draw_digest(draw),
+        notes=notes,
     )
 
 

@@ -14,7 +14,7 @@ from refusal_utils.curves import wilson
 from refusal_utils.direction_files import save_directions
 from refusal_utils.published import TABLE7_SOURCE, published_cosines, published_gaps, published_table
 from refusal_utils.report import comparison_page, describe, verdict_counts, write_report
-from refusal_utils.setting import Setting, read_setting
+from refusal_utils.setting import Setting, draw_digest, read_setting
 
 GEMMA, LLAMA = "google/gemma-2-9b-it", "meta-llama/Llama-3.1-8B-Instruct"
 N_PUBLISHED = {"1": 55, "2": 44 * 3, "8": 13, "10": 11, "11": 55 * 3, "12": 44 * 3}
@@ -55,9 +55,11 @@ def write(tmp_path, chat):
         )
         within.to_csv(folder / "03_stability_table.csv", index=False)
         oracles = [("HR-BC", "HR-BC", 0.92 + shift, 0.02), ("BR-BC", "HR-BC", 0.10 + shift, 0.02)]
-        pd.DataFrame(oracles, columns=NEEDED[ORACLES]).assign(n=n).to_csv(folder / ORACLES, index=False)
+        pd.DataFrame(oracles, columns=NEEDED[ORACLES]).assign(n=n, judge="wildguard").to_csv(
+            folder / ORACLES, index=False
+        )
         number = 12 if "gemma" in model else 11
-        rates(published_table(number), shift).to_csv(folder / RATES, index=False)
+        rates(published_table(number), shift).assign(judge="wildguard").to_csv(folder / RATES, index=False)
         return folder
 
     return everything
@@ -168,6 +170,40 @@ def test_another_number_of_prompts_sets_cosines_apart_and_no_rates(write):
     assert set(own["note"]) == {"an unknown number of prompts a side, theirs 32"}
 
 
+@pytest.mark.parametrize("judge", ["phrases", None])
+def test_rates_by_another_judge_say_so_and_keep_their_verdict(write, judge):
+    folder = write(GEMMA)
+    pd.read_csv(folder / RATES).assign(judge=judge).to_csv(folder / RATES, index=False)
+    own = compare(folder, GEMMA).query("table == '12'")
+    assert set(own["note"]) == {f"judged by {judge or 'an unknown judge'}, theirs by WildGuard"}
+    assert set(own["verdict"]) == {"agrees"}
+
+
+@pytest.mark.parametrize(
+    ("stale", "tables"), [("03_directions", {"1", "8", "10", "12"}), (ORACLES, {"10"}), (RATES, {"12"})]
+)
+def test_numbers_of_an_earlier_draw_are_not_comparable(write, chat, stale, tables):
+    folder = write(GEMMA)
+    digest = read_setting(folder, GEMMA).draw
+    for draw in (digest, "an earlier one"):  # before control: the same draw
+        if stale == "03_directions":
+            save_directions(folder / f"{stale}.safetensors", {"a": unit(chat.d_model)}, chat, 20, -2, draw=draw)
+        else:
+            pd.read_csv(folder / stale).assign(draw=draw).to_csv(folder / stale, index=False)
+        frame = compare(folder, GEMMA)
+        found = frame[frame["note"].str.contains("of another draw than 01_draw.csv")]
+        assert set(found["table"]) - {"2"} == (set() if draw == digest else tables)
+        assert set(found["verdict"]) <= {"not comparable"}
+
+
+def test_a_draw_has_the_digest_of_its_prompts_and_choices():
+    draw = pd.DataFrame({"id": ["a", "b"], "category": "advice", "selection": "label", "prompts": "paper", "text": "x"})
+    digest = draw_digest(draw)
+    assert digest == draw_digest(draw.iloc[::-1].assign(text="y"))
+    for column in ("id", "category", "selection", "prompts"):
+        assert draw_digest(draw.assign(**{column: "other"})) != digest
+
+
 def test_the_papers_own_rows_are_gemmas_and_not_llamas(write):
     assert verdicts(compare(write(GEMMA, selection="published"), GEMMA), "1") == {"agrees": 55}
     frame = compare(write(LLAMA, layer=15, selection="published"), LLAMA)
@@ -216,7 +252,7 @@ def test_the_bundled_model_stands_beside_gemma_at_the_nearest_strength_and_claim
     ]
     row = row.set_index("condition").loc["gemma-2-9b-it, steered, alpha 100"]
     assert (row["ours"], row["theirs"]) == (0.9, 1.0)
-    assert row["note"].endswith(f"ours at 1.00 gaps, theirs at {gaps:.2f}")
+    assert f"; ours at 1.00 gaps, theirs at {gaps:.2f}; judged by an unknown judge" in row["note"]
     zero = frame[(frame["table"] == "11") & frame["condition"].str.endswith("alpha 0") & (frame["quantity"] == "RR")]
     assert zero["ours"].dropna().to_list() == [0.5]
 
@@ -224,7 +260,8 @@ def test_the_bundled_model_stands_beside_gemma_at_the_nearest_strength_and_claim
 def test_setting_is_read_from_what_the_notebooks_noted(write, tmp_path):
     found = read_setting(write(GEMMA, 20, -2, selection="label", over_refusal="safe_benign", n=7), GEMMA)
     expected = Setting(GEMMA, (20,), (-2,), "paper", ("label",), ("safe_benign",), 7)
-    assert dataclasses.replace(found, notes={}) == expected
+    assert len(found.draw) == 12
+    assert dataclasses.replace(found, notes={}, draw="") == expected
     assert read_setting(tmp_path, "bundled") == Setting("bundled", (), (), "builtin")
 
 
