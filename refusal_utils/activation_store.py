@@ -48,19 +48,12 @@ class ActivationStore:
             keys = self._opened(path, lambda file, notes: notes["prompts"].split(",")) or []
             self.where.update({key: (path, row) for row, key in enumerate(keys)})
 
-    def read(self, ids: Sequence[Sequence[int]]) -> Float[Tensor, "batch layer pos d_model"] | None:
-        """The stored rows of these encoded prompts, or None unless all of them are there and sound.
+    def read(self, ids: Sequence[Sequence[int]]) -> list[Float[Tensor, "layer pos d_model"] | None]:
+        """The stored values of each of these encoded prompts; None for one that is not there, or not sound.
 
         Raises `ValueError` for a file that is there but cannot be read.
         """
-        rows = []
-        for each in ids:
-            path, row = self.where.get(_key(each), (None, 0))
-            values = self._load(path) if path else None
-            if values is None:
-                return None
-            rows.append(values[row])
-        return torch.stack(rows)
+        return [self._row(_key(each)) for each in ids]
 
     def write(self, ids: Sequence[Sequence[int]], values: Float[Tensor, "batch layer pos d_model"]) -> None:
         """Write one batch so that readers, and writers of the same batch, see all of it or nothing.
@@ -100,6 +93,11 @@ class ActivationStore:
                 if path.suffix == ".part" and path.stat().st_mtime < time.time() - ABANDONED:
                     path.unlink()
         return [path for path in paths if path.suffix == ".safetensors"]
+
+    def _row(self, key: str) -> Tensor | None:
+        path, row = self.where.get(key, (None, 0))
+        values = self._load(path) if path else None
+        return None if values is None else values[row]
 
     def _load(self, path: Path) -> Tensor | None:
         if path not in self.loaded:

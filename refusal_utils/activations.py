@@ -77,16 +77,18 @@ def capture_activations(
     store = None if cache_dir is None else ActivationStore(Path(cache_dir), chat, names, positions)
     values, n_captured = torch.empty(0), 0
     for batch in tqdm(plan_batches(ids, budget), desc="capture", unit="batch", disable=not progress):
-        found = store.read([ids[index] for index in batch]) if store else None
-        if found is None:
-            for rows, found in _forward(chat, ids, batch, names, positions):
-                _require_finite(found, rows, layers)
-                if store:
-                    store.write([ids[index] for index in rows], found)
-                values = _placed(values, found, rows, len(ids))
-                n_captured += len(rows)
-        else:
-            values = _placed(values, found, batch, len(ids))
+        rows_of = dict(zip(batch, store.read([ids[index] for index in batch]), strict=True)) if store else {}
+        stored = {index: row for index, row in rows_of.items() if row is not None}
+        if stored:
+            values = _placed(values, torch.stack([*stored.values()]), [*stored], len(ids))
+        # A prompt that is stored is not captured again: it would stand in two files, and differ in its last bits.
+        missing = [index for index in batch if index not in stored]
+        for rows, found in _forward(chat, ids, missing, names, positions):
+            _require_finite(found, rows, layers)
+            if store:
+                store.write([ids[index] for index in rows], found)
+            values = _placed(values, found, rows, len(ids))
+            n_captured += len(rows)
     return Activations(values, layers, positions, hook, chat.name, n_captured)
 
 
@@ -148,12 +150,12 @@ def _forward(
     chat: ChatModel, ids: Sequence[list[int]], batch: list[int], names: Sequence[str], positions: Sequence[int]
 ) -> Iterator[tuple[list[int], Float[Tensor, "batch layer pos d_model"]]]:
     """(rows, activations) of the batch: in one piece, or in halves of halves where memory runs out."""
-    todo = [batch]
+    todo = [batch] if batch else []
     while todo:
         rows = todo.pop(0)
         try:
             yield rows, _forward_once(chat, [ids[row] for row in rows], names, positions)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             todo[:0] = halve("capture_activations", rows, error)
 
 

@@ -91,7 +91,7 @@ def component_shares(
         try:
             parts.append(_shares_once(chat, [ids[row] for row in rows], rows, folded, directions, pos))
             order += rows
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             todo[:0] = halve("component_shares", rows, error)
     whole = Shares(**{each.name: torch.cat([getattr(part, each.name) for part in parts]) for each in fields(Shares)})
     whole = whole.rows(torch.tensor(order).argsort())

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 FORWARD_TOKENS = {"cpu": 4096, "cuda": 16384}  # padded tokens of a batch whose activations are read
 
 
@@ -42,12 +43,12 @@ def plan_batches(ids: Sequence[Sequence[int]], batch_tokens: int, n_new: int = 0
     return batches
 
 
-def halve(function: str, rows: list[int], error: RuntimeError) -> list[list[int]]:
+def halve(function: str, rows: list[int], error: RuntimeError | MemoryError) -> list[list[int]]:
     """The two halves of a batch that did not fit into memory, which is said; any other error is raised again.
 
     Raises `ValueError` in the name of `function` for a batch of one, and `error` where it is not about memory.
     """
-    if not _is_out_of_memory(error):
+    if not is_out_of_memory(error):
         raise error
     if len(rows) < 2:
         raise ValueError(
@@ -61,6 +62,11 @@ def halve(function: str, rows: list[int], error: RuntimeError) -> list[list[int]
     return [rows[:middle], rows[middle:]]
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    words = ("can't allocate memory", "not enough memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(part in str(error) for part in words)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out: each device says it in its own way.
+
+    >>> is_out_of_memory(RuntimeError("MPS backend out of memory")), is_out_of_memory(RuntimeError("bad shape"))
+    (True, False)
+    """
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(part in text for part in _MEMORY_WORDS)

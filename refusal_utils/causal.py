@@ -156,7 +156,7 @@ def forward_under(
         try:
             with torch.inference_mode(), edits.open(), chat.bridge.hooks(fwd_hooks=[hook]):
                 out = chat.bridge(batch.input_ids, attention_mask=batch.attention_mask)[:, -1].float().cpu()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             todo[:0] = halve("forward_under", rows, error)
         else:
             states |= dict(zip(rows, seen[0], strict=True))

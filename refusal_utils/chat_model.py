@@ -32,6 +32,7 @@ from .model_loading import (
 
 BUNDLED = "bundled"
 BUNDLED_WEIGHTS = Path(__file__).parent / "bundled" / "weights"
+_NOT_OF_THE_MODEL = ("dtype", "torch_dtype", "transformers_version", "use_cache")
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,8 +150,8 @@ class ChatModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the weights, tokenizer, template, system prompt and dtype: equal only for equal activations."""
-        digest = hashlib.sha256()
+        """A hash of the weights, architecture, tokenizer, template, system prompt and dtype: equal only for equal activations."""
+        digest = hashlib.sha256(_architecture(self.bridge.original_model).encode())
         digest.update(_tokenizer_state(self.tokenizer).encode())
         digest.update(json.dumps([self.template, self.system_prompt, str(self.dtype)]).encode())
         if "strftime_now" in self.template:  # the tokens also depend on the date that it is told
@@ -159,6 +160,13 @@ class ChatModel:
             digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
             digest.update(_checksum(parameter))
         return digest.hexdigest()[:16]
+
+
+def _architecture(model: Any) -> str:
+    """The class of a Hugging Face model and its configuration, less what says where it came from and how it is run."""
+    said = model.config.get_text_config().to_dict()
+    kept = {name: value for name, value in said.items() if name not in _NOT_OF_THE_MODEL and not name.startswith("_")}
+    return json.dumps([type(model).__name__, kept], sort_keys=True, default=str)
 
 
 def load_chat_model(

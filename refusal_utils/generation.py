@@ -4,9 +4,11 @@ Every row (prompt x condition) is written as soon as it is finished, under a key
 so a killed run goes on where it was, and a row that was generated once is never generated again.
 """
 
+import errno
 import hashlib
 import inspect
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -96,7 +98,7 @@ def first_token_logits(
         try:
             with torch.inference_mode(), RowEdits(chat, [condition.interventions]).open():
                 out = _forward(chat, **chat.pad([ids[row] for row in rows])._asdict())
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             todo[:0] = halve("first_token_logits", rows, error)
         else:
             logits |= dict(zip(rows, out.logits[:, -1].float().cpu(), strict=True))
@@ -132,7 +134,7 @@ def _decode_all(
         batch = todo.pop(0)
         try:
             _decode(chat, [rows[index] for index in batch], max_new_tokens, finish)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             todo[:0] = halve("generate", [index for index in batch if not rows[index].tokens], error)
 
 
@@ -230,14 +232,17 @@ class _Store:
         self.file: Any = None
         self.path = None if root is None else Path(root) / f"{chat.fingerprint}.jsonl"
         if self.path is not None and self.path.is_file():
-            self._load(self.path)
+            try:
+                self._load(self.path)
+            except OSError as error:
+                raise self._unusable("readable and writable", error) from error
 
     def _load(self, path: Path) -> None:
         *lines, rest = path.read_bytes().split(b"\n")
         for number, line in enumerate(lines, 1):
             try:
                 key, tokens, stopped = json.loads(line)
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 raise ValueError(
                     f"generate: every line of the results must be whole; got a broken one at {path}:{number}. "
                     "Delete that line, the others are kept."
@@ -262,16 +267,21 @@ class _Store:
         self.rows[row.key] = (list(row.tokens), row.stopped)
         if self.path is None:
             return
+        line = json.dumps([row.key, row.tokens, row.stopped]).encode() + b"\n"
         try:
             if self.file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self.file = self.path.open("ab", buffering=0)
-            self.file.write(json.dumps([row.key, row.tokens, row.stopped]).encode() + b"\n")
+            if self.file.write(line) < len(line):  # the half line is cut off when the file is read again
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            raise ValueError(
-                f"generate: the cache must be writable; got {error.strerror} at {self.path}. "
-                "Free space or choose another cache_dir; finished rows are kept."
-            ) from error
+            raise self._unusable("writable", error) from error
+
+    def _unusable(self, what: str, error: OSError) -> ValueError:
+        return ValueError(
+            f"generate: the cache must be {what}; got {error.strerror} at {self.path}. "
+            "Free space or choose another cache_dir; finished rows are kept."
+        )
 
     def close(self) -> None:
         if self.file is not None:

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from .batching import is_out_of_memory
 from .chat_format import TokenBatch
 
 PARITY = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 ROOM = 0.8  # the share of a GPU's memory that weights may take; the rest is for batches
 
 DeviceMap = str | dict[str, Any]
@@ -126,14 +126,15 @@ def text_only(model: Any) -> Any:
 
 
 def boot_bridge(name: str, model: Any, tokenizer: PreTrainedTokenizerBase, probe: TokenBatch) -> TransformerBridge:
-    """The bridge around `model`, checked: on one masked batch it must give the logits that the model gave before.
+    """The bridge around `model`, checked: on one left-padded batch it must give the logits of each prompt alone.
 
     Quantized weights stay as they are, and are checked the same way: bridge against model, both quantized. Of a model
     that also sees the language model is taken, and must give the logits of the whole. Raises `ValueError` for a gap
     above `PARITY` and for an architecture that the bridge does not know.
     """
+    real = probe.attention_mask.bool()
     with torch.inference_mode():
-        expected = model(**probe._asdict()).logits
+        alone = [model(ids[own][None]).logits[0] for ids, own in zip(probe.input_ids, real, strict=True)]
     try:
         model = text_only(model)
         # A copy, since the bridge gives its tokenizer a BOS token where the model has none.
@@ -152,20 +153,14 @@ def boot_bridge(name: str, model: Any, tokenizer: PreTrainedTokenizerBase, probe
             f"load_chat_model: TransformerLens must support the architecture; got {type(model).__name__}, where it says "
             f"{str(error)[:160]!r}. Choose another model or another version of TransformerLens."
         ) from error
-    _check_parity(name, expected, actual, probe.attention_mask.bool())
+    _check_parity(name, torch.cat(alone), actual[real.to(actual.device)])
     return bridge
 
 
-def _check_parity(
-    name: str,
-    expected: Float[Tensor, "batch pos d_vocab"],
-    actual: Float[Tensor, "batch pos d_vocab"],
-    real: Bool[Tensor, "batch pos"],
-) -> None:
-    """The bridge must give Hugging Face's logits on every real token of a masked batch."""
-    real = real.to(expected.device)
-    gap = float((expected[real].float() - actual.to(expected.device)[real].float()).abs().max())
-    bound = PARITY[expected.dtype] * max(1.0, float(expected[real].float().abs().max()))
+def _check_parity(name: str, expected: Float[Tensor, "token d_vocab"], actual: Float[Tensor, "token d_vocab"]) -> None:
+    """The bridge must give, on every real token of a left-padded batch, what Hugging Face gives for each prompt alone."""
+    gap = float((expected.float() - actual.to(expected.device).float()).abs().max())
+    bound = PARITY[expected.dtype] * max(1.0, float(expected.float().abs().max()))
     if not gap <= bound:
         raise ValueError(
             f"load_chat_model: the bridge must reproduce the Hugging Face logits within {bound:.2g}; got a gap of {gap:.2g} for {name}. "
@@ -179,8 +174,7 @@ def memory_in_one_sentence(name: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        text = str(error).lower()
-        if not isinstance(error, MemoryError) and not any(part in text for part in MEMORY_WORDS):
+        if not is_out_of_memory(error):
             raise
         raise ValueError(
             f"load_chat_model: the model must fit into memory; got {name}, which does not ({str(error)[:100]}). "
@@ -213,7 +207,7 @@ def _load(name: str, source: str | Path, loader: Any, **options: Any) -> Any:
         with _quiet_hub():
             return loader(source, **options)
     except (OSError, ValueError, RuntimeError, AssertionError, LookupError, TypeError, SafetensorError) as error:
-        if any(words in str(error).lower() for words in MEMORY_WORDS):
+        if is_out_of_memory(error):
             raise
         text = str(error).strip() or type(error).__name__
         said = text.replace(name, "").lower()  # a name may hold any word

@@ -16,6 +16,7 @@ from .prompt_sets import BENIGN_KINDS, FIELDS, SPLITS, prompt_kind
 
 TEXT_FIELDS = ("text", "prompt")
 PROMPT_FILES = (".jsonl", ".csv", ".txt")
+ONE_FILE = (".jsonl", ".csv")  # whose prompts can name their category, which lines of text cannot
 MIN_TRAIN = 32
 ORIGIN = ("source", "source_index", "revision")  # where a public prompt comes from
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from .categories import BENIGN, CATEGORY_IDS
-from .prompt_files import ORIGIN, PROMPT_FILES, read_prompt_file, split_in_order, write_prompt_folder
+from .prompt_files import ONE_FILE, ORIGIN, PROMPT_FILES, read_prompt_file, split_in_order, write_prompt_folder
 from .prompt_sets import FIELDS, prompt_kind
 from .public_sources import FILE_KINDS, SOURCES, read_source
 
 OVER_REFUSAL = ("unsafe", "safe_benign")
+_NAMES = (*CATEGORY_IDS, BENIGN)
 COLUMNS = [*FIELDS, "kind", *ORIGIN]
 
 
@@ -91,23 +92,27 @@ def prompts_folder(prompts: str, cache_dir: str | Path) -> Path | None:
     """Where prompts lie that are asked for by name: None for `builtin`, for `paper` a folder of the public data sets.
 
     The latter holds both sides of XSTest and is built in `cache_dir` on first use, of the files
-    `paper_files/<source>.jsonl` (or .csv, .parquet) there, and of the hub for sources without one. An existing folder is
-    given back; a file of prompts of one's own (`read_prompt_file`, with prompts of every category and benign ones) becomes
-    a folder in `cache_dir`. Raises `ValueError` for anything else, and as `load_public_prompts` and `read_prompt_file`.
+    `paper_files/<source>.jsonl` (or .csv, .parquet) there, and of the hub for sources without one. A folder with a
+    `<category>.jsonl` for each category is given back; one with `<category>.csv` or `<category>.txt` (a prompt a line)
+    among them, or one .jsonl or .csv file of prompts that name their category, becomes a folder in `cache_dir`. Raises
+    `ValueError` for anything else, and as `load_public_prompts` and `read_prompt_file`.
     """
     if prompts == "builtin":
         return None
     if prompts == "paper":
         return _paper_folder(Path(cache_dir))
     path = Path(prompts)
-    if path.is_file() and path.suffix in PROMPT_FILES:
-        return _folder_of_file(path, Path(cache_dir))
+    if path.is_file() and path.suffix in ONE_FILE:
+        return _folder_of_files({path: None}, path, Path(cache_dir))
     if not path.is_dir():
         raise ValueError(
-            f"prompts_folder: prompts must be 'builtin', 'paper', a folder, or a {', '.join(PROMPT_FILES)} file; "
-            f"got {prompts!r}. Check the spelling."
+            f"prompts_folder: prompts must be 'builtin', 'paper', a folder with a file for every category, or a "
+            f"{' or '.join(ONE_FILE)} file; got {prompts!r}. Check the spelling."
         )
-    return path
+    files = {file: file.stem for file in sorted(path.iterdir()) if file.stem in _NAMES and file.suffix in PROMPT_FILES}
+    if {file.suffix for file in files} <= {".jsonl"}:
+        return path
+    return _folder_of_files(files, path, Path(cache_dir))
 
 
 def _paper_folder(cache_dir: Path) -> Path:
@@ -120,15 +125,17 @@ def _paper_folder(cache_dir: Path) -> Path:
     return folder
 
 
-def _folder_of_file(file: Path, cache_dir: Path) -> Path:
-    folder = cache_dir / f"prompts_{file.stem}_{_sha256(file)[:12]}"
+def _folder_of_files(files: Mapping[Path, str | None], source: Path, cache_dir: Path) -> Path:
+    """A folder of the prompts in `files`, each with the category of those that name none."""
+    state = [(file.name, _sha256(file)) for file in files]
+    folder = cache_dir / f"prompts_{source.stem}_{hashlib.sha256(json.dumps(state).encode()).hexdigest()[:12]}"
     if not folder.is_dir():
-        rows = read_prompt_file(file)
-        missing = [name for name in (*CATEGORY_IDS, BENIGN) if name not in set(rows["category"])]
+        rows = pd.concat([read_prompt_file(file, category) for file, category in files.items()], ignore_index=True)
+        missing = [name for name in _NAMES if name not in set(rows["category"])]
         if missing:
             raise ValueError(
-                f"prompts_folder: a file must hold prompts of every category and benign ones; got no "
-                f"{', '.join(missing)} in {file}. Add some, each with its category."
+                f"prompts_folder: there must be prompts of every category and benign ones; got no "
+                f"{', '.join(missing)} in {source}. Add some, each with its category."
             )
         _write_whole(rows, folder)
     return folder

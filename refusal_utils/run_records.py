@@ -23,6 +23,7 @@ READS = {
     "07": ("06_sweep_{short_name}.jsonl.gz", "06_matched_{short_name}.jsonl.gz"),
 }
 _KEY = "refusal_utils"
+_PROMPT_FILES = (".jsonl", ".csv", ".txt", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,10 @@ def write_record(path: Path, executed: Path, parameters: dict[str, Any], inputs:
 def digest(path: Path, parameters: dict[str, Any]) -> str:
     """A hash of all that decides what the notebook gives: its source, the parameters, package, prompts and local model."""
     source = ["".join(cell["source"]) for cell in read_cells(path)]
-    places = [value for value in parameters.values() if isinstance(value, str) and Path(value).is_absolute()]
-    state = [_code(), source, parameters, [_stamps(Path(place)) for place in places]]
+    places = [Path(value) for value in parameters.values() if isinstance(value, str) and Path(value).is_absolute()]
+    if parameters.get("PROMPTS") == "paper":
+        places.append(_places(path, parameters)[1] / "paper_files")
+    state = [_code(), source, parameters, [_stamps(place) for place in places]]
     renderer = os.environ.get("PLOTLY_RENDERER", RENDERER)  # decides what the executed copy shows
     return hashlib.sha256(json.dumps([*state, renderer], sort_keys=True).encode()).hexdigest()
 
@@ -92,7 +95,8 @@ def _code() -> str:
 
 def _stamps(place: Path) -> list[tuple[str, int, int]]:
     """Name, size and time of the files of a model or of prompts, which may be one file; figures are output."""
-    files = sorted(place.glob("*" if (place / "config.json").exists() else "*.jsonl"))
+    all_count = (place / "config.json").exists()
+    files = [file for file in sorted(place.glob("*")) if all_count or file.suffix in _PROMPT_FILES]
     files += [place] if place.is_file() else []
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 

@@ -12,7 +12,7 @@ from typing import Any
 from .chat_model import BUNDLED
 from .notebook_files import find_notebooks, parameter_names, read_promise
 from .plots import FIGURES, model_folder
-from .prompt_files import PROMPT_FILES
+from .prompt_files import ONE_FILE
 from .run_records import RENDERER, digest, is_done, missing_inputs, write_record
 
 UNATTENDED = "REFUSAL_UTILS_UNATTENDED"  # tells a notebook's Colab cell that there is nobody to ask
@@ -111,12 +111,14 @@ def figures_root(out: str | Path | None, model: str) -> Path:
 
 
 def from_anywhere(name: str) -> str:
-    """`name`, made absolute where it is a path: notebooks run in their own folder.
+    """`name`, made absolute where it is a path or a model's folder that is there: notebooks run in their own folder.
 
     >>> from_anywhere("google/gemma-2-9b-it")
     'google/gemma-2-9b-it'
     """
-    return Path(name).expanduser().resolve().as_posix() if name.startswith((".", "~", os.sep)) else name
+    path = Path(name).expanduser()
+    here = name.startswith((".", "~", os.sep)) or (path / "config.json").is_file()
+    return path.resolve().as_posix() if here else name
 
 
 def prompts_parameter(source: str) -> str:
@@ -124,9 +126,10 @@ def prompts_parameter(source: str) -> str:
     if source in ("builtin", "paper"):
         return source
     path = Path(source).expanduser().resolve()
-    if not path.is_dir() and not (path.is_file() and path.suffix in PROMPT_FILES):
+    if not path.is_dir() and not (path.is_file() and path.suffix in ONE_FILE):
         raise ValueError(
-            f"prompts_parameter: prompts must be 'builtin', 'paper', a folder, or a {', '.join(PROMPT_FILES)} file; "
+            "prompts_parameter: prompts must be 'builtin', 'paper', a folder with a file for every category, or a "
+            f"{' or '.join(ONE_FILE)} file; "
             f"got {source!r}. Check the spelling."
         )
     return path.as_posix()

@@ -72,7 +72,7 @@ class WildGuard:
                 outputs = self._generate(
                     [INPUT_FORMAT.format(prompt=prompts[row], response=texts[row]) for row in rows]
                 )
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 todo[:0] = halve("WildGuard", rows, error)
             else:
                 found |= {row: as_judgement(output, texts[row]) for row, output in zip(rows, outputs, strict=True)}

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 
 from refusal_utils import activation_store as store_module
 from refusal_utils import activations as module
@@ -96,7 +97,7 @@ def test_capture_reads_again_what_it_wrote(chat, prompts, tmp_path):
     assert torch.equal(some.values, first.values[5:12].flip(0))
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_a_killed_capture_resumes_bit_identical(chat, prompts, tmp_path, monkeypatch, error):
     unbroken = capture_activations(chat, prompts, cache_dir=tmp_path / "a", batch_tokens=SMALL)
     original, calls = module._forward_once, []
@@ -117,6 +118,19 @@ def test_a_killed_capture_resumes_bit_identical(chat, prompts, tmp_path, monkeyp
     assert torch.equal(resumed.values, unbroken.values)
     written = [[path.name for path in files(tmp_path / side)] for side in "ab"]
     assert written[0] == written[1]
+
+
+def test_a_prompt_captured_before_among_others_keeps_its_bits(chat, prompts, tmp_path):
+    first = capture_activations(chat, prompts[:20], cache_dir=tmp_path)
+    overlapping = capture_activations(chat, prompts[10:40], cache_dir=tmp_path)
+    assert torch.equal(overlapping.values[:10], first.values[10:])
+    assert overlapping.n_captured == 20
+    again = capture_activations(chat, prompts[10:40], cache_dir=tmp_path)
+    assert again.n_captured == 0
+    assert torch.equal(again.values, overlapping.values)
+    notes = [safe_open(path, "pt").metadata()["prompts"].split(",") for path in files(tmp_path)]
+    assert len(notes) == 2
+    assert set(notes[0]).isdisjoint(notes[1])
 
 
 def with_header(content, change):
@@ -325,13 +339,16 @@ def test_two_processes_may_write_at_once(chat, prompts, tmp_path):
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_out_of_memory_halves_the_batch_and_says_so(chat, prompts, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("MPS backend out of memory"), MemoryError()]
+)
+def test_out_of_memory_halves_the_batch_and_says_so(chat, prompts, monkeypatch, capsys, error):
     expected = capture_activations(chat, prompts)
     original, sizes = module._forward_once, []
 
     def small_memory(chat, ids, names, positions):
         if len(ids) > 10:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         sizes.append(len(ids))
         return original(chat, ids, names, positions)
 

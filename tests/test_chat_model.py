@@ -280,6 +280,20 @@ def test_load_chat_model_checks_parity_with_plain_hugging_face(model_folder, mon
         load_chat_model(model_folder, device="cpu")
 
 
+def test_load_chat_model_checks_that_padding_on_the_left_changes_nothing(model_folder, monkeypatch):
+    forward = chat_model.TransformerBridge.forward
+    load_chat_model(model_folder, device="cpu")  # before control
+
+    def positions_from_the_left(self, ids, attention_mask, **options):  # as of a model that counts padding as text
+        places = torch.arange(ids.shape[1]).expand_as(ids)
+        mask = torch.ones_like(attention_mask)
+        return forward(self, ids, attention_mask=mask, position_ids=places, **options)
+
+    monkeypatch.setattr(chat_model.TransformerBridge, "forward", positions_from_the_left)
+    with pytest.raises(ValueError, match="the bridge must reproduce the Hugging Face logits"):
+        load_chat_model(model_folder, device="cpu")
+
+
 def test_load_chat_model_rejects_a_position_outside_the_template(model_folder):
     with pytest.raises(ValueError, match="load_chat_model: positions must lie in the template's last 4 tokens; got -9"):
         load_chat_model(model_folder, device="cpu", pos=-9)
@@ -292,6 +306,14 @@ def test_fingerprint_sees_one_changed_weight(chat, model_folder):
     with torch.no_grad():
         list(changed.bridge.original_model.parameters())[-1].view(-1)[-1] += 1e-3
     assert changed.fingerprint != chat.fingerprint
+
+
+def test_fingerprint_sees_the_architecture_and_not_where_the_model_lies(chat, model_folder):
+    config = json.loads((model_folder / "config.json").read_text())
+    (model_folder / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3, "transformers_version": "1"}))
+    assert load_chat_model(model_folder, device="cpu").fingerprint != chat.fingerprint
+    (model_folder / "config.json").write_text(json.dumps(config | {"transformers_version": "1", "use_cache": False}))
+    assert load_chat_model(model_folder, device="cpu").fingerprint == chat.fingerprint
 
 
 def test_default_dtype_is_float32_on_cpu_and_follows_the_chip_on_cuda(monkeypatch):

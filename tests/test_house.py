@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "pools": {"categories", "chat_model", "judges", "public_datasets", "published", "tradeoffs"},
     "chat_format": set(),
     "model_defaults": set(),
-    "model_loading": {"chat_format"},
+    "model_loading": {"batching", "chat_format"},
     "chat_model": {"chat_format", "model_defaults", "model_loading"},
     "batching": set(),
     "activation_store": {"chat_model"},

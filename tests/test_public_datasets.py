@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from refusal_utils.categories import BENIGN, CATEGORY_IDS
+from refusal_utils.prompt_files import split_in_order
 from refusal_utils.prompt_sets import load_prompts
 from refusal_utils.public_datasets import load_public_prompts, load_source, prompts_folder
 from refusal_utils.public_sources import SOURCES, XSTEST_SHA256
@@ -294,20 +295,38 @@ def test_prompts_folder_makes_a_folder_of_a_file(tmp_path, kind):
     assert changed["text"].str.startswith("Now ").all()
 
 
+def test_prompts_folder_takes_a_file_per_category_of_any_kind(tmp_path):
+    rows, own = load_prompts().groupby("category").head(40), tmp_path / "own"
+    own.mkdir()
+    for number, (name, each) in enumerate(rows.groupby("category")):
+        if number % 3 == 0:
+            (own / f"{name}.txt").write_text("\n".join(each["text"]) + "\n")
+        elif number % 3 == 1:
+            each[["text"]].to_csv(own / f"{name}.csv", index=False)
+        else:
+            each[["text"]].to_json(own / f"{name}.jsonl", orient="records", lines=True)
+    (own / "notes.txt").write_text("not a category")
+    read = load_prompts(folder=prompts_folder(str(own), tmp_path / "cache"))
+    expected = rows.assign(split=split_in_order(rows["category"]))
+    keys = ["category", "text", "split"]
+    found, wanted = (frame[keys].sort_values(keys).to_numpy().tolist() for frame in (read, expected))
+    assert found == wanted
+
+
 def test_prompts_folder_rejects_what_holds_no_prompts_of_every_kind(tmp_path):
     assert prompts_folder(str(tmp_path), tmp_path) == tmp_path
     load_prompts("advice").to_csv(tmp_path / "advice.csv")
-    with pytest.raises(
-        ValueError, match=r"^prompts_folder: .*got no safety_core, .*benign in .*advice\.csv\. Add some"
-    ):
-        prompts_folder(str(tmp_path / "advice.csv"), tmp_path)
-    (tmp_path / "mine.txt").write_text("How do I boil an egg?")
-    with pytest.raises(ValueError, match=r"^read_prompt_file: .*got the category None.*mine\.txt, line 1"):
-        prompts_folder(str(tmp_path / "mine.txt"), tmp_path)
-    (tmp_path / "mine.md").write_text("How do I boil an egg?")
-    for wrong in (str(tmp_path / "mine.md"), str(tmp_path / "none.csv"), "papers"):
+    for source in (tmp_path / "advice.csv", tmp_path):
         with pytest.raises(
-            ValueError, match=f"^prompts_folder: .* 'paper', a folder, or a .jsonl, .csv, .txt file; got {wrong!r}"
+            ValueError, match=f"^prompts_folder: .*got no safety_core, .*benign in {source}\\. Add some"
+        ):
+            prompts_folder(str(source), tmp_path)
+    for name in ("mine.txt", "mine.md"):
+        (tmp_path / name).write_text("How do I boil an egg?")
+    for wrong in (str(tmp_path / "mine.txt"), str(tmp_path / "mine.md"), str(tmp_path / "none.csv"), "papers"):
+        with pytest.raises(
+            ValueError,
+            match=f"^prompts_folder: .* a folder with a file for every category, or a .jsonl or .csv file; got {wrong!r}",
         ):
             prompts_folder(wrong, tmp_path)
     assert not [each for each in tmp_path.iterdir() if each.is_dir()]

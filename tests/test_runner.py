@@ -297,7 +297,7 @@ def test_parameters_reach_the_notebooks_that_have_them(notebook, instant, tmp_pa
     assert main(["run", "--prompts", "paper", "--notebooks", "2"]) == 1
     assert "got PROMPTS" in capsys.readouterr().err
     assert main(["run", "--prompts", "papre"]) == 1
-    assert "'paper', a folder, or a .jsonl, .csv, .txt file; got 'papre'" in capsys.readouterr().err
+    assert "a folder with a file for every category, or a .jsonl or .csv file; got 'papre'" in capsys.readouterr().err
     assert instant == []
 
 
