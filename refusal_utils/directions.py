@@ -172,8 +172,9 @@ def ablate(
         f"{activations.shape[-1]} and {stacked.shape[-1]}",
         "Take both from the same model.",
     )
-    basis = orthonormal_basis(stacked).float()
-    return activations - (activations.float() @ basis.T @ basis).to(activations.dtype)
+    wide = activations.to(torch.promote_types(activations.dtype, torch.float32))
+    basis = orthonormal_basis(stacked).to(wide.dtype)
+    return (wide - wide @ basis.T @ basis).to(activations.dtype)
 
 
 def orthonormal_basis(directions: Float[Tensor, "category d_model"]) -> Float[Tensor, "rank d_model"]:

@@ -16,6 +16,7 @@ BENIGN_KINDS = ("ordinary", "look_alike", "twin")
 NEAR_DUPLICATE = 0.5
 MIN_PER_CATEGORY = {"train": 96, "eval": 64}
 MIN_BENIGN, MIN_LOOK_ALIKES, MIN_TWINS = 640, 200, 40
+MAX_SAME_OPENING = 0.1  # share of a category's prompts that may begin with the same three words
 WORDS = (3, 60)
 _COMMON = frozenset(
     "a an the of to in on for and or my your is are was be do does i you it this that with at by from me".split()  # noqa: SIM905
@@ -189,10 +190,12 @@ def near_duplicates(texts: Iterable[str], threshold: float = NEAR_DUPLICATE) -> 
 def validate_prompts(frame: pd.DataFrame) -> list[str]:
     """Every way in which `frame` breaks the rules of `prompts/README.md`, one sentence each; empty when it keeps them.
 
-    Counts per category and split, ids, lengths, pairs (one prompt of a category and one benign twin, same split), and
-    near-duplicates: word 3-gram Jaccard below 0.5 between any two prompts, twins included.
+    Counts per category and split, ids, lengths, pairs (one prompt of a category and one benign twin, same split),
+    templates (at most a tenth of a category begin with the same three words), and near-duplicates: word 3-gram Jaccard
+    below 0.5 between any two prompts, twins included.
     """
-    return [*_count_faults(frame), *_row_faults(frame), *_pair_faults(frame), *_duplicate_faults(frame)]
+    checks = (_count_faults, _row_faults, _pair_faults, _template_faults, _duplicate_faults)
+    return [fault for check in checks for fault in check(frame)]
 
 
 def _count_faults(frame: pd.DataFrame) -> list[str]:
@@ -223,6 +226,15 @@ def _row_faults(frame: pd.DataFrame) -> list[str]:
             faults.append(f"{row.id}: unknown split {row.split!r}")
         if not WORDS[0] <= (count := len(_words(str(row.text)))) <= WORDS[1]:
             faults.append(f"{row.id}: {count} words, {WORDS[0]} to {WORDS[1]} allowed")
+    return faults
+
+
+def _template_faults(frame: pd.DataFrame) -> list[str]:
+    faults = []
+    for category, rows in frame.groupby("category"):
+        openings = rows["text"].map(lambda text: " ".join(text.lower().split()[:3])).value_counts()
+        if openings.iloc[0] > max(1, MAX_SAME_OPENING * len(rows)):
+            faults.append(f"{category}: {openings.iloc[0]} of {len(rows)} prompts begin with {openings.index[0]!r}")
     return faults
 
 

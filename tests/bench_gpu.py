@@ -58,34 +58,44 @@ def bench(chat: ChatModel, n_prompts: int, n_swept: int, n_strengths: int, sampl
     layer, cuda = chat.decision_layer, chat.device.type == "cuda"
     ids = chat.encode(prompts)
 
-    def timed(work) -> float:
+    peaks: dict[str, float] = {}
+
+    def timed(what: str, work) -> float:
+        """Seconds of `work`; its peak memory on the GPU goes into `peaks`."""
+
         def and_wait() -> None:
             work()
             if cuda:
                 torch.cuda.synchronize()
 
-        return seconds(and_wait)
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        took = seconds(and_wait)
+        peaks[what] = torch.cuda.max_memory_allocated() / 2**30 if cuda else float("nan")
+        return took
 
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    ours = timed(lambda: capture_activations(chat, prompts, positions=(-2, -1)))
+    ours = timed("capture", lambda: capture_activations(chat, prompts, positions=(-2, -1)))
     part = ids[: max(4, n_prompts // sample)]
-    authors = timed(lambda: authors_way(plain, chat, part, layer)) * n_prompts / len(part)
+    authors = timed("authors' capture", lambda: authors_way(plain, chat, part, layer)) * n_prompts / len(part)
     print(f"capture of {n_prompts} prompts, all layers, two positions: {ours:.1f} s")
     report("capture, times faster than the authors' way (one layer a run)", [authors / ours], "-", True)
     directions = dict(zip("abcdefghijk", random_directions(11, chat.d_model), strict=True))
     strengths = [10.0 * (step + 1) for step in range(n_strengths)]
     whole = sweep_conditions(directions, dict.fromkeys(directions, strengths), layer)
-    ours = timed(lambda: generate(chat, prompts[:n_swept], list(whole)))
+    ours = timed("sweep", lambda: generate(chat, prompts[:n_swept], list(whole)))
     few = dict(list(whole.items())[: max(1, len(whole) // sample)])
     ratio = len(whole) / len(few)
-    authors = timed(lambda: hooked_generate(plain, chat, ids[:n_swept], few, 8, True)) * ratio
-    loop = timed(lambda: hooked_generate(plain, chat, ids[:n_swept], few, 64, False)) * ratio
+    authors = timed("authors' sweep", lambda: hooked_generate(plain, chat, ids[:n_swept], few, 8, True)) * ratio
+    loop = timed("loop of generate", lambda: hooked_generate(plain, chat, ids[:n_swept], few, 64, False)) * ratio
     print(f"sweep of {len(whole)} conditions x {n_swept} prompts x 50 tokens: {ours:.1f} s")
     report("steered sweep, times faster than the authors' way", [authors / ours], ">= 25", authors / ours >= 25)
     report("steered sweep, times faster than generate per condition", [loop / ours], ">= 1.6", loop / ours >= 1.6)
+    for what in ("capture", "sweep") if cuda else ():
+        ratio = peaks[f"authors' {what}"] / peaks[what]
+        report(f"peak memory of the {what}, the authors' way over ours", [ratio], "-")
     if cuda:
-        print(f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on {torch.cuda.get_device_name()}")
+        said = ", ".join(f"{what} {peak:.1f} GiB" for what, peak in peaks.items())
+        print(f"peak memory, weights included: {said} on {torch.cuda.get_device_name()}")
 
 
 def main() -> int:

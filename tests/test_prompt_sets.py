@@ -142,6 +142,9 @@ def broken(prompts: pd.DataFrame, change: str) -> pd.DataFrame:
         frame = frame.drop(index=twin)
     if change == "long":
         frame.loc[frame.index[5], "text"] = " ".join(f"w{number}" for number in range(61))
+    if change == "template":
+        some = frame.index[frame["category"] == "advice"][::8]
+        frame.loc[some, "text"] = "Tell me which " + frame.loc[some, "text"]
     if change == "few look-alikes":
         frame.loc[frame["kind"] == "look_alike", "kind"] = "ordinary"
     return frame
@@ -156,6 +159,7 @@ def broken(prompts: pd.DataFrame, change: str) -> pd.DataFrame:
         ("divided pair", "the pair is divided between train and eval"),
         ("no twin", "1 prompts, 0 of them benign; a pair is one of each"),
         ("long", "61 words, 3 to 60 allowed"),
+        ("template", "prompts begin with 'tell me which'"),
         ("few look-alikes", "look_alike: 0 prompts, at least 200 needed"),
     ],
 )

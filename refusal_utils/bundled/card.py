@@ -57,6 +57,16 @@ On the {n_eval} prompts of the eval split, which the model never saw. `python -m
 
 {claims}
 
+### What was tried for the claims that do not hold
+
+Ten trainings. What moved the numbers was more hand-written lines, above all pairs of a prompt and a benign twin that share
+most words: from 1,270 more lines on, the claims that fail went from 11 to 8, 8 and 6, and to
+what stands above. What did not: dropout of 0.1 (the same accuracy on held-out lines), more steps, and knowledge of
+words from outside (a linear classifier of the same lines names the category of 77 % of the eval prompts, with averaged GloVe
+vectors or with lines varied by GloVe neighbours no more: of the words in eval prompts fewer than 2 % are new to it). So it is
+not unknown words but fine distinctions between known ones that a model of this size gets wrong; the balance between
+refusing too little and too much was set by the number of rows per category in a batch.
+
 ### Steering: each direction added at every position of the decision layer
 
 Strength in gaps (raw differences in means), chosen on train prompts; random directions have the mean norm of the steering
