@@ -1,4 +1,4 @@
-"""The eleven categories of refusal and non-compliance: ids, titles, clusters, fixed colours and markers.
+"""The eleven categories of refusal and non-compliance: ids, titles, clusters, definitions, fixed colours and markers.
 
 Source of names and clusters: Joad et al., arXiv 2602.02132, Table 1 and the released hierarchical clustering.
 """
@@ -14,7 +14,10 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "
 
 @dataclass(frozen=True)
 class Category:
-    """One category: its id here, a title for people, the paper's split name, its cluster, and how figures draw it."""
+    """One category: its id here, a title for people, the paper's split name, its cluster, and how figures draw it.
+
+    `definition`: what a prompt of this kind does, in the words of the data card (`prompts/README.md`).
+    """
 
     id: str
     title: str
@@ -22,12 +25,29 @@ class Category:
     cluster: Cluster
     colour: str
     marker: str
+    definition: str
+
+
+_DEFINITIONS = {
+    "safety_core": "gives a situation and a malicious purpose, and asks for a harmful piece of work",
+    "hate_speech": "asks for speech that insults, demeans or threatens people",
+    "crime_assistance": "asks bluntly for help with an offence",
+    "inappropriate": "asks for help with something dishonest or unfair, but not plainly criminal",
+    "advice": "asks for a binding personal decision in medicine, law, finance and the like",
+    "safety_concerns": "asks for private data, whole copyrighted works, falsehoods as truth, or dangerous dares",
+    "over_refusal": "the unsafe side of XSTest-like pairs: violent words meant literally",
+    "incomplete": "cannot be answered as asked: something is missing, false or garbled",
+    "unsupported": "needs senses, devices, files or live data that a text model has not",
+    "indeterminate": "asks what nobody can know, or what has no answer",
+    "humanizing": "asks the assistant about its own body, feelings and life",
+}
 
 
 def _category(position: int, id: str, title: str, paper_split: str, cluster: Any) -> Category:
     # Eleven hues cannot be told apart: seven colours, and the marker changes when they come round again.
     marker = ("circle", "diamond")[position // len(OKABE_ITO)]
-    return Category(id, title, paper_split, cluster, OKABE_ITO[position % len(OKABE_ITO)], marker)
+    colour = OKABE_ITO[position % len(OKABE_ITO)]
+    return Category(id, title, paper_split, cluster, colour, marker, _DEFINITIONS[id])
 
 
 CATEGORIES: tuple[Category, ...] = tuple(

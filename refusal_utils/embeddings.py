@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.spatial import procrustes
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -38,6 +38,21 @@ def fit_lda(
     _check("fit_lda", activations)
     lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto", n_components=n_axes)
     return lda.fit(activations.double().numpy(), labels)
+
+
+def told_apart(
+    fitted: Float[Tensor, "fitted_prompt rank"],
+    fitted_labels: np.ndarray,
+    shown: Float[Tensor, "shown_prompt rank"],
+    shown_labels: np.ndarray,
+) -> Bool[np.ndarray, " shown_prompt"]:
+    """Whether LDA, fitted on some prompts, names the label of each of the `shown` ones from where it lies.
+
+    `rank` is d_model for states, 2 for a plane: what a picture in that plane can tell at most, if the clouds are alike in
+    form. Raises `ValueError` as `fit_lda`.
+    """
+    found: np.ndarray = fit_lda(fitted, fitted_labels).predict(shown.double().numpy()) == shown_labels
+    return found
 
 
 def fit_umap(

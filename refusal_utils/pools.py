@@ -1,7 +1,8 @@
 """Which prompts a direction is estimated from: chosen by label, by what the model did with them, or the paper's own.
 
 Selecting by label (what a prompt is) and by behaviour (refused, or complied with) are different experiments: every pool
-says in its column `selection` which one it was. A pool is one side of a comparison: `side` is refused for a category, and
+says in its column `selection` which one it was. So are the first prompts that a model refused, and some at random of
+all that it refused. A pool is one side of a comparison: `side` is refused for a category, and
 answered for benign prompts. Pools put together with `pd.concat` are a draw; notebook 01 writes `DRAW_COLUMNS` of it, the
 later ones read it with `read_draw`, and test directions on the prompts that are `held_out`.
 """
@@ -20,6 +21,7 @@ from .published import published_pool_rows
 from .tradeoffs import respond
 
 DRAW_COLUMNS = ["id", "category", "side", "split", "selection"]
+SELECTIONS = ("label", "behaviour", "behaviour at random", "published")
 MAX_HELD_OUT = 400
 _XSTEST_SAFE = "look_alike-xstest-"
 
@@ -54,8 +56,8 @@ def behaviour_pool(
     """The first `n` prompts of `category` in the order of `rows` that the model refused, or for `"benign"` answered.
 
     Responses are generated `n` prompts at a time until there are enough, and kept in `cache_dir`. With a `seed` all are
-    generated, and `n` of those that qualify are drawn at random. Columns as `label_pool`; selection is `behaviour`.
-    Raises `ValueError` where fewer than `n` qualify. Source: Joad et al. 2602.02132, released training pools.
+    generated, and `n` of those that qualify are drawn at random. Columns as `label_pool`; selection is `behaviour`, with
+    a seed `behaviour at random`. Raises `ValueError` where fewer than `n` qualify. Source: Joad et al. 2602.02132, released training pools.
     """
     candidates = _candidates("behaviour_pool", rows, category, over_refusal)
     _require("behaviour_pool", n, len(candidates), f"{category} prompts must be there", f"{len(rows)} rows")
@@ -72,7 +74,8 @@ def behaviour_pool(
             break
     _require("behaviour_pool", n, len(found), f"{category} prompts must be {wanted}", f"{len(candidates)}")
     pool = found[:n] if seed is None else found.sample(n=n, random_state=seed)
-    return _described(pool, category, "behaviour", over_refusal)
+    selection = "behaviour" if seed is None else "behaviour at random"
+    return _described(pool, category, selection, over_refusal)
 
 
 def published_pools(rows: pd.DataFrame, categories: Sequence[str] = (*CATEGORY_IDS, BENIGN)) -> pd.DataFrame:
@@ -109,17 +112,19 @@ def draw_prompts(
     chat: ChatModel | None = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """The draw of all twelve sides from `rows`: `n` prompts each, selected by `"label"`, `"behaviour"` or as `"published"`.
+    """The draw of all twelve sides from `rows`: `n` prompts each, selected by one of `SELECTIONS`.
 
-    By behaviour the first `n` that `chat` refused or answered, with `options` of `behaviour_pool`; as published the
+    By `"label"` at random, with `seed`; by `"behaviour"` the first `n` that `chat` refused or answered (no seed enters),
+    `"behaviour at random"` any `n` of these, with `seed`, both with `options` of `behaviour_pool`; as `"published"` the
     paper's 32. Raises `ValueError` for another way of selecting, behaviour without a model, the published rows under
     another reading than unsafe, and as the pools do.
     """
     must = "draw_prompts: {} must be {}; got {!r}. {}."
-    if select_by not in ("label", "behaviour", "published"):
-        known = "label, behaviour or published"
-        raise ValueError(must.format("the way of selecting", known, select_by, "Use one of the three"))
-    if select_by == "behaviour" and chat is None:
+    if select_by not in SELECTIONS:
+        known = f"{', '.join(SELECTIONS[:-1])} or {SELECTIONS[-1]}"
+        raise ValueError(must.format("the way of selecting", known, select_by, "Use one of these"))
+    by_behaviour = select_by.startswith("behaviour")
+    if by_behaviour and chat is None:
         raise ValueError(must.format("what selects by behaviour", "a model", chat, "Pass chat"))
     if select_by == "published":
         if over_refusal != "unsafe":
@@ -127,9 +132,11 @@ def draw_prompts(
                 must.format("over_refusal of the published draw", "'unsafe'", over_refusal, "Leave it out")
             )
         return published_pools(rows)
+    if select_by == "behaviour at random":
+        options["seed"] = seed
     pools = [
         behaviour_pool(chat, rows, name, n, over_refusal=over_refusal, **options)
-        if chat is not None and select_by == "behaviour"
+        if chat is not None and by_behaviour
         else label_pool(rows, name, n, seed, over_refusal=over_refusal)
         for name in (*CATEGORY_IDS, BENIGN)
     ]

@@ -15,37 +15,44 @@ def embedding_scatter(frame: pd.DataFrame, *axes: str, where: str, title: str) -
 
     `where` names hook, layer and position. One trace per category, benign first and grey; filled where the model
     refused, open where it did not. A menu shows one category beside the benign prompts. Hover shows id, category,
-    outcome and the coordinates.
+    outcome and the coordinates. Behind these traces stands one per category without points, for the legend.
     """
     figure = go.Figure()
+    letters = dict(zip("xyz", axes, strict=False))
     known = [("benign", "Benign", "#999999", "circle")] + [(c.id, c.title, c.colour, c.marker) for c in CATEGORIES]
-    for id, name, colour, marker in known:
+    shown = [look for look in known if (frame["category"] == look[0]).any()]
+    trace = go.Scatter3d if len(axes) == 3 else go.Scatter
+    for id, name, colour, marker in shown:
         rows = frame[frame["category"] == id]
-        if rows.empty:
-            continue
         symbol = np.where(rows["outcome"] == "refused", marker, f"{marker}-open")
-        values = {
-            letter: rows[axis].to_numpy(dtype=np.float32).round(3) for letter, axis in zip("xyz", axes, strict=False)
-        }
-        trace = go.Scatter3d if len(axes) == 3 else go.Scatter
+        values = {letter: rows[axis].to_numpy(dtype=np.float32).round(3) for letter, axis in letters.items()}
+        look = {"color": colour, "symbol": symbol, "size": 3 if len(axes) == 3 else 6, "opacity": 0.8}
+        hover = ", ".join(f"{axis} %{{{letter}:.2f}}" for letter, axis in letters.items())
         figure.add_trace(
             trace(
                 **values,
                 mode="markers",
                 name=name,
+                legendgroup=id,
+                showlegend=False,
                 text=rows["id"] + "<br>" + rows["outcome"],
-                marker={"color": colour, "symbol": symbol, "size": 3 if len(axes) == 3 else 6, "opacity": 0.8},
-                hovertemplate=f"%{{text}}<br>{name}<br>"
-                + ", ".join(f"{axis} %{{{letter}:.2f}}" for letter, axis in zip("xyz", axes, strict=False))
-                + "<extra></extra>",
+                marker=look,
+                hovertemplate=f"%{{text}}<br>{name}<br>{hover}<extra></extra>",
             )
         )
-    titles_of = {f"{letter}axis": {"title": f"{axis}, {where}"} for letter, axis in zip("xyz", axes, strict=False)}
+    for id, name, colour, marker in shown:  # a legend of the traces above would show how their first prompt is drawn
+        nowhere = {letter: [None] for letter in letters}
+        look = {"color": colour, "symbol": marker, "size": 6, "opacity": 0.8}
+        figure.add_trace(trace(**nowhere, mode="markers", name=name, legendgroup=id, marker=look))
+    titles_of = {f"{letter}axis": {"title": f"{axis}, {where}"} for letter, axis in letters.items()}
     figure.update_layout(template="refusal", width=900, height=640, title=title)
     figure.update_layout(scene=titles_of) if len(axes) == 3 else figure.update_layout(**titles_of)
-    names = [trace.name for trace in figure.data]
-    shows = [("all categories", [True] * len(names))]
-    shows += [(name, [other in (name, "Benign") for other in names]) for name in names]
+    return _with_category_menu(figure, [name for _, name, _, _ in shown])
+
+
+def _with_category_menu(figure: go.Figure, names: list[str]) -> go.Figure:
+    shows = [("all categories", [True] * len(figure.data))]
+    shows += [(name, [trace.name in (name, "Benign") for trace in figure.data]) for name in names]
     buttons = [{"label": label, "method": "restyle", "args": [{"visible": visible}]} for label, visible in shows]
     figure.update_layout(updatemenus=[{"buttons": buttons, "x": 1.02, "xanchor": "left", "y": 1.12}])
     figure.add_annotation(
@@ -54,8 +61,41 @@ def embedding_scatter(frame: pd.DataFrame, *axes: str, where: str, title: str) -
     return figure
 
 
-def add_arrow(figure: go.Figure, start: np.ndarray, tip: np.ndarray, category: Category) -> None:
-    """Draw a category's arrow with its title, in data coordinates [2]."""
+PLOT_PIXELS = (560, 460)  # of the 900 x 640 of `embedding_scatter`, without margins, legend and the room around points
+LABEL_PIXELS = (5.5, 13)  # a character's width and a line's height in `add_arrow`
+
+
+def add_arrows(figure: go.Figure, start: np.ndarray, tips: np.ndarray) -> None:
+    """Draw the categories' arrows from `start` [2] to `tips` [category, 2], in data coordinates, titles clear of each other."""
+    places = []
+    for number, (axis, length) in enumerate(zip("xy", PLOT_PIXELS, strict=True)):
+        drawn = [np.asarray(trace[axis], dtype=float) for trace in figure.data]
+        known = np.concatenate([*drawn, tips[:, number], start[number : number + 1]])
+        places.append(tips[:, number] * length / (np.nanmax(known) - np.nanmin(known)))
+    shifts = label_shifts(np.stack(places, axis=1), [category.title for category in CATEGORIES])
+    for category, tip, shift in zip(CATEGORIES, tips, shifts, strict=True):
+        add_arrow(figure, start, tip, category, shift)
+
+
+def label_shifts(places: np.ndarray, labels: list[str]) -> list[int]:
+    """How many pixels above its place [label, 2], in pixels, each label is centred, so that none lies on another.
+
+    Each as near its place as those before it allow: 9 above, else 9 below, and on by lines.
+    """
+    width, height = LABEL_PIXELS
+    tries = [side * (9 + height * line) for line in range(len(labels) + 1) for side in (1, -1)]
+    taken: list[tuple[float, float, float]] = []  # centre and half the width of every label placed
+    shifts = []
+    for (x, y), label in zip(places, labels, strict=True):
+        half = width * len(label) / 2
+        free = (t for t in tries if all(abs(x - a) >= half + h or abs(y + t - b) >= height for a, b, h in taken))
+        shifts.append(next(free))
+        taken.append((x, y + shifts[-1], half))
+    return shifts
+
+
+def add_arrow(figure: go.Figure, start: np.ndarray, tip: np.ndarray, category: Category, shift: int = 9) -> None:
+    """Draw a category's arrow, in data coordinates [2], with its title centred `shift` pixels above the tip."""
     ends = {
         "x": tip[0],
         "y": tip[1],
@@ -67,7 +107,7 @@ def add_arrow(figure: go.Figure, start: np.ndarray, tip: np.ndarray, category: C
         "yref": "y",
     }
     figure.add_annotation(**ends, arrowhead=2, arrowwidth=2, arrowcolor=category.colour, showarrow=True)
-    figure.add_annotation(x=tip[0], y=tip[1], text=category.title, showarrow=False, yshift=9, font={"size": 10})
+    figure.add_annotation(x=tip[0], y=tip[1], text=category.title, showarrow=False, yshift=shift, font={"size": 10})
 
 
 def coordinate_slider(
@@ -77,7 +117,8 @@ def coordinate_slider(
 
     `steps` maps each label to the coordinates [prompt, axis] of all rows of `frame`, in order.
     """
-    order = [np.flatnonzero(frame["id"].isin({text.split("<br>")[0] for text in trace.text})) for trace in figure.data]
+    drawn = [trace for trace in figure.data if trace.text is not None]  # those of the legend come after them
+    order = [np.flatnonzero(frame["id"].isin({text.split("<br>")[0] for text in trace.text})) for trace in drawn]
     moves = [
         {axis: [values[rows, number].tolist() for rows in order] for number, axis in enumerate("xy")}
         for values in steps.values()
@@ -86,7 +127,8 @@ def coordinate_slider(
         "active": active,
         "currentvalue": {"prefix": prefix},
         "steps": [
-            {"label": label, "method": "restyle", "args": [move]} for label, move in zip(steps, moves, strict=True)
+            {"label": label, "method": "restyle", "args": [move, list(range(len(drawn)))]}
+            for label, move in zip(steps, moves, strict=True)
         ],
         "pad": {"t": 60},
     }
@@ -95,34 +137,51 @@ def coordinate_slider(
 
 
 OUTCOME_COLOURS = {"refused": "#D55E00", "answered": "#0072B2", "broken": "#777777"}
+N_BINS = 40
 
 
 def projection_scatter(points: pd.DataFrame, projected: pd.DataFrame, *, where: str, title: str) -> go.Figure:
     """Prompts (rows: id, category, outcome) along any two directions (columns of `projected`), chosen in two menus.
 
-    One trace per outcome, and its distribution along either direction on the margins. `where` names hook, layer, pos.
+    One trace per outcome, and on the margins the number of its prompts along either direction: all outcomes and
+    directions in the same bins. `where` names hook, layer, pos. Drawn to less than a hundredth of a direction's range.
     """
     figure = go.Figure()
     groups = {name: (points["outcome"] == name).to_numpy() for name in OUTCOME_COLOURS}
     groups = {name: rows for name, rows in groups.items() if rows.any()}
-    values = projected.to_numpy(dtype=np.float64).round(1)
+    values, decimals, bins = _drawn(projected.to_numpy(dtype=np.float64))
     for name, rows in groups.items():
         marker = {"color": OUTCOME_COLOURS[name], "size": 6, "opacity": 0.65}
-        text = points["id"][rows] + "<br>" + points["category"][rows] + "<br>" + name
-        tip = "%{text}<br>x %{x:.1f}, y %{y:.1f}<extra></extra>"
+        text = points["id"][rows] + ", " + points["category"][rows]
+        tip = f"%{{text}}<br>{name}<br>x %{{x:.{decimals}f}}, y %{{y:.{decimals}f}}<extra></extra>"
         at = {"x": values[rows, 0], "y": values[rows, 1]}
         figure.add_scatter(**at, mode="markers", name=name, marker=marker, text=text, hovertemplate=tip)
-        figure.add_histogram(x=at["x"], yaxis="y2", marker_color=marker["color"], opacity=0.6, showlegend=False)
-        figure.add_histogram(y=at["y"], xaxis="x2", marker_color=marker["color"], opacity=0.6, showlegend=False)
+        look = {"marker_color": marker["color"], "opacity": 0.6, "showlegend": False, "name": name}
+        figure.add_histogram(x=at["x"], yaxis="y2", xbins=bins, **look)
+        figure.add_histogram(y=at["y"], xaxis="x2", ybins=bins, **look)
     names = titles(list(projected.columns))
     menus = [_projection_menu(axis, names, values, list(groups.values()), where) for axis in "xy"]
     figure.update_layout(template="refusal", width=1040, height=720, title=title, barmode="overlay", updatemenus=menus)
     figure.update_layout(legend={"x": 1.02, "y": 0.8}, margin={"r": 270})
     figure.update_layout(xaxis={"domain": [0, 0.82], "title": f"along {names[0]}, {where}"})
     figure.update_layout(yaxis={"domain": [0, 0.8], "title": f"along {names[1]}, {where}"})
-    figure.update_layout(xaxis2={"domain": [0.84, 1], "showticklabels": False})
-    figure.update_layout(yaxis2={"domain": [0.82, 1], "showticklabels": False})
+    figure.update_layout(xaxis2={"domain": [0.84, 1], "title": "prompts", "nticks": 4})
+    figure.update_layout(yaxis2={"domain": [0.82, 1], "title": "prompts", "nticks": 4})
     return figure
+
+
+def _drawn(values: np.ndarray) -> tuple[np.ndarray, int, dict[str, float]]:
+    """`values` [prompt, direction] rounded, to keep the file small, to how many decimals, and bins that hold them all.
+
+    The step is a power of ten, at most a hundredth of the smallest range; a bin is a whole number of steps wide and
+    begins between two, so that rounding moves no value across an edge more often than across another.
+    """
+    decimals = -int(np.floor(np.log10(max(np.ptp(values, axis=0).min(), 1e-6) / 100)))
+    step, rounded = 10.0**-decimals, values.round(decimals)
+    size = step * max(1, np.ceil(np.ptp(rounded) / step / N_BINS))
+    start = rounded.min() - step / 2
+    n_bins = np.floor((rounded.max() - start) / size) + 1
+    return rounded, max(decimals, 0), {"start": start, "end": start + size * n_bins, "size": size}
 
 
 def _projection_menu(axis: str, names: list[str], values: np.ndarray, groups: list[np.ndarray], where: str) -> dict:

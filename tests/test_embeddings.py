@@ -12,6 +12,7 @@ from refusal_utils.embeddings import (
     fit_umap,
     length_held,
     separation,
+    told_apart,
     trust_and_continuity,
     view_quality,
 )
@@ -34,6 +35,28 @@ def test_pca_finds_the_loud_axis_and_lda_the_telling_ones():
     fresh, fresh_labels, _ = clouds(seed=0, n=61)
     assert lda.score(fresh.double().numpy(), fresh_labels) > 0.98
     assert length_held(axes, pca).tolist() == pytest.approx([0, 0, 1], abs=0.15)
+
+
+def test_told_apart_tells_what_a_plane_loses():
+    points, labels, axes = clouds()
+    fresh, fresh_labels, _ = clouds(n=61)
+    lda = fit_lda(points, labels)
+    views = {"LDA": lambda at: torch.as_tensor(lda.transform(at.double().numpy())), "loud": lambda at: at @ axes[1:].T}
+    told = {"all": told_apart(points, labels, fresh, fresh_labels).mean()}
+    for name, view in views.items():
+        flat, fresh_flat = view(points), view(fresh)
+        told[name] = told_apart(flat, labels, fresh_flat, fresh_labels).mean()
+        # By another route: the mean that is nearest, in units of the spread within the classes.
+        places, fresh_places = flat.numpy(), fresh_flat.numpy()
+        means = np.stack([places[labels == label].mean(0) for label in range(3)])
+        spread = np.cov((places - means[labels]).T)
+        away = fresh_places[:, None] - means
+        nearest = np.einsum("pci,ij,pcj->pc", away, np.linalg.inv(spread), away).argmin(1)
+        assert told[name] == pytest.approx((nearest == fresh_labels).mean(), abs=0.02)
+    assert min(told["all"], told["LDA"]) > 0.98
+    assert 0.6 < told["loud"] < 0.75  # one axis tells one cloud from the two others, the loud one nothing
+    mixed = np.random.default_rng(0).permutation(labels)
+    assert told_apart(points, mixed, fresh, fresh_labels).mean() < 0.6
 
 
 def test_trust_and_continuity_are_one_for_the_space_itself_and_fall_for_noise():

@@ -140,6 +140,7 @@ def test_behaviour_pool_with_a_seed_draws_from_all_that_qualify(chat, train, tmp
     assert 4 < n < 30
     whole = behaviour_pool(chat, some, "incomplete", n, seed=0, **options)
     assert set(whole["id"]) == set(even(some)["id"])
+    assert set(whole["selection"]) == {"behaviour at random"}
     draws = [list(behaviour_pool(chat, some, "incomplete", 4, seed=seed, **options)["id"]) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
     with pytest.raises(
@@ -279,6 +280,26 @@ def test_draw_prompts_puts_the_twelve_pools_together(train, chat):
     assert [len(even(own)) for _, own in drawn.groupby(drawn["category"] == BENIGN)] == [11, 0]
 
 
+def test_draw_prompts_by_behaviour_at_random_takes_any_that_qualify(train, chat, monkeypatch):
+    def judged(chat, rows, **options):
+        refused = rows["text"].str.len() % 2 == 0
+        return rows.assign(outcome=refused.map({True: "refused", False: "answered"}))
+
+    monkeypatch.setattr(pools, "respond", judged)
+    first, *random = (
+        draw_prompts(train, way, 5, seed=seed, chat=chat)
+        for way, seed in (("behaviour", 0), *(("behaviour at random", seed) for seed in (0, 0, 1)))
+    )
+    assert list(first["id"]) == list(draw_prompts(train, "behaviour", 5, seed=1, chat=chat)["id"])
+    assert list(random[0]["id"]) == list(random[1]["id"]) != list(random[2]["id"])
+    later = train["id"].isin(random[0]["id"]) & ~train["id"].isin(first["id"])
+    assert set(train.loc[later, "category"]) == {*CATEGORY_IDS, BENIGN}  # each side from beyond its first
+    for drawn in random:
+        assert set(drawn["selection"]) == {"behaviour at random"}  # not "behaviour", which is the paper's way
+        assert (drawn["category"].value_counts() == 5).all()
+        assert ((drawn["text"].str.len() % 2 == 0) == (drawn["category"] != BENIGN)).all()
+
+
 def test_draw_prompts_takes_the_published_rows(monkeypatch):
     Hub(monkeypatch)
     public = load_public_prompts()
@@ -288,8 +309,13 @@ def test_draw_prompts_takes_the_published_rows(monkeypatch):
 @pytest.mark.parametrize(
     ("select_by", "over_refusal", "match"),
     [
-        ("lable", "unsafe", "the way of selecting must be label, behaviour or published; got 'lable'"),
+        (
+            "lable",
+            "unsafe",
+            "the way of selecting must be label, behaviour, behaviour at random or published; got 'lable'",
+        ),
         ("behaviour", "unsafe", "what selects by behaviour must be a model; got None"),
+        ("behaviour at random", "unsafe", "what selects by behaviour must be a model; got None"),
         ("published", "safe_benign", "over_refusal of the published draw must be 'unsafe'; got 'safe_benign'"),
     ],
 )
