@@ -85,6 +85,31 @@ def stability_table(
     return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=index)
 
 
+def stability_of_draw(
+    refused: States,
+    answered: Float[Tensor, "answered_prompt d_model"],
+    wide_refused: States,
+    wide_answered: Float[Tensor, "wide_answered_prompt d_model"],
+    n_most: int = 32,
+    n_draws: int = 100,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """`stability_table` of a draw, with split halves of `n_most` a side where the draw alone has too few for that.
+
+    Halves that are larger than the draw allows are taken from the wide sides: the draw's prompts and others of their
+    kinds. Column `n` says how many a side they have, by category; `bucket n` the mini-buckets, which like gap and
+    reliability are of the draw alone. Raises `ValueError` for fewer than 4 prompts on a side.
+    """
+    n_bucket = min(n_most, *(len(own) // 2 for own in (*refused.values(), answered)))
+    table = stability_table(refused, answered, n_bucket, n_draws, seed)
+    table["n"] = [max(n_bucket, min(n_most, len(wide_refused[id]) // 2, len(wide_answered) // 2)) for id in refused]
+    halves = ["split half mean", "split half std"]
+    for n in set(table["n"]) - {n_bucket}:
+        own = {id: wide_refused[id] for id in table.index[table["n"] == n]}
+        table.loc[list(own), halves] = stability_table(own, wide_answered, n, n_draws, seed)[halves]
+    return table.assign(**{"bucket n": n_bucket})
+
+
 def pair_table(
     refused: States,
     answered: Float[Tensor, "answered_prompt d_model"],

@@ -158,4 +158,8 @@ def test_the_papers_prompts_go_through_the_notebooks(tmp_path):
     assert draw["id"].str.contains("-xstest-|-wildguard-|-sorrybench-|-coconot").all()
     oracles = pd.read_csv(tmp_path / "bundled" / "03_oracle_buckets.csv")
     assert {"BR-BC", "XSTest HR-BC"} <= set(oracles["reference"])  # Table 10's gold, on the paper's own data
+    halves = pd.read_csv(tmp_path / "bundled" / "03_stability_table.csv").set_index("category")["n"]
+    small = ["hate_speech", "advice"]  # SORRY-Bench has 50 of each, of the others there are 64 for 32 against 32
+    assert halves[small].to_list() == [25, 25]
+    assert set(halves.drop(small)) == {32}
     assert (tmp_path / "cache" / "06_sweep_bundled.jsonl.gz").is_file()

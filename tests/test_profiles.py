@@ -64,6 +64,40 @@ def test_stability_table_finds_the_noise_that_was_planted():
         profiles.stability_table(*planted(), n_prompts=N)
 
 
+def test_stability_of_a_small_draw_takes_its_halves_from_more_prompts_and_says_how_many():
+    wide, wide_answered = planted()
+    wide = {**wide, "apart": wide["apart"][:50]}
+    refused, answered = {name: own[:32] for name, own in wide.items()}, wide_answered[:32]
+    table = profiles.stability_of_draw(refused, answered, wide, wide_answered, n_draws=200)
+    assert table["n"].to_dict() == {"one": 32, "same": 32, "apart": 25, "opposite": 32}
+    assert (table["bucket n"] == 16).all()
+    for name, n in table["n"].items():  # a difference of means of n a side has noise 2 d / n
+        assert table.loc[name, "split half mean"] == pytest.approx(16 / (16 + 2 * WIDTH / n), abs=0.05)
+    own = profiles.stability_table(refused, answered, 16, 200)
+    others = ["gap", "reliability", "bucket min", "bucket mean", "bucket max"]
+    pd.testing.assert_frame_equal(table[others], own[others])
+    assert (table["split half mean"] > own["split half mean"] + 0.05).all()
+
+
+def test_stability_of_a_large_draw_is_the_draws_own():
+    refused, answered = planted()
+    table = profiles.stability_of_draw(refused, answered, refused, answered, seed=3)
+    pd.testing.assert_frame_equal(
+        table.drop(columns=["n", "bucket n"]), profiles.stability_table(refused, answered, seed=3)
+    )
+    assert (table[["n", "bucket n"]] == 32).all().all()
+    few = {name: own[:20] for name, own in refused.items()}
+    alone = profiles.stability_of_draw(few, answered[:20], few, answered[:20], n_draws=20)
+    assert (alone["n"] == 10).all()
+
+
+def test_p_values_depend_on_the_null_draws_and_not_on_those_of_the_intervals():
+    few, many = (profiles.pair_table(*planted(), n_draws=n, n_null=100, seed=1) for n in (20, 60))
+    columns = ["p distinct", "p related"]
+    pd.testing.assert_frame_equal(few[columns], many[columns], check_exact=True)
+    assert abs(few["low"] - many["low"]).max() > 0
+
+
 def test_confound_table_finds_a_planted_feature_and_twins_are_free_of_it():
     refused, answered = planted()
     generator = torch.Generator().manual_seed(1)
