@@ -9,6 +9,7 @@ from refusal_utils.causal import (
     head_conditions,
     head_outputs,
     opening_tokens,
+    opens_with,
     refusal_logit,
     replacement,
     same_layer_heads,
@@ -138,6 +139,8 @@ def test_opening_tokens_are_those_of_refusals_and_not_of_answers(chat):
     found = opening_tokens(chat, refused, answered)
     first = [chat.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in ("Sorry, no.", "I cannot say.")]
     assert found.tolist() == first
+    begins = opens_with(chat, [*refused, "", "Sorrowful", "I"], found)
+    assert begins.tolist() == [True] * 9 + [False] * 3 + [True]
     with pytest.raises(ValueError, match="refusals must begin unlike answers"):
         opening_tokens(chat, ["Sure"], ["Sure"])
 
