@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .activations import capture_activations
@@ -186,6 +186,13 @@ def opening_tokens(chat: ChatModel, refused: Iterable[str], answered: Iterable[s
             "Use judged responses instead."
         )
     return torch.tensor(chosen)
+
+
+def opens_with(chat: ChatModel, texts: Iterable[str], tokens: Int[Tensor, " token"]) -> Bool[Tensor, " row"]:
+    """Whether each response begins with one of `tokens`, as of `opening_tokens`; an empty one does not."""
+    known = set(tokens.tolist())
+    first = (chat.tokenizer(text, add_special_tokens=False)["input_ids"][:1] for text in texts)
+    return torch.tensor([not known.isdisjoint(own) for own in first], dtype=torch.bool)
 
 
 def refusal_logit(logits: Float[Tensor, "prompt d_vocab"], tokens: Int[Tensor, " token"]) -> Float[Tensor, " prompt"]:

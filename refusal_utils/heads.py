@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.stats import false_discovery_control, ttest_ind_from_stats
+from scipy.stats import false_discovery_control, rankdata, ttest_ind_from_stats
 from torch import Tensor
 
 from .categories import BENIGN, CATEGORY_IDS
@@ -172,11 +172,39 @@ def concentration(
     return pd.DataFrame(carried[np.array(sizes) - 1].numpy(), index=pd.Index(sizes, name="top heads"))
 
 
+def rank_test(single: pd.DataFrame, n_draws: int = 1000, seed: int = 0) -> pd.Series:
+    """Spearman's correlation `rho` of attribution and effect over (head, category) pairs, and what chance gives.
+
+    `single` has columns category, layer, head, attribution and effect, a row per pair. The null deals the effects of
+    whole heads out anew within their layers: one head's numbers are not independent, and layers differ as a whole.
+    `null`: its mean; `null high`: 95 % lie below; `p`: the share of deals with as large a correlation (one-sided).
+    Raises `ValueError` where a head has no row for a category.
+    """
+    wide = single.pivot(index=["layer", "head"], columns="category", values=["attribution", "effect"])
+    if wide.isna().to_numpy().any():
+        raise ValueError(
+            f"rank_test: every head must have a row for every category; got {len(single)} rows for {len(wide)} heads. "
+            "Measure them all."
+        )
+    ranks = {name: rankdata(wide[name].to_numpy().ravel()) for name in ("attribution", "effect")}
+    shares, effects = ranks["attribution"], ranks["effect"].reshape(len(wide), -1)
+    layers = wide.index.get_level_values("layer").to_numpy()
+    rho = float(np.corrcoef(shares, effects.ravel())[0, 1])
+    generator, by_layer = np.random.default_rng(seed), np.argsort(layers, kind="stable")
+    null = np.empty(n_draws)
+    for number in range(n_draws):
+        dealt = np.empty_like(by_layer)
+        dealt[by_layer] = np.lexsort((generator.random(len(layers)), layers))
+        null[number] = np.corrcoef(shares, effects[dealt].ravel())[0, 1]
+    p = (1 + (null >= rho - 1e-12).sum()) / (1 + n_draws)
+    return pd.Series({"rho": rho, "null": null.mean(), "null high": np.quantile(null, 0.95), "p": p})
+
+
 def mean_changes(before: pd.DataFrame, after: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """How far each column's mean is from `before`, prompt by prompt, with 95 % normal intervals: change, low, high.
 
     Rows (name in `after`, column), in the columns' units. All frames hold one row per prompt, the same ones in the same
-    order. Raises `ValueError` for a frame of another shape.
+    order; a prompt that is NaN in a column does not count there. Raises `ValueError` for a frame of another shape.
     """
     rows: dict[tuple[str, str], tuple[float, float, float]] = {}
     for name, frame in after.items():
@@ -186,7 +214,7 @@ def mean_changes(before: pd.DataFrame, after: Mapping[str, pd.DataFrame]) -> pd.
                 f"{before.shape}. Measure the same prompts."
             )
         change = frame - before
-        error = 1.96 * change.std() / len(change) ** 0.5
+        error = 1.96 * change.std() / change.count() ** 0.5
         rows |= {
             (name, column): (mean, mean - error[column], mean + error[column]) for column, mean in change.mean().items()
         }

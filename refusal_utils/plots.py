@@ -195,8 +195,13 @@ def add_published_rates(figure: go.Figure, table: pd.DataFrame, name: str) -> No
     )
 
 
-def interval_bars(frame: pd.DataFrame, *, title: str, y: str, chance: float) -> go.Figure:
-    """One bar per row of `frame` (columns accuracy, low, high; shares), with its interval, and a line at `chance`."""
+def interval_bars(
+    frame: pd.DataFrame, *, title: str, y: str, chance: float, marks: Mapping[str, float] | None = None
+) -> go.Figure:
+    """One bar per row of `frame` (columns accuracy, low, high; shares), with its interval, and a line at `chance`.
+
+    `marks` are further lines: heights by what is written at them.
+    """
     figure = go.Figure()
     for name, row in frame.iterrows():
         up, down = row["high"] - row["accuracy"], row["accuracy"] - row["low"]
@@ -204,8 +209,8 @@ def interval_bars(frame: pd.DataFrame, *, title: str, y: str, chance: float) -> 
         figure.add_bar(
             x=[name], y=[row["accuracy"]], error_y=error, showlegend=False, marker_color="#0072B2", width=0.5
         )
-    line, label = {"dash": "dash", "color": "#444"}, f"chance 1/{round(1 / chance)}"
-    figure.add_hline(y=chance, line=line, annotation_text=label)
+    for label, height in {f"chance 1/{round(1 / chance)}": chance, **(marks or {})}.items():
+        figure.add_hline(y=height, line={"dash": "dash", "color": "#444"}, annotation_text=label)
     figure.update_layout(template="refusal", width=720, height=480, title=title)
     return figure.update_yaxes(title=y, range=[0, 1])
 

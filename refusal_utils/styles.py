@@ -1,4 +1,4 @@
-"""How, not whether: what a steering direction decides about the wording of refusals. Pure statistics on judged rows."""
+"""How and whether: what a steering direction decides about wording and fact of a refusal. Pure statistics on judged rows."""
 
 from collections.abc import Iterable
 
@@ -66,9 +66,11 @@ def dependence(
 ) -> pd.Series:
     """How strongly the direction decides a value (a style, or whether it refuses), against permutation.
 
-    `bits`: mutual information; `cramer`: Cramer's V; `null bits`, `null cramer`: their means when directions are dealt
-    out anew among the rows of each prompt (chance alone makes both positive); `p`: the share of deals with as many
-    bits. Sources: Cramer 1946 (scipy's version); Cover & Thomas 2006, ch. 2.
+    `bits`: mutual information; `cramer`: Cramer's V, from 0 to 1 however many values there are; `null bits`, `null
+    cramer`: their means when directions are dealt out anew among the rows of each prompt (chance alone makes both
+    positive); `null cramer high`: 95 % of the deals lie below; `p`, `p cramer`: the share of deals with as many bits, or
+    as large a V. Raises `ValueError` for a single direction. Sources: Cramer 1946 (scipy's version); Cover & Thomas
+    2006, ch. 2.
     """
     directions, values, prompts = list(directions), list(values), list(prompts)
     _require(
@@ -90,9 +92,10 @@ def dependence(
         permuted[by_prompt] = first[dealt]
         drawn.append(_association(permuted, second))
     null = np.array(drawn)
-    p = (1 + (null[:, 0] >= bits - 1e-12).sum()) / (1 + n_draws)
-    found = {"bits": bits, "null bits": null[:, 0].mean(), "cramer": cramer, "null cramer": null[:, 1].mean(), "p": p}
-    return pd.Series(found)
+    p, p_cramer = (1 + (null >= np.array([bits, cramer]) - 1e-12).sum(0)) / (1 + n_draws)
+    found = {"bits": bits, "null bits": null[:, 0].mean(), "p": p}
+    of_cramer = {"null cramer": null[:, 1].mean(), "null cramer high": np.quantile(null[:, 1], 0.95)}
+    return pd.Series(found | {"cramer": cramer} | of_cramer | {"p cramer": p_cramer})
 
 
 def _association(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:

@@ -3,12 +3,14 @@ import torch
 
 from refusal_utils.activations import capture_activations
 from refusal_utils.attribution import component_shares
+from refusal_utils.categories import CATEGORY_IDS
 from refusal_utils.causal import (
     attention_pattern,
     forward_under,
     head_conditions,
     head_outputs,
     opening_tokens,
+    opens_with,
     refusal_logit,
     replacement,
     same_layer_heads,
@@ -17,6 +19,10 @@ from refusal_utils.causal import (
 from refusal_utils.directions import random_directions
 from refusal_utils.generation import first_token_logits
 from refusal_utils.interventions import UNSTEERED, Condition
+from refusal_utils.notebook_files import find_notebooks, parameter_defaults
+from refusal_utils.plots import FIGURES
+from refusal_utils.pools import held_out, read_draw
+from refusal_utils.prompt_sets import load_prompts, twin_pairs
 
 LAYERS, POSITIONS = (0, 1, 2, 3), (-2, -1)
 
@@ -138,6 +144,8 @@ def test_opening_tokens_are_those_of_refusals_and_not_of_answers(chat):
     found = opening_tokens(chat, refused, answered)
     first = [chat.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in ("Sorry, no.", "I cannot say.")]
     assert found.tolist() == first
+    begins = opens_with(chat, [*refused, "", "Sorrowful", "I"], found)
+    assert begins.tolist() == [True] * 9 + [False] * 3 + [True]
     with pytest.raises(ValueError, match="refusals must begin unlike answers"):
         opening_tokens(chat, ["Sure"], ["Sure"])
 
@@ -148,3 +156,13 @@ def test_refusal_logit_is_the_log_odds_of_the_opening_tokens():
     assert float(refusal_logit(logits, torch.tensor([0, 2]))) == pytest.approx(
         torch.logit(torch.tensor(p)).item(), rel=1e-5
     )
+
+
+def test_every_category_has_the_pairs_that_notebook_05_replaces_heads_on_and_no_direction_was_made_of():
+    prompts = load_prompts()
+    draw = read_draw(FIGURES / "bundled" / "01_draw.csv", prompts, "builtin")
+    twins = twin_pairs(held_out(prompts, draw, limit=None))
+    n_twins = parameter_defaults(find_notebooks(["05"])[0])["N_TWINS"]
+    assert (twins["category"].value_counts().reindex(list(CATEGORY_IDS)) >= n_twins).all()
+    assert {*twins["text"], *twins["twin"]}.isdisjoint(draw["text"])
+    assert not {*twin_pairs(prompts)["text"]}.isdisjoint(draw["text"])  # before control

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import ttest_rel
+from scipy.stats import spearmanr, ttest_rel
 
 from refusal_utils.categories import BENIGN, CATEGORY_IDS
 from refusal_utils.heads import (
@@ -17,6 +17,7 @@ from refusal_utils.heads import (
     overlap,
     overlap_null,
     per_category,
+    rank_test,
     top_by_category,
     top_heads,
     top_table,
@@ -159,3 +160,42 @@ def test_mean_changes_are_paired_and_their_intervals_cover_at_their_rate():
     assert found.loc[("moved", "b")].tolist() == pytest.approx([-1, -1, -1])
     with pytest.raises(ValueError, match=r"mean_changes: .*got \(79, 2\) in moved for \(80, 2\)"):
         mean_changes(before, {"moved": after[1:]})
+
+
+def test_mean_changes_leave_out_what_is_not_measured():
+    before = pd.DataFrame({"a": np.arange(10.0)})
+    after = before + np.linspace(0, 2, 10)[:, None]
+    some = after.where(np.arange(10)[:, None] >= 6)
+    found = mean_changes(before, {"all": after, "some": some})
+    alone = mean_changes(before[6:], {"alone": after[6:]})
+    assert found.loc[("some", "a")].tolist() == pytest.approx(alone.loc[("alone", "a")].tolist())
+    assert found.loc[("all", "a"), "change"] == pytest.approx(1)
+
+
+def singles(seed, tie=0.0):
+    """Shares and effects of 24 heads in 4 layers; layers differ as a whole, and a head's effects go together."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for layer in range(4):
+        for head in range(6):
+            share, own = generator.normal(size=11) + generator.normal(), generator.normal()
+            effect = 2 * layer + own + generator.normal(size=11) + tie * share
+            heads = {"category": CATEGORY_IDS, "layer": layer, "head": head}
+            rows.append(pd.DataFrame({**heads, "attribution": 2 * layer + share, "effect": effect}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def test_rank_test_is_spearmans_and_takes_neither_layers_nor_categories_for_evidence():
+    none = [rank_test(singles(seed), n_draws=100, seed=seed) for seed in range(60)]
+    plain = [spearmanr(singles(seed)["attribution"], singles(seed)["effect"]) for seed in range(60)]
+    assert [each["rho"] for each in none] == pytest.approx([each.statistic for each in plain])
+    assert np.mean([each["p"] < 0.05 for each in none]) <= 0.12
+    assert all(each.pvalue < 1e-6 for each in plain)  # before control: pairs counted as independent
+    assert np.mean([each["null"] for each in none]) > 0.3  # the layers' part
+    tied = rank_test(singles(0, tie=2.0), n_draws=200).to_dict()
+    assert tied["p"] < 0.01
+    assert tied["rho"] > tied["null high"] > tied["null"]
+    shuffled = singles(0, tie=2.0).sample(frac=1, random_state=1)  # rows in any order
+    assert rank_test(shuffled, n_draws=200).to_dict() == pytest.approx(tied)
+    with pytest.raises(ValueError, match="rank_test: every head must .*; got 263 rows for 24 heads"):
+        rank_test(singles(0)[1:])

@@ -130,3 +130,6 @@ def test_interval_bars_reach_from_low_to_high():
     (line,) = figure.layout.shapes
     assert line.y0 == line.y1 == pytest.approx(1 / 11)
     assert figure.layout.annotations[0].text == "chance 1/11"
+    both = plots.interval_bars(frame, title="t", y="share", chance=1 / 11, marks={"two of eleven": 2 / 11})
+    drawn = {each.text: line.y0 for each, line in zip(both.layout.annotations, both.layout.shapes, strict=True)}
+    assert drawn == pytest.approx({"chance 1/11": 1 / 11, "two of eleven": 2 / 11})

@@ -1,10 +1,17 @@
 """Planted wordings: directions that decide how, whether, both or nothing."""
 
+import gzip
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import chi2
 
+from refusal_utils import plots
+from refusal_utils.categories import CATEGORY_IDS
 from refusal_utils.curves import wilson
+from refusal_utils.notebook_files import find_notebooks, read_cells
 from refusal_utils.styles import dependence, guess_direction, matched_rows, purity, style_shares
 
 WORDINGS = {
@@ -61,6 +68,36 @@ def test_chance_alone_gives_bits_and_the_null_says_how_many():
     assert np.mean([each["p"] < 0.05 for each in found]) <= 0.15
 
 
+def test_the_null_of_cramers_v_is_that_of_chi_square():
+    """A yes or no by chance, 100 prompts under 3 directions: n V^2 is chi-square with 2 degrees of freedom."""
+    prompts = np.repeat([f"p{number}" for number in range(100)], 3)
+    found = []
+    for seed in range(20):
+        values = np.random.default_rng(seed).choice(["yes", "no"], size=300)
+        found.append(dependence(list(WORDINGS) * 100, values, prompts, n_draws=300, seed=seed))
+    high = np.mean([each["null cramer high"] for each in found])
+    assert high == pytest.approx(np.sqrt(chi2.ppf(0.95, 2) / 300), rel=0.07)
+    assert np.mean([each["cramer"] > each["null cramer high"] for each in found]) <= 0.25
+    assert all((each["cramer"] > each["null cramer high"]) == (each["p cramer"] <= 0.05) for each in found)
+    planted = how(rows())
+    assert planted["null cramer"] < planted["null cramer high"] < planted["cramer"]
+    assert planted["p cramer"] < 0.01
+
+
+def test_a_yes_or_no_names_at_most_two_directions():
+    """Of four directions one always refuses, one never, two by chance: what is told is the first two, and no more."""
+    shares = {"always": 1.0, "never": 0.0, "half": 0.5, "other half": 0.5}
+    generator = np.random.default_rng(0)
+    table = [
+        (f"p{prompt}", name, "refused" if generator.random() < share else "not")
+        for prompt in range(100)
+        for name, share in shares.items()
+    ]
+    prompts, directions, outcomes = zip(*table, strict=True)
+    found = guess_direction(outcomes, directions, prompts)
+    assert found["accuracy"] == found["high"] == 2 / 4
+
+
 def test_dependence_holds_the_prompt_fixed():
     """A value that the prompt decides alone says nothing about the direction, however uneven the prompts are."""
     prompts = np.repeat([f"p{number}" for number in range(40)], 3)
@@ -111,3 +148,56 @@ def test_matched_rows_are_those_nearest_to_the_target_with_text():
     assert set(matched_rows(pd.concat(parts), 0.9)["coefficient"]) == {2.0}
     with pytest.raises(ValueError, match="every direction needs a strength with text; got none for"):
         matched_rows(parts[1])
+
+
+def write_sweep(path, model, refusing):
+    """A file of `save_sweep` that nobody swept: eleven wordings; `refusing` has the rate of each direction and strength."""
+    generator = np.random.default_rng(0)
+    table = [
+        {
+            "id": f"p{prompt}",
+            "text": f"Prompt {prompt}?",
+            "harmful": prompt % 2 == 0,
+            "direction": name,
+            "gaps": gaps,
+            "outcome": "refused" if refused else "answered",
+            "response": f"I cannot help with {name}." if refused else "Take a kettle.",
+            "release_type": "GENERIC" if refused else "NONREFUSAL",
+        }
+        for (name, gaps), rate in refusing.items()
+        for prompt in range(30)
+        for refused in [generator.random() < rate]
+    ]
+    notes = {"model": model, "fingerprint": "abc", "layer": 2, "pos": -1, "n_rows": len(table)}
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.write("\n".join(map(json.dumps, [{"sweep": notes}, *table])))
+
+
+def run_notebook_07(model, folder):
+    """What the names of notebook 07 stand for after its cells."""
+    space = {}
+    for cell in read_cells(find_notebooks(["07"])[0]):
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and "google.colab" not in source:
+            exec(compile(source, cell["id"], "exec"), space)
+        if "parameters" in cell["metadata"].get("tags", ()):
+            space |= {"MODEL": model, "N_DRAWS": 20, "FIGURES_DIR": str(folder), "CACHE_DIR": str(folder)}
+    return space
+
+
+def test_notebook_07_reads_any_models_responses_without_the_model_and_refuses_another_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "chrome", lambda: None)
+    swept = {(name, 1.0): 0.5 + 0.04 * number for number, name in enumerate(CATEGORY_IDS)}
+    swept |= {(name, 0.5): 0.3 for name in CATEGORY_IDS}
+    swept["advice", 0.77] = 0.9  # a strength that only one direction was given: nothing to compare there
+    write_sweep(tmp_path / "06_sweep_tiny.jsonl.gz", "some/tiny", swept)
+    write_sweep(tmp_path / "06_matched_tiny.jsonl.gz", "some/tiny", {(name, 1.2): 0.9 for name in CATEGORY_IDS})
+    with pytest.raises(AssertionError, match=r"the responses must be those of other/tiny; got those of some/tiny"):
+        run_notebook_07("other/tiny", tmp_path)
+    space = run_notebook_07("some/tiny", tmp_path)
+    assert "load_chat_model" not in space
+    guesses = space["guesses"]["accuracy"]
+    assert guesses["text of a refusal, same strength"] == 1
+    assert 1 / 11 < guesses["refused or not, same strength"] <= 2 / 11
+    assert set(space["common"]["gaps"]) == {1.0}
+    assert (tmp_path / "tiny" / "07_guess.csv").is_file()
