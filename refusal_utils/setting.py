@@ -18,7 +18,7 @@ from .published import plain_name
 class Setting:
     """What numbers were measured on: a model, layers, positions and prompts, and how the prompts were chosen.
 
-    `selections`: by label, behaviour, or as published for Gemma. `over_refusal`: the reading of that category.
+    `selections`: by label, behaviour, behaviour at random, or as published for Gemma. `over_refusal`: the reading of that category.
     `n_prompts`: of each side. `draw`: the digest of these prompts. `notes`: what else the file of directions says of the
     model and of its own draw. Empty or 0: not known.
     """

@@ -145,6 +145,7 @@ def test_every_number_stands_beside_its_own(write):
         ({"pos": -1}, "position -1, theirs -2"),
         ({"prompts": "builtin"}, "prompts builtin, theirs paper"),
         ({"selection": "label"}, "selected by label, theirs behaviour or published"),
+        ({"selection": "behaviour at random"}, "selected by behaviour at random, theirs behaviour or published"),
         ({"over_refusal": "safe_benign"}, "over-refusal read as safe_benign, theirs unsafe"),
         ({"system_prompt": "Be kind."}, "a system prompt, theirs none"),
     ],
