@@ -1,4 +1,4 @@
-"""Figures of the categories and of their pairs: bars, boxes, maps side by side and by layer, intervals, trees."""
+"""Figures of the categories, of their pairs and of controls: bars, boxes, maps side by side and by layer, intervals, trees."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 from scipy.cluster.hierarchy import dendrogram
 
 from .categories import BENIGN, CATEGORIES, CATEGORY_IDS, OKABE_ITO
-from .plots import heatmap_trace, square_layout, titles
+from .plots import TITLES, direction_kind, direction_look, heatmap_trace, square_layout, titles
 
 BLUE, VERMILION, ORANGE = OKABE_ITO[0], OKABE_ITO[1], OKABE_ITO[3]
 
@@ -105,6 +105,19 @@ def pair_scatter(pairs: pd.DataFrame, *, title: str, x: str, y: str) -> go.Figur
     figure = go.Figure(points).update_traces(marker={"color": BLUE, "size": 8})
     figure.update_traces(hovertemplate="%{text}<br>published %{x:.2f}<br>here %{y:.2f}<extra></extra>")
     return figure.update_layout(template="refusal", width=760, height=640, title=title, xaxis_title=x, yaxis_title=y)
+
+
+def add_controls(figure: go.Figure, frame: pd.DataFrame, x: str, y: str) -> None:
+    """Add to a `plots.category_scatter` the points of `frame` (columns category, x, y) that are no category's, by kind.
+
+    Each kind (`plots.direction_kind`) is one trace in its colour and marker; the hover text gives the whole name.
+    """
+    beside = frame[~frame["category"].isin(TITLES)]
+    for kind, rows in beside.groupby(beside["category"].map(direction_kind), sort=False):
+        marker = {**direction_look(str(kind)), "size": 8}
+        hover = f"%{{text}}<br>{x} %{{x:.3f}}<br>{y} %{{y:.3f}}<extra></extra>"
+        at = {"x": rows[x].to_numpy(), "y": rows[y].to_numpy(), "text": list(rows["category"])}
+        figure.add_scatter(mode="markers", name=str(kind), marker=marker, hovertemplate=hover, **at)
 
 
 def tree_figure(tree: np.ndarray, names: Sequence[str], *, title: str, x: str) -> go.Figure:

@@ -1,8 +1,9 @@
 """One plotly template, the figures that several notebooks share, and one way to save them."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,9 @@ from .categories import BENIGN, CATEGORIES, category_by_id
 FIGURES = Path(__file__).parent.parent / "figures"
 DIVERGING = "RdBu_r"  # always centred on 0
 SEQUENTIAL = "Viridis"
+TITLES = {category.id: category.title for category in CATEGORIES}
+# Colour and marker of directions that are no category's: no colour of these, no marker of two of them.
+CONTROLS = {"pooled": ("#222", "square"), "random": ("#888", "square-open"), "covariance": ("#6a1b9a", "diamond-open")}
 
 pio.templates["refusal"] = go.layout.Template(
     layout=go.Layout(
@@ -149,37 +153,74 @@ def category_lines(
     return figure
 
 
-def tradeoff_curves(bands: pd.DataFrame, points: pd.DataFrame, *, title: str) -> go.Figure:
-    """Refusal against over-refusal, one curve per direction with its band; controls grey.
+def direction_kind(direction: str) -> str:
+    """A category's own id, or what a numbered control is one of.
 
-    `bands` has columns direction, overall, RR, low, high (`curves.curve_bands`); `points` direction, RR, ORR, gaps.
+    >>> direction_kind("hate_speech"), direction_kind("random 3")
+    ('hate_speech', 'random')
+    """
+    return direction.rstrip("0123456789 ")
+
+
+def direction_look(direction: str) -> dict[str, str]:
+    """Colour and symbol of a direction's markers: its category's, or those of its kind of control."""
+    kind = direction_kind(direction)
+    if kind in TITLES:
+        return {"color": category_by_id(kind).colour, "symbol": category_by_id(kind).marker}
+    return dict(zip(("color", "symbol"), CONTROLS.get(kind, ("#8c510a", "cross-open")), strict=True))
+
+
+def tradeoff_curves(
+    bands: pd.DataFrame, points: pd.DataFrame, *, title: str, banded: Collection[str] = ("pooled",)
+) -> go.Figure:
+    """Refusal against over-refusal: points of every direction at every strength, and the curves that `bands` has.
+
+    `bands` has columns direction, overall, RR, low, high (`curves.curve_bands`); `points` direction, RR, ORR, gaps. The
+    intervals stand in the hover text of the lines; they are drawn for the directions in `banded` alone, since a dozen
+    bands on one another cannot be told apart. Controls of one kind share a marker and an entry in the legend.
     """
     figure = go.Figure()
-    known = {category.id: category for category in CATEGORIES}
     for name, own in points.groupby("direction", sort=False):
-        category = known.get(str(name))
-        grey = {"pooled": "#222", "random": "#aaa"}
-        colour = category.colour if category else grey.get(str(name).rstrip("0123456789 "), "#c9a0dc")
-        marker = {"symbol": category.marker if category else "square-open", "size": 7, "color": colour}
-        kind = str(name).rstrip("0123456789 ")  # controls of one kind share an entry in the legend
-        look = {"name": category.title if category else kind, "legendgroup": str(name) if category else kind}
+        look, kind = direction_look(str(name)), direction_kind(str(name))
+        label = TITLES.get(kind, kind)
+        entry = {"name": label, "legendgroup": kind}
         band = bands[bands["direction"] == name]
+        if len(band) and name in banded:
+            figure.add_scatter(**_band(band, look["color"]), **entry)
         if len(band):
-            edges = [band[edge].to_numpy() for edge in ("low", "high")]
-            across = np.concatenate([2 * band["overall"] - edges[0], (2 * band["overall"] - edges[1])[::-1]])
-            up = np.concatenate([edges[0], edges[1][::-1]])
-            area = {"fill": "toself", "opacity": 0.12, "fillcolor": colour, "line": {"width": 0}, "mode": "lines"}
-            figure.add_scatter(x=across, y=up, hoverinfo="skip", showlegend=False, **area, **look)
-            line = {"x": 2 * band["overall"] - band["RR"], "y": band["RR"], "line": {"color": colour, "width": 1.5}}
-            figure.add_scatter(mode="lines", hoverinfo="skip", showlegend=False, **line, **look)
-        hover = f"{look['name']}<br>%{{text}} gaps<br>RR %{{y:.2f}}, ORR %{{x:.2f}}<extra></extra>"
+            figure.add_scatter(**_curve(band, label, look), **entry)
+        whole = label if kind in TITLES else name
+        hover = f"{whole}<br>%{{text}} gaps<br>RR %{{y:.2f}}, ORR %{{x:.2f}}<extra></extra>"
         at = {"x": own["ORR"].to_numpy(), "y": own["RR"].to_numpy(), "text": own["gaps"].astype(str)}
-        first = look["name"] not in {trace.name for trace in figure.data if trace.mode == "markers"}
-        figure.add_scatter(mode="markers", marker=marker, hovertemplate=hover, showlegend=first, **at, **look)
+        first = label not in {trace.name for trace in figure.data if trace.mode == "markers"}
+        shape = {**look, "size": 7}
+        figure.add_scatter(mode="markers", marker=shape, hovertemplate=hover, showlegend=first, **at, **entry)
     figure.update_layout(template="refusal", title=title, width=980, height=720)
     figure.update_xaxes(title="ORR: share of benign prompts refused", range=[-0.03, 1.03])
     figure.update_yaxes(title="RR: share of harmful prompts refused", range=[-0.03, 1.03])
     return figure
+
+
+def _band(band: pd.DataFrame, colour: str) -> dict[str, Any]:
+    """The area between a curve's lower and upper edge, on the axes of ORR and RR."""
+    low, high, overall = (band[name].to_numpy() for name in ("low", "high", "overall"))
+    across = np.concatenate([2 * overall - low, (2 * overall - high)[::-1]])
+    look = {"fill": "toself", "fillcolor": colour, "opacity": 0.12, "line": {"width": 0}, "mode": "lines"}
+    return {"x": across, "y": np.concatenate([low, high[::-1]]), "hoverinfo": "skip", "showlegend": False, **look}
+
+
+def _curve(band: pd.DataFrame, label: str, look: Mapping[str, str]) -> dict[str, Any]:
+    """A curve as a line, dashed where a category's marker is not the first, with its intervals in the hover text."""
+    interval = "RR %{y:.2f} (95 % interval %{customdata[1]:.2f} to %{customdata[2]:.2f})"
+    return {
+        "x": (2 * band["overall"] - band["RR"]).to_numpy().round(4),
+        "y": band["RR"].to_numpy().round(4),
+        "mode": "lines",
+        "line": {"color": look["color"], "width": 1.5, "dash": "dash" if look["symbol"] == "diamond" else "solid"},
+        "customdata": band[["overall", "low", "high"]].to_numpy().round(4),
+        "hovertemplate": f"{label}<br>overall refusal %{{customdata[0]:.3f}}<br>{interval}<extra></extra>",
+        "showlegend": False,
+    }
 
 
 def add_published_rates(figure: go.Figure, table: pd.DataFrame, name: str) -> None:

@@ -13,16 +13,20 @@ import pandas as pd
 from .chat_model import ChatModel
 
 
-def save_sweep(rows: pd.DataFrame, path: str | Path, chat: ChatModel, layer: int, pos: int) -> Path:
+def save_sweep(
+    rows: pd.DataFrame, path: str | Path, chat: ChatModel, layer: int, pos: int, draw: str | None = None
+) -> Path:
     """Write the rows of `tradeoffs.sweep` as gzipped lines of JSON, after a first one that says whose they are.
 
-    That line names model, fingerprint, layer, position and the number of rows. The file appears whole or not at all.
+    That line names model, fingerprint, layer, position, the number of rows, and where it is given the digest of the draw
+    (`setting.draw_digest`) that the directions were estimated from. The file appears whole or not at all.
     Raises `ValueError` where there are no rows, or the file cannot be written.
     """
     if not len(rows):
         raise ValueError("save_sweep: a sweep must have rows; got none. Run it first.")
     path = Path(path)
     notes = {"model": chat.name, "fingerprint": chat.fingerprint, "layer": layer, "pos": pos, "n_rows": len(rows)}
+    notes |= {"draw": draw} if draw else {}
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +47,7 @@ def load_sweep(path: str | Path, chat: ChatModel | None = None) -> tuple[pd.Data
     """(rows, layer, pos) from a file of `save_sweep`, if this very model gave the responses; lists of styles are tuples.
 
     Without `chat` (a large model need not be loaded to read what it said) any model's; whose they are is in
-    `rows.attrs`: model, fingerprint, layer, pos. Raises `ValueError` where there is no such file, it is cut off or something else, or weights, tokenizer, template,
+    `rows.attrs`: model, fingerprint, layer, pos, and draw where it was noted. Raises `ValueError` where there is no such file, it is cut off or something else, or weights, tokenizer, template,
     system prompt or dtype differ from those of `chat`.
     """
     if not Path(path).is_file():

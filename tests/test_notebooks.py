@@ -12,6 +12,8 @@ from refusal_utils.notebook_files import find_notebooks, parameter_names
 from refusal_utils.prompt_sets import load_prompts
 from refusal_utils.public_sources import SOURCES
 from refusal_utils.runner import NotebookFailure, run_notebook
+from refusal_utils.setting import draw_digest
+from refusal_utils.sweep_files import load_sweep
 
 from .public_tables import write_paper_files
 
@@ -58,6 +60,15 @@ def test_notebooks_run_from_an_empty_cache_and_write_the_figures_and_numbers_tha
 def test_committed_numbers_are_those_of_this_code_and_model(executed, name, columns, atol):
     committed, written = (pd.read_csv(folder / "figures" / "bundled" / f"{name}.csv") for folder in (REPO, executed))
     pd.testing.assert_frame_equal(committed[columns], written[columns], rtol=0, atol=atol)
+
+
+def test_steering_rates_and_responses_say_what_they_were_measured_with(executed):
+    folder = executed / "figures" / "bundled"
+    rates = pd.read_csv(folder / "06_rates.csv", dtype={"draw": str})
+    digest = draw_digest(pd.read_csv(folder / "01_draw.csv"))
+    assert rates[["judge", "max_new_tokens", "draw"]].drop_duplicates().to_numpy().tolist() == [["phrases", 50, digest]]
+    for name in ("sweep", "matched"):
+        assert load_sweep(executed / "cache" / f"06_{name}_bundled.jsonl.gz")[0].attrs["draw"] == digest
 
 
 def test_notebook_03_map_equals_an_independent_route(executed):

@@ -75,26 +75,42 @@ def test_category_lines_draw_the_benign_prompts_dashed_and_leave_the_range_open(
     assert figure.layout.yaxis.range is None
 
 
-def test_tradeoff_curves_draw_every_point_and_the_band_around_the_curve():
-    points = pd.DataFrame(
-        {
-            "direction": ["advice", "advice", "random 0"],
-            "gaps": [0.0, 1.0, 1.0],
-            "RR": [0.5, 0.9, 0.5],
-            "ORR": [0.5, 0.7, 0.5],
-        }
-    )
-    bands = pd.DataFrame({"overall": [0.5, 0.8], "RR": [0.5, 0.9], "low": [0.45, 0.85], "high": [0.55, 0.95]})
-    figure = tradeoff_curves(bands.assign(direction="advice"), points, title="t")
+def test_tradeoff_curves_draw_every_point_one_band_and_the_other_intervals_in_the_hover_text():
+    names = ["advice", "advice", "pooled", "random 0", "random 1", "covariance 0"]
+    points = pd.DataFrame({"direction": names, "gaps": [0.0, *[1.0] * 5]})
+    points = points.assign(RR=[0.5, 0.9, 0.9, 0.5, 0.6, 0.7], ORR=[0.5, 0.7, 0.7, 0.5, 0.6, 0.7])
+    band = pd.DataFrame({"overall": [0.5, 0.8], "RR": [0.5, 0.9], "low": [0.45, 0.85], "high": [0.55, 0.95]})
+    bands = pd.concat([band.assign(direction=name) for name in ("advice", "pooled")])
+    figure = tradeoff_curves(bands, points, title="t")
     markers = [trace for trace in figure.data if trace.mode == "markers"]
-    assert [(trace.name, list(trace.x), list(trace.y)) for trace in markers] == [
-        (category_by_id("advice").title, [0.5, 0.7], [0.5, 0.9]),
+    title = category_by_id("advice").title
+    assert [(trace.name, list(trace.x), list(trace.y)) for trace in markers[:3]] == [
+        (title, [0.5, 0.7], [0.5, 0.9]),
+        ("pooled", [0.7], [0.9]),
         ("random", [0.5], [0.5]),
     ]
-    band, line = figure.data[:2]
-    assert list(line.x) == pytest.approx([0.5, 0.7])  # ORR = 2 overall - RR
-    assert next(zip(band.x, band.y, strict=True)) == pytest.approx((0.55, 0.45))
-    assert {trace.legendgroup for trace in figure.data} == {"advice", "random"}
+    assert [trace.showlegend for trace in markers] == [True, True, True, False, True]  # one entry for a kind
+    (area,) = [trace for trace in figure.data if trace.fill == "toself"]
+    assert area.name == "pooled"
+    assert next(zip(area.x, area.y, strict=True)) == pytest.approx((0.55, 0.45))  # ORR = 2 overall - RR
+    lines = [trace for trace in figure.data if trace.mode == "lines" and trace.fill is None]
+    assert [trace.name for trace in lines] == [title, "pooled"]
+    for line in lines:
+        assert list(line.x) == pytest.approx([0.5, 0.7])
+        np.testing.assert_allclose(np.array(line.customdata), band[["overall", "low", "high"]].to_numpy())
+    everything = tradeoff_curves(bands, points, title="t", banded=("advice", "pooled"))
+    assert sum(trace.fill == "toself" for trace in everything.data) == 2
+
+
+def test_kinds_of_controls_share_neither_colour_nor_marker_and_no_category_has_their_colour():
+    looks = [plots.direction_look(name) for name in ("pooled", "random 0", "covariance 4", "something 1")]
+    assert plots.direction_look("random 3") == looks[1]
+    for key in ("color", "symbol"):
+        assert len({look[key] for look in looks}) == 4
+    assert not {look["color"] for look in looks} & {category.colour for category in CATEGORIES}
+    assert not {look["symbol"] for look in looks} & {category.marker for category in CATEGORIES}
+    humanizing = category_by_id("humanizing")
+    assert plots.direction_look("humanizing") == {"color": humanizing.colour, "symbol": humanizing.marker}
 
 
 def test_heatmap_menu_shows_one_panel_at_a_time_and_centres_only_what_has_both_signs():

@@ -34,6 +34,9 @@ def test_a_sweep_comes_back_as_it_was_with_its_place(chat, rows, tmp_path):
     pd.testing.assert_frame_equal(found, rows)
     assert found["styles"].map(type).eq(tuple).all()
     assert list(path.parent.iterdir()) == [path]  # nothing half-written is left beside it
+    assert "draw" not in found.attrs
+    noted, *_ = load_sweep(save_sweep(rows, path, chat, 4, -2, draw="0123abc"), chat)
+    assert noted.attrs["draw"] == "0123abc"
 
 
 def test_a_sweep_that_fails_to_be_written_leaves_the_old_one(chat, rows, tmp_path, monkeypatch):
