@@ -69,7 +69,9 @@ def draw_digest(draw: pd.DataFrame) -> str:
     """
     columns = [name for name in ("id", "category", "selection", "over_refusal", "prompts") if name in draw]
     rows = draw[columns].fillna("").astype(str).sort_values(columns)
-    return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:12]
+    return (
+        "d" + hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:12]
+    )  # no CSV reader takes it for a number
 
 
 def read_setting(folder: Path, model: str) -> Setting:

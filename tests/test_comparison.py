@@ -261,7 +261,7 @@ def test_the_bundled_model_stands_beside_gemma_at_the_nearest_strength_and_claim
 def test_setting_is_read_from_what_the_notebooks_noted(write, tmp_path):
     found = read_setting(write(GEMMA, 20, -2, selection="label", over_refusal="safe_benign", n=7), GEMMA)
     expected = Setting(GEMMA, (20,), (-2,), "paper", ("label",), ("safe_benign",), 7)
-    assert len(found.draw) == 12
+    assert len(found.draw) == 13
     assert dataclasses.replace(found, notes={}, draw="") == expected
     assert read_setting(tmp_path, "bundled") == Setting("bundled", (), (), "builtin")
 
