@@ -4,8 +4,10 @@ The other model has the bundled model's weights in the architecture of SmolLM3, 
 numbers must come out of another architecture.
 """
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -16,7 +18,7 @@ from refusal_utils.categories import BENIGN, CATEGORY_IDS
 from refusal_utils.chat_model import BUNDLED_WEIGHTS, load_chat_model
 from refusal_utils.comparison import compare
 from refusal_utils.direction_files import direction_notes, save_directions
-from refusal_utils.notebook_files import find_notebooks, parameter_names, read_cells
+from refusal_utils.notebook_files import find_notebooks, read_cells
 from refusal_utils.plots import FIGURES
 from refusal_utils.profiles import unit_directions
 from refusal_utils.prompt_sets import load_prompts
@@ -45,11 +47,8 @@ def smollm3(tmp_path_factory) -> Path:
     return folder
 
 
-def test_notebooks_01_to_03_and_06_give_the_bundled_models_numbers_in_another_architecture(smollm3, tmp_path):
-    chosen = find_notebooks(["01", "02", "03", "06"])
-    known = {name for path in chosen for name in parameter_names(path)}
-    given = {name: value for name, value in SMALL.items() if name in known} | {"CACHE_DIR": str(tmp_path / "cache")}
-    run_notebooks(str(smollm3), ["01", "02", "03", "06"], given, out=tmp_path / "figures")
+def test_all_notebooks_run_in_another_architecture_and_give_the_bundled_models_directions(smollm3, tmp_path):
+    run_notebooks(str(smollm3), (), SMALL | {"CACHE_DIR": str(tmp_path / "cache")}, out=tmp_path / "figures")
     folder = tmp_path / "figures" / smollm3.name
     assert direction_notes(folder / "03_directions.safetensors")["model"] == str(smollm3)
     written, reference = (
@@ -60,9 +59,28 @@ def test_notebooks_01_to_03_and_06_give_the_bundled_models_numbers_in_another_ar
     frame = compare(folder, str(smollm3))
     assert set(frame["verdict"]) <= {"not comparable", "missing"}
     assert frame.loc[frame["table"] == "1", "ours"].notna().all()
-    shown = "".join(path.read_text() for path in (folder / "notebooks").glob("*.ipynb"))
+    executed = sorted((folder / "notebooks").glob("*.ipynb"))
+    assert [path.name for path in executed] == [path.name for path in find_notebooks()]
+    shown = "".join(path.read_text() for path in executed)
     assert f"{smollm3} on " in shown
     assert "no thinking switch; system prompt none" in shown
+
+
+def test_all_notebooks_hold_their_checks_in_float16(tmp_path):
+    """As on a T4, whose chip has no bfloat16: the bundled model, all seven notebooks, with few prompts."""
+    few = SMALL | {"DTYPE": "float16", "N_PROMPTS": 32, "N_TWINS": 2, "CACHE_DIR": str(tmp_path / "cache")}
+    shutil.copytree(
+        BUNDLED_WEIGHTS, tmp_path / "half"
+    )  # under another name: the checks that know its numbers are for float32
+    run_notebooks(str(tmp_path / "half"), (), few, out=tmp_path / "figures")
+    folder = tmp_path / "figures" / "half"
+    assert direction_notes(folder / "03_directions.safetensors")["dtype"] == "float16"
+    executed = sorted((folder / "notebooks").glob("*.ipynb"))
+    assert [path.name for path in executed] == [path.name for path in find_notebooks()]
+    cosines, reference = (
+        pd.read_csv(each / "03_cosine_matrix.csv", index_col=0) for each in (folder, FIGURES / "bundled")
+    )
+    assert np.corrcoef(cosines.to_numpy().ravel(), reference.to_numpy().ravel())[0, 1] > 0.9
 
 
 def test_notebook_05_holds_its_checks_in_half_precision(tmp_path):
