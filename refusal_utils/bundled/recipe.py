@@ -18,16 +18,16 @@ CHAT_TEMPLATE = (
 IGNORE = -100
 N_LENGTHS = 4  # batches drawn at a time and sorted by length, so that little is padded
 REFUSED_ROWS = {  # more of the kinds that are told apart late
-    "safety_core": 2,
-    "hate_speech": 5,
-    "crime_assistance": 5,
+    "safety_core": 3,
+    "hate_speech": 4,
+    "crime_assistance": 4,
     "inappropriate": 4,
-    "advice": 2,
+    "advice": 3,
     "safety_concerns": 4,
     "over_refusal": 3,
-    "incomplete": 6,
+    "incomplete": 5,
     "unsupported": 4,
-    "indeterminate": 3,
+    "indeterminate": 4,
     "humanizing": 2,
 }
 
@@ -38,7 +38,7 @@ class Recipe:
 
     seed: int = 0
     steps: int = 7000
-    batch: int = 83
+    batch: int = 80
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
     vocabulary: int = 4096
