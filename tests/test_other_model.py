@@ -25,7 +25,7 @@ from refusal_utils.prompt_sets import load_prompts
 from refusal_utils.runner import run_notebooks
 
 pytestmark = pytest.mark.slow
-SMALL = {"N_BOOTSTRAP": 50, "N_BUCKET": 8, "GAPS": [0.5, 1.0], "CONTROL_GAPS": [1.0], "MAX_NEW_TOKENS": 8}
+SMALL = {"N_BOOTSTRAP": 50, "N_BUCKET": 8, "GAPS": [0.5, 1.0], "CONTROL_GAPS": [1.0], "MAX_NEW_TOKENS": 8, "N_TWINS": 2}
 SAME = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 SAME += ("vocab_size", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings", "rope_parameters")
 SAME += ("pad_token_id", "bos_token_id", "eos_token_id")
@@ -68,7 +68,7 @@ def test_all_notebooks_run_in_another_architecture_and_give_the_bundled_models_d
 
 def test_all_notebooks_hold_their_checks_in_float16(tmp_path):
     """As on a T4, whose chip has no bfloat16: the bundled model, all seven notebooks, with few prompts."""
-    few = SMALL | {"DTYPE": "float16", "N_PROMPTS": 32, "N_TWINS": 2, "CACHE_DIR": str(tmp_path / "cache")}
+    few = SMALL | {"DTYPE": "float16", "N_PROMPTS": 32, "CACHE_DIR": str(tmp_path / "cache")}
     shutil.copytree(
         BUNDLED_WEIGHTS, tmp_path / "half"
     )  # under another name: the checks that know its numbers are for float32
