@@ -32,6 +32,7 @@ from .model_loading import (
 
 BUNDLED = "bundled"
 BUNDLED_WEIGHTS = Path(__file__).parent / "bundled" / "weights"
+_ENCODED_AT_ONCE = 256  # prompts
 _NOT_OF_THE_MODEL = ("dtype", "torch_dtype", "transformers_version", "use_cache")
 
 
@@ -121,9 +122,11 @@ class ChatModel:
         Raises `ValueError` for an empty prompt, one longer than the context, and a template that ends differently.
         """
         texts = [self._render(index, prompt) for index, prompt in enumerate(prompts)]
-        if not texts:
-            return []
-        encoded = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        encoded: list[list[int]] = []
+        for start in range(
+            0, len(texts), _ENCODED_AT_ONCE
+        ):  # what a tokenizer notes beside the ids takes 10 kB a prompt
+            encoded += self.tokenizer(texts[start : start + _ENCODED_AT_ONCE], add_special_tokens=False)["input_ids"]
         for index, ids in enumerate(encoded):
             if len(ids) > self.n_context:
                 raise ValueError(
