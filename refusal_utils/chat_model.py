@@ -32,7 +32,7 @@ from .model_loading import (
 
 BUNDLED = "bundled"
 BUNDLED_WEIGHTS = Path(__file__).parent / "bundled" / "weights"
-_ENCODED_AT_ONCE = 256  # prompts
+_ENCODED_AT_ONCE = 256  # prompts: what a tokenizer notes beside their ids takes some 10 kB each
 _NOT_OF_THE_MODEL = ("dtype", "torch_dtype", "transformers_version", "use_cache")
 
 
@@ -123,9 +123,7 @@ class ChatModel:
         """
         texts = [self._render(index, prompt) for index, prompt in enumerate(prompts)]
         encoded: list[list[int]] = []
-        for start in range(
-            0, len(texts), _ENCODED_AT_ONCE
-        ):  # what a tokenizer notes beside the ids takes 10 kB a prompt
+        for start in range(0, len(texts), _ENCODED_AT_ONCE):
             encoded += self.tokenizer(texts[start : start + _ENCODED_AT_ONCE], add_special_tokens=False)["input_ids"]
         for index, ids in enumerate(encoded):
             if len(ids) > self.n_context:

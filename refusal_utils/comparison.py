@@ -92,7 +92,7 @@ def _judge(row: dict[str, Any]) -> dict[str, Any]:
     )
     reasons = [*row["against"], *([row["apart"]] if row["apart"] else [])]
     verdict = NOT_COMPARABLE if reasons else AGREES if found[1] <= 0 <= found[2] else DIFFERS
-    note = _join(*reasons, "" if pd.isna(row["caveat"]) else row["caveat"])
+    note = _join(*reasons, row["caveat"])
     return {**dict(zip(empty, found, strict=True)), "verdict": verdict, "note": note}
 
 

@@ -69,9 +69,8 @@ def draw_digest(draw: pd.DataFrame) -> str:
     """
     columns = [name for name in ("id", "category", "selection", "over_refusal", "prompts") if name in draw]
     rows = draw[columns].fillna("").astype(str).sort_values(columns)
-    return (
-        "d" + hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:12]
-    )  # no CSV reader takes it for a number
+    digest = hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()
+    return f"d{digest[:12]}"  # the letter keeps CSV readers from taking it for a number
 
 
 def read_setting(folder: Path, model: str) -> Setting:
