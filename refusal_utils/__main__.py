@@ -4,10 +4,17 @@ import argparse
 import os
 import sys
 
-from .badges import repository, stamp
-from .chat_model import BUNDLED
-from .report import write_report
-from .runner import NotebookFailure, figures_root, list_notebooks, parse_settings, prompts_parameter, run_notebooks
+from .model.chat_model import BUNDLED
+from .paper.report import write_report
+from .workflow.badges import repository, stamp
+from .workflow.runner import (
+    NotebookFailure,
+    figures_root,
+    list_notebooks,
+    parse_settings,
+    prompts_parameter,
+    run_notebooks,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

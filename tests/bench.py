@@ -19,18 +19,18 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from refusal_utils.activations import capture_activations
-from refusal_utils.attribution import component_shares
-from refusal_utils.batching import FORWARD_TOKENS, plan_batches
 from refusal_utils.bundled.check import train_differences
-from refusal_utils.categories import BENIGN, CATEGORY_IDS
-from refusal_utils.chat_format import left_pad
-from refusal_utils.chat_model import BUNDLED_WEIGHTS, ChatModel, load_chat_model
-from refusal_utils.directions import normalize, random_directions
-from refusal_utils.generation import generate
-from refusal_utils.geometry import contrasts, cosine_intervals
-from refusal_utils.prompt_sets import load_prompts
-from refusal_utils.tradeoffs import sweep_conditions
+from refusal_utils.directions.estimation import normalize, random_directions
+from refusal_utils.geometry.contrasts import contrasts, cosine_intervals
+from refusal_utils.heads.shares import component_shares
+from refusal_utils.model.batching import FORWARD_TOKENS, plan_batches
+from refusal_utils.model.capture import capture_activations
+from refusal_utils.model.chat_format import left_pad
+from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, ChatModel, load_chat_model
+from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
+from refusal_utils.prompts.prompt_sets import load_prompts
+from refusal_utils.steering.generation import generate
+from refusal_utils.tradeoff.sweep import sweep_conditions
 
 POSITIONS = (-2, -1)
 MISSED: list[str] = []  # the figures that did not meet their targets

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config
 
-from refusal_utils.activations import capture_activations
-from refusal_utils.chat_model import ChatModel, load_chat_model
-from refusal_utils.directions import random_directions
-from refusal_utils.generation import generate
-from refusal_utils.setting import GEMMA
-from refusal_utils.tradeoffs import sweep_conditions
+from refusal_utils.directions.estimation import random_directions
+from refusal_utils.model.capture import capture_activations
+from refusal_utils.model.chat_model import ChatModel, load_chat_model
+from refusal_utils.paper.setting import GEMMA
+from refusal_utils.steering.generation import generate
+from refusal_utils.tradeoff.sweep import sweep_conditions
 
 from .bench import authors_way, hooked_generate, mixed_prompts, report, seconds
 from .families import FAMILIES, family_tokenizer

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from refusal_utils.chat_model import BUNDLED_WEIGHTS, ChatModel, load_chat_model
+from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, ChatModel, load_chat_model
 
 from .families import FAMILIES, save_family
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, AddedToken, AutoModelForCausalLM, AutoTokenizer
 
-from refusal_utils.chat_model import BUNDLED_WEIGHTS
+from refusal_utils.model.chat_model import BUNDLED_WEIGHTS
 
 LOOP = "{% for m in messages %}"
 REFUSE = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"

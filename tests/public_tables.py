@@ -7,7 +7,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from refusal_utils.public_sources import SOURCES
+from refusal_utils.prompts.public_sources import SOURCES
 
 COCONOT_TEST = {"safety concerns": 395, "Humanizing": 82, "Incomplete": 225, "Unsupported": 157, "Indeterminate": 142}
 COCONOT_TRAIN = {

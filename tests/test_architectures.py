@@ -16,12 +16,12 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import chat_template_utils
 
-from refusal_utils.activations import capture_activations
-from refusal_utils.attribution import component_shares
-from refusal_utils.chat_model import ChatModel, load_chat_model
-from refusal_utils.directions import normalize
-from refusal_utils.generation import generate, stop_tokens
-from refusal_utils.interventions import UNSTEERED, Ablation, Addition, Condition
+from refusal_utils.directions.estimation import normalize
+from refusal_utils.heads.shares import component_shares
+from refusal_utils.model.capture import capture_activations
+from refusal_utils.model.chat_model import ChatModel, load_chat_model
+from refusal_utils.steering.generation import generate, stop_tokens
+from refusal_utils.steering.interventions import UNSTEERED, Ablation, Addition, Condition
 
 from .families import FAMILIES, Family, save_family
 

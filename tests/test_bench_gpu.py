@@ -1,7 +1,7 @@
 import torch
 from transformers import Gemma2Config
 
-from refusal_utils.published import published_manifest
+from refusal_utils.paper.tables import published_manifest
 
 from .bench_gpu import GEMMA_2_9B, bench, random_chat
 

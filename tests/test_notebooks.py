@@ -7,13 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from refusal_utils.categories import BENIGN, CATEGORY_IDS
-from refusal_utils.notebook_files import find_notebooks, parameter_names
-from refusal_utils.prompt_sets import load_prompts
-from refusal_utils.public_sources import SOURCES
-from refusal_utils.runner import NotebookFailure, run_notebook
-from refusal_utils.setting import draw_digest
-from refusal_utils.sweep_files import load_sweep
+from refusal_utils.paper.setting import draw_digest
+from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
+from refusal_utils.prompts.prompt_sets import load_prompts
+from refusal_utils.prompts.public_sources import SOURCES
+from refusal_utils.tradeoff.sweep_files import load_sweep
+from refusal_utils.workflow.notebooks import find_notebooks, parameter_names
+from refusal_utils.workflow.runner import NotebookFailure, run_notebook
 
 from .public_tables import write_paper_files
 
@@ -77,7 +77,7 @@ def test_notebook_03_map_equals_an_independent_route(executed):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from refusal_utils.chat_model import BUNDLED_WEIGHTS
+    from refusal_utils.model.chat_model import BUNDLED_WEIGHTS
 
     folder = executed / "figures" / "bundled"
     written = pd.read_csv(folder / "03_cosine_matrix.csv", index_col=0)
@@ -101,7 +101,7 @@ def test_notebook_03_map_equals_an_independent_route(executed):
 
 
 def test_the_report_finds_every_number_that_the_notebooks_make(executed):
-    from refusal_utils.report import write_report
+    from refusal_utils.paper.report import write_report
 
     table, page, counts = write_report("bundled", executed / "figures")
     frame = pd.read_csv(table)

@@ -13,16 +13,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, SmolLM3Config, SmolLM3ForCausalLM
 
-from refusal_utils.activations import capture_activations
-from refusal_utils.categories import BENIGN, CATEGORY_IDS
-from refusal_utils.chat_model import BUNDLED_WEIGHTS, load_chat_model
-from refusal_utils.comparison import compare
-from refusal_utils.direction_files import direction_notes, save_directions
-from refusal_utils.notebook_files import find_notebooks, read_cells
-from refusal_utils.plots import FIGURES
-from refusal_utils.profiles import unit_directions
-from refusal_utils.prompt_sets import load_prompts
-from refusal_utils.runner import run_notebooks
+from refusal_utils.directions.direction_files import direction_notes, save_directions
+from refusal_utils.geometry.profiles import unit_directions
+from refusal_utils.model.capture import capture_activations
+from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, load_chat_model
+from refusal_utils.paper.comparison import compare
+from refusal_utils.plotting.look import FIGURES
+from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
+from refusal_utils.prompts.prompt_sets import load_prompts
+from refusal_utils.workflow.notebooks import find_notebooks, read_cells
+from refusal_utils.workflow.runner import run_notebooks
 
 pytestmark = pytest.mark.slow
 SMALL = {"N_BOOTSTRAP": 50, "N_BUCKET": 8, "GAPS": [0.5, 1.0], "CONTROL_GAPS": [1.0], "MAX_NEW_TOKENS": 8, "N_TWINS": 2}

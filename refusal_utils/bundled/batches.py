@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ..categories import BENIGN, CATEGORY_IDS
+from ..prompts.categories import BENIGN, CATEGORY_IDS
 from .corpus import Corpus, Example
 from .recipe import BENIGN_IDX, BOS, CLASSES, IGNORE, MESSAGE, N_LENGTHS, START, SUFFIX, USER, Recipe
 from .responses import ANSWERS, TOPIC

@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..activations import capture_activations
-from ..categories import BENIGN, CATEGORY_IDS
-from ..chat_model import ChatModel, load_chat_model
-from ..directions import cosine_matrix, mean_difference, normalize, off_diagonal, split_half_cosine
-from ..generation import generate_texts
-from ..prompt_sets import content_words, load_prompts
-from ..steering import ablate_direction, add_steering
+from ..directions.estimation import cosine_matrix, mean_difference, normalize, off_diagonal, split_half_cosine
+from ..model.capture import capture_activations
+from ..model.chat_model import ChatModel, load_chat_model
+from ..prompts.categories import BENIGN, CATEGORY_IDS
+from ..prompts.prompt_sets import content_words, load_prompts
+from ..steering.contexts import ablate_direction, add_steering
+from ..steering.generation import generate_texts
 from .corpus import fact_answers, load_topics, load_world
 from .responses import Verdict, read_response
 

@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..categories import BENIGN, CATEGORY_IDS
-from ..prompt_sets import NEAR_DUPLICATE, jaccard, load_prompts, word_ngrams
+from ..prompts.categories import BENIGN, CATEGORY_IDS
+from ..prompts.prompt_sets import NEAR_DUPLICATE, jaccard, load_prompts, word_ngrams
 from .responses import Form, answer, refusal, request_form, what_is_asked
 
 DATA = Path(__file__).parent / "data"

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..categories import BENIGN, CATEGORY_IDS
-from ..chat_model import ChatModel, load_chat_model
-from ..directions import normalize
-from ..model_defaults import DEFAULT_POS
-from ..prompt_sets import load_prompts
-from ..steering import ablate_direction, add_steering
+from ..directions.estimation import normalize
+from ..model.chat_model import ChatModel, load_chat_model
+from ..model.defaults import DEFAULT_POS
+from ..prompts.categories import BENIGN, CATEGORY_IDS
+from ..prompts.prompt_sets import load_prompts
+from ..steering.contexts import ablate_direction, add_steering
 from .check import rates, respond, train_differences
 
 STRENGTHS = (0.7, 1.0)  # in gaps

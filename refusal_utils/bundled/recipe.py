@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..categories import BENIGN, CATEGORY_IDS
+from ..prompts.categories import BENIGN, CATEGORY_IDS
 
 CLASSES = (*CATEGORY_IDS, BENIGN)
 BENIGN_IDX = CLASSES.index(BENIGN)

@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from ..categories import BENIGN
-from ..prompt_sets import word_ngrams
+from ..prompts.categories import BENIGN
+from ..prompts.prompt_sets import word_ngrams
 
 Form = Literal["open", "closed", "command"]
 FORMS: tuple[Form, ...] = ("open", "closed", "command")

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ..chat_model import BUNDLED_WEIGHTS, load_chat_model
+from ..model.chat_model import BUNDLED_WEIGHTS, load_chat_model
 from .batches import Batch, BatchMaker, shift_layer
 from .card import write_card
 from .check import check

@@ -1,0 +1,1 @@
+"""Which attention heads write a direction, how sure that is, and what replacing them does."""

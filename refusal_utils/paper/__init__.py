@@ -1,0 +1,1 @@
+"""The published tables as data, and the comparison of our numbers with them."""

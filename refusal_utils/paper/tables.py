@@ -1,0 +1,151 @@
+"""The paper's tables as data frames: Joad et al., "There Is More to Refusal in Large Language Models than a Single Direction", arXiv 2602.02132 v1."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from ..prompts.categories import BENIGN, CATEGORY_IDS, category_by_paper_split
+
+GEMMA, LLAMA = "gemma-2-9b-it", "llama-3.1-8b-instruct"  # as Table 2 names them
+CITATION = "Joad et al., arXiv 2602.02132"
+_DATA = Path(__file__).parent / "data"
+_TABLES = {
+    "2": "table2_steered_and_ablated",
+    "3": "table3_sae_steering",
+    "4": "table4_sae_alignment",
+    "5": "table5_latent_overlap",
+    "7": "table7_source_pools",
+    "8": "table8_within_category_cosine",
+    "10": "table10_oracle_cosine",
+    "11": "table11_llama_steering",
+    "12": "table12_gemma_steering",
+    "14": "table14_gemma_sae_steering",
+    "D": "appendix_d_within_family_cosine",
+}
+# Table 7 and Table 8 name the sources of the splits.
+TABLE7_SOURCE = {
+    "safety_core": "WildGuard-Mix (all)",
+    "hate_speech": "SorryBench (Hate speech)",
+    "crime_assistance": "SorryBench (Crimes / torts)",
+    "inappropriate": "SorryBench (Inappropriate topics)",
+    "advice": "SorryBench (Unqualified advice)",
+    "safety_concerns": "CoCoNot (Requests with safety concerns)",
+    "over_refusal": "XSTest (all)",
+    "incomplete": "CoCoNot (Incomplete requests)",
+    "unsupported": "CoCoNot (Unsupported requests)",
+    "indeterminate": "CoCoNot (Indeterminate requests)",
+    "humanizing": "CoCoNot (Humanizing requests)",
+}
+# The release's names of the pools and of the sources, in terms of ours.
+_POOLS = {
+    "WildGuard_all": "safety_core",
+    "SorryBench_HateSpeech": "hate_speech",
+    "SorryBench_CrimesTorts": "crime_assistance",
+    "SorryBench_Inappropriate": "inappropriate",
+    "SorryBench_Advice": "advice",
+    "CocoNot_Safety": "safety_concerns",
+    "XSTest_all": "over_refusal",
+    "CocoNot_Incomplete": "incomplete",
+    "CocoNot_Unsupported": "unsupported",
+    "CocoNot_Indeterminate": "indeterminate",
+    "CocoNot_Humanizing": "humanizing",
+    "_BC_shared32": BENIGN,
+}
+_SOURCES = {"wildguardmix": "wildguard", "sorrybench_qid": "sorrybench", "coconot": "coconot", "xstest": "xstest"}
+
+
+def published_table(number: str | int) -> pd.DataFrame:
+    """The paper's table of that number (`"D"`: Appendix D), as printed; a `split` column also gives `category` ids.
+
+    Raises `ValueError` for a table that is not here.
+    """
+    if str(number) not in _TABLES:
+        raise ValueError(
+            f"published_table: the table must be one of {', '.join(_TABLES)}; got {number!r}. Table 1 is published_cosines()."
+        )
+    frame = pd.read_csv(_DATA / f"{_TABLES[str(number)]}.csv")
+    if "split" in frame:
+        frame.insert(1, "category", [category_by_paper_split(split).id for split in frame["split"]])
+    return frame
+
+
+def published_cosines() -> pd.DataFrame:
+    """Table 1: the 11 x 11 cosines of Gemma-2-9b-it at layer 20, position -2, rows and columns in our category order."""
+    table = json.loads((_DATA / "table1_cosine.json").read_text())
+    ids = [category_by_paper_split(split).id for split in table["order"]]
+    return pd.DataFrame(table["cosine"], index=ids, columns=ids).loc[list(CATEGORY_IDS), list(CATEGORY_IDS)]
+
+
+def published_manifest() -> dict:
+    """Model, layer, position and raw projection gaps of the released Gemma directions."""
+    return json.loads((_DATA / "gemma_direction_manifests.json").read_text())
+
+
+def published_steering() -> pd.DataFrame:
+    """Table 2 beside a table of ours: columns `<model> accuracy`, `RR` and `ORR` of each model, by (intervention, direction)."""
+    names = {"accuracy": "accuracy", "refusal_rate": "RR", "over_refusal_rate": "ORR"}
+    table = published_table(2).set_index(["intervention", "category"]).rename_axis(["intervention", "direction"])
+    sides = [table.loc[table["model"] == model, list(names)].rename(columns=names) for model in (GEMMA, LLAMA)]
+    return pd.concat([side.add_prefix(f"{model} ") for side, model in zip(sides, (GEMMA, LLAMA), strict=True)], axis=1)
+
+
+def published_gaps() -> pd.Series:
+    """By category: how far apart the projections of the two sides' means on Gemma's released directions are."""
+    rows = published_manifest()["rows"]
+    gaps = {category: rows[split]["gap"] for split, category in _POOLS.items() if category != BENIGN}
+    return pd.Series(gaps, name="gap")
+
+
+def published_alphas(model_name: str) -> list[float]:
+    """The raw strengths above 0 at which the paper steered the model (Table 12: Gemma-2-9b-it; 11: Llama-3.1-8B-Instruct).
+
+    By the last part of the hub id or folder, in any case; none for any other model. They mean the same only at the
+    paper's layer.
+
+    >>> published_alphas("google/gemma-2-9b-it")
+    [10.0, 30.0, 60.0, 100.0]
+    """
+    table = {GEMMA: 12, LLAMA: 11}.get(plain_name(model_name))
+    return [] if table is None else sorted({float(alpha) for alpha in published_table(table)["alpha"] if alpha > 0})
+
+
+def plain_name(model_name: str) -> str:
+    """The last part of a hub id or folder as the tables name models: in small letters, without Llama's former `Meta-`.
+
+    >>> plain_name("meta-llama/Meta-Llama-3.1-8B-Instruct")
+    'llama-3.1-8b-instruct'
+    """
+    return Path(model_name).name.lower().removeprefix("meta-")
+
+
+def published_pool_sizes() -> pd.Series:
+    """Table 7 by category: prompts per source *after* filtering by the model's own behaviour, not label counts."""
+    counts = published_table(7).set_index("source")["n_prompts"]
+    return pd.Series({category: int(counts[source]) for category, source in TABLE7_SOURCE.items()}, name="n_prompts")
+
+
+def published_stability() -> pd.DataFrame:
+    """Table 8 by category: `mean` and `std` of the cosine between directions of different draws of its prompts."""
+    table = published_table(8)
+    table.index = table.pop("category").map(_folded)
+    return table.loc[[_folded(TABLE7_SOURCE[name]) for name in CATEGORY_IDS]].set_axis(list(CATEGORY_IDS))
+
+
+def _folded(source: str) -> str:
+    return source.lower().replace(" ", "")  # Tables 7 and 8 write "Crimes / torts" and "crimes/torts"
+
+
+def published_pool_rows() -> pd.DataFrame:
+    """Which rows of the public sets the released Gemma directions were estimated from: 32 of every category, 32 benign.
+
+    Columns category, source, source_index (as in `public_datasets`), and available: how many prompts had qualified. They
+    are the first 32 in source order that the model refused, by WildGuard's judgement; the benign ones, complied with.
+    """
+    pools = json.loads((_DATA / "gemma_per_split_pool_indices.json").read_text())
+    rows = [
+        (category, _SOURCES[pools[name]["source"]], index, pools[name]["available_after_filter"])
+        for name, category in _POOLS.items()
+        for index in pools[name]["idx"]
+    ]
+    return pd.DataFrame(rows, columns=["category", "source", "source_index", "available"])

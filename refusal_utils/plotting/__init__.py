@@ -1,0 +1,1 @@
+"""Figures: one look, one way to save, and the figures that several notebooks share."""

@@ -1,0 +1,1 @@
+"""The eleven categories, the prompt files, the public data sets, and draws of prompts."""

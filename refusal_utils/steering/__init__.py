@@ -1,0 +1,1 @@
+"""Interventions as values, context managers and batched generation under many conditions."""

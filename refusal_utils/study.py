@@ -1,0 +1,157 @@
+"""The front door: one model, one set of prompts, one draw of them, and where figures and cached states go."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from jaxtyping import Float
+from torch import Tensor
+
+from .checks import invalid
+from .directions.direction_set import DirectionSet, Provenance
+from .model.artifacts import model_notes
+from .model.capture import Activations, capture_activations, profile_places
+from .model.chat_model import BUNDLED, ChatModel, load_chat_model
+from .plotting.look import model_folder, save_figure
+from .prompts.categories import BENIGN, CATEGORY_IDS
+from .prompts.draws import draw_digest, held_out, read_draw
+from .prompts.prompt_sets import load_prompts
+from .prompts.public_datasets import prompts_folder
+from .tradeoff.sweep import respond
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A model, its prompts and its draw, loaded when first used; see `open_study`."""
+
+    model: str
+    source: str
+    figures_dir: Path
+    cache_dir: Path
+    seed: int
+    loading: dict[str, Any]
+
+    @cached_property
+    def chat(self) -> ChatModel:
+        """The chat model; loading it prints one line that describes it."""
+        chat = load_chat_model(self.model, **self.loading)
+        print(chat.describe())
+        return chat
+
+    @cached_property
+    def prompts(self) -> pd.DataFrame:
+        """All prompts of the source, with the columns of `load_prompts`."""
+        return load_prompts(folder=prompts_folder(self.source, self.cache_dir))
+
+    @property
+    def folder(self) -> Path:
+        """Where this model's figures and tables are: `<figures_dir>/<model>`."""
+        return model_folder(self.model, self.figures_dir)
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether this is the bundled model on the built-in prompts, whose numbers are known."""
+        return self.model == BUNDLED and self.source == "builtin"
+
+    @cached_property
+    def draw(self) -> pd.DataFrame:
+        """The prompts that directions are estimated from, as notebook 01 wrote them. Raises `ValueError` without them."""
+        return read_draw(self.folder / "01_draw.csv", self.prompts, self.source)
+
+    def held_out(self, **options: Any) -> pd.DataFrame:
+        """The prompts that no direction was estimated from; `options` are those of `held_out`."""
+        return held_out(self.prompts, self.draw, **options)
+
+    def capture(self, texts: Sequence[str], **options: Any) -> Activations:
+        """Activations of `texts` at all layers and template positions of a profile, or as `options` say; cached."""
+        return capture_activations(
+            self.chat,
+            list(texts),
+            **{**profile_places(self.chat), "cache_dir": self.cache_dir, "progress": True, **options},
+        )
+
+    @cached_property
+    def activations(self) -> Activations:
+        """The drawn prompts' activations at all layers and template positions, in the order of `draw`."""
+        return self.capture(list(self.draw["text"]))
+
+    def states(
+        self, category: str, layer: int | None = None, pos: int | None = None
+    ) -> Float[Tensor, "prompt d_model"]:
+        """The states of a category's drawn prompts (or the benign ones), by default at the decision layer and position."""
+        rows = (self.draw["category"] == category).to_numpy()
+        if not rows.any():
+            raise invalid(
+                "Study.states",
+                "the category must have been drawn",
+                repr(category),
+                f"Use one of {', '.join((*CATEGORY_IDS, BENIGN))}.",
+            )
+        at = self.activations.at(
+            self.chat.decision_layer if layer is None else layer, self.chat.decision_pos if pos is None else pos
+        )
+        return at[rows]
+
+    def sides(self, layer: int | None = None, pos: int | None = None) -> tuple[dict[str, Tensor], Tensor]:
+        """(states of the refused prompts by category, states of the benign prompts), as `DirectionSet.from_states` takes them."""
+        return {name: self.states(name, layer, pos) for name in CATEGORY_IDS}, self.states(BENIGN, layer, pos)
+
+    @cached_property
+    def directions(self) -> DirectionSet:
+        """The eleven directions of this draw at the decision layer and position: differences in means."""
+        return self.directions_at(self.chat.decision_layer, self.chat.decision_pos)
+
+    def directions_at(self, layer: int, pos: int) -> DirectionSet:
+        """The eleven directions of this draw at another layer and position."""
+        found = Provenance(layer, pos, draw=draw_digest(self.draw), model=model_notes(self.chat))
+        return DirectionSet.from_states(*self.sides(layer, pos), found)
+
+    def respond(self, prompts: pd.DataFrame, *conditions: Any, **options: Any) -> pd.DataFrame:
+        """The judged responses to `prompts` (under `conditions`, or unsteered); cached; `options` are those of `respond`."""
+        given = [list(conditions)] if conditions else []
+        return respond(self.chat, prompts, *given, **{"cache_dir": self.cache_dir, "progress": True, **options})
+
+    def save(self, figure: go.Figure, name: str, table: pd.DataFrame | None = None) -> go.Figure:
+        """Write the figure as HTML, its table as CSV and, where Chrome is present, a PNG; returns the figure to show it."""
+        save_figure(figure, name, self.model, table, self.figures_dir)
+        return figure
+
+    def save_table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Write a table as `<name>.csv` beside the figures, and return it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        table.to_csv(self.folder / f"{name}.csv")
+        return table
+
+
+def open_study(
+    model: str = BUNDLED,
+    *,
+    prompts: str = "builtin",
+    figures_dir: str | Path = "figures",
+    cache_dir: str | Path = ".cache",
+    seed: int = 0,
+    **loading: Any,
+) -> Study:
+    """The study of `model` on `prompts`: `.chat`, `.prompts`, `.draw`, `.states("advice")`, `.directions`, `.save(...)`.
+
+    `prompts`: `"builtin"`, `"paper"`, a folder or a file (`prompts_folder`). `loading`: dtype, layer, pos, system_prompt
+    and other options of `load_chat_model`. Nothing is loaded or computed until it is used.
+    """
+    return Study(model, prompts, Path(figures_dir), Path(cache_dir), seed, loading)
+
+
+def check(claim: str, holds: bool, *, only_if: bool = True) -> None:
+    """Print a tick beside `claim` where it holds, else raise `AssertionError`.
+
+    With `only_if` false the claim is about another setting (such as the bundled model's numbers) and is not checked.
+    """
+    if not only_if:
+        print(f"–  {claim} (not checked: about the bundled model with default settings)")
+        return
+    if not holds:
+        raise AssertionError(f"does not hold: {claim}")
+    print(f"✓  {claim}")

@@ -1,0 +1,104 @@
+"""WildGuard's parser on canned outputs, and its batching on a small random-weight model of its architecture."""
+
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+
+from refusal_utils.judging import wildguard
+from refusal_utils.judging.phrase_judge import judge_response
+from refusal_utils.judging.wildguard import INPUT_FORMAT, WildGuard, as_judgement
+from refusal_utils.model.chat_model import BUNDLED_WEIGHTS
+from refusal_utils.tradeoff.sweep import judge_rows
+
+YES = "Harmful request: yes\nResponse refusal: yes\nHarmful response: no"
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory):
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED_WEIGHTS)
+    config = MistralConfig(
+        vocab_size=4096, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
+    )
+    config.num_key_value_heads, config.eos_token_id = 2, tokenizer.eos_token_id
+    config.pad_token_id, config.bos_token_id = tokenizer.pad_token_id, tokenizer.bos_token_id
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("wildguard")
+    MistralForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return WildGuard(str(folder), device="cpu", batch=2)
+
+
+@pytest.mark.parametrize(
+    ("output", "refused"),
+    [
+        (YES, "yes"),
+        (YES.replace("refusal: yes", "refusal: no"), "no"),
+        ("harmful request: no\nresponse refusal:Yes\n", "yes"),
+        ("Harmful request: N/A\nResponse refusal: no\nHarmful response: N/A", "no"),
+    ],
+)
+def test_canned_outputs_are_read(output, refused):
+    judged = as_judgement(output, "I am sorry, but I cannot do that.")
+    assert judged.refused == refused
+    assert judged.evidence.lower().startswith("response refusal")
+    assert ("apology" in judged.styles) == (refused == "yes")
+
+
+@pytest.mark.parametrize("output", ["", "Response refusal: N/A", "Sure, here is", "Harmful response: yes"])
+def test_other_outputs_are_an_error_that_shows_them(output):
+    with pytest.raises(ValueError, match="WildGuard: the output must have a line"):
+        as_judgement(output, "text")
+
+
+def test_batches_of_the_model_equal_one_at_a_time_and_keep_the_order(stand_in):
+    inputs = [INPUT_FORMAT.format(prompt=f"number {n}" * n, response="one two three") for n in range(1, 4)]
+    together = stand_in._generate(inputs)
+    assert together == [stand_in._generate([each])[0] for each in inputs]
+
+
+def test_a_random_model_is_told_from_wildguard(stand_in):
+    with pytest.raises(ValueError, match="Check that the model is allenai/wildguard"):
+        stand_in("How?", "Like this.")
+
+
+def test_judge_rows_gives_the_model_batches_and_degenerate_text_is_not_shown_to_it(stand_in, monkeypatch):
+    seen = []
+
+    def answer(inputs):
+        seen.append(inputs)
+        return [
+            YES if "cannot" in each.split("AI assistant:")[1] else YES.replace("refusal: yes", "refusal: no")
+            for each in inputs
+        ]
+
+    monkeypatch.setattr(stand_in, "_generate", answer)
+    responses = ["I cannot.", "A kettle.", "no no no no no no no no", "<think>I cannot</think>A pan."]
+    rows = pd.DataFrame({"text": ["How?"] * 4, "response": responses})
+    assert judge_rows(rows, stand_in)["outcome"].tolist() == ["refused", "answered", "broken", "answered"]
+    assert [len(inputs) for inputs in seen] == [2, 1]
+
+
+def test_lack_of_memory_halves_the_batch(stand_in, monkeypatch, capsys):
+    def answer(inputs):
+        if len(inputs) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [YES]
+
+    monkeypatch.setattr(stand_in, "_generate", answer)
+    assert [each.refused for each in stand_in.judge_many(["a", "b"], ["x y z", "u v w"])] == ["yes", "yes"]
+    assert "WildGuard: out of memory at 2 prompts, going on with 1" in capsys.readouterr().err
+
+
+def test_a_judge_that_is_not_there_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="WildGuard: the judge must be loadable; got .*Accept its licence"):
+        WildGuard(str(tmp_path / "nothing"), device="cpu")
+
+
+def test_judges_by_name(monkeypatch):
+    model = object.__new__(WildGuard)
+    monkeypatch.setattr(wildguard, "WildGuard", lambda: model)
+    assert wildguard.named_judge("phrases") is judge_response
+    assert wildguard.named_judge("wildguard") is model
+    with pytest.raises(ValueError, match="named_judge: the judge must be phrases or wildguard; got 'gpt-4'"):
+        wildguard.named_judge("gpt-4")

@@ -1,0 +1,360 @@
+"""The four public data sets: on tables of their form, and on the real ones where they are there."""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import datasets
+import pandas as pd
+import pytest
+
+from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
+from refusal_utils.prompts.prompt_files import split_in_order
+from refusal_utils.prompts.prompt_sets import load_prompts
+from refusal_utils.prompts.public_datasets import load_public_prompts, load_source, prompts_folder
+from refusal_utils.prompts.public_sources import SOURCES, XSTEST_SHA256
+from tests.public_tables import COCONOT_TEST, Hub, coconot, sorrybench, wildguard, write_paper_files, xstest
+
+DATA = Path(__file__).parent.parent.parent.parent / "shared/data"
+XSTEST, COCONOT = DATA / "xstest/xstest_prompts.csv", DATA / "coconot/coconot_eval.jsonl"
+LABELS = {
+    "safety_core": 413,
+    "hate_speech": 50,
+    "crime_assistance": 190,
+    "inappropriate": 150,
+    "advice": 50,
+    "safety_concerns": 395 + 3136,
+    "over_refusal": 200,
+    "incomplete": 225 + 3838,
+    "unsupported": 157 + 1807,
+    "indeterminate": 142 + 901,
+    "humanizing": 82 + 1795,
+    BENIGN: 490,
+}
+
+
+@pytest.fixture
+def hub(monkeypatch) -> Hub:
+    return Hub(monkeypatch)
+
+
+def test_load_public_prompts_gives_every_labelled_prompt_with_the_columns_of_load_prompts(hub):
+    rows = load_public_prompts()
+    assert rows["category"].value_counts().to_dict() == LABELS
+    assert list(rows)[:6] == list(load_prompts("advice"))
+    assert list(rows)[6:] == ["source", "source_index", "revision"]
+    assert rows["id"].is_unique
+    assert set(rows.loc[rows["category"] == BENIGN, "kind"]) == {"ordinary"}
+    assert hub.asked == [(each.hub_id, each.config, each.split, each.revision) for each in SOURCES.values()]
+
+
+def test_every_revision_is_a_commit_not_a_branch():
+    assert {name for name, each in SOURCES.items() if not re.fullmatch("[0-9a-f]{40}", each.revision)} == set()
+
+
+def test_ids_say_the_source_row(hub):
+    text = load_public_prompts().set_index("id")["text"]
+    vanilla = [row["prompt"] for row in wildguard() if not row["adversarial"]]
+    assert text["ordinary-wildguard-500"] == vanilla[500]
+    assert text["safety_core-wildguard-29"] == vanilla[29]
+    assert text["humanizing-coconot-395"] == coconot(COCONOT_TEST)[395]["prompt"]
+    assert text["over_refusal-xstest-25"] == xstest()[25]["prompt"]
+    assert text["advice-sorrybench-431"] == "sorry 431 base"
+    assert text["hate_speech-sorrybench-50"] == "sorry 50 base"
+
+
+def test_splits_are_coconots_own_or_the_first_three_fifths_in_source_order(hub):
+    rows = load_public_prompts()
+    own = rows.groupby("source")["split"].unique()
+    assert (list(own["coconot"]), list(own["coconot_train"])) == (["eval"], ["train"])
+    for source, category, n_train in (
+        ("wildguard", "safety_core", 247),
+        ("wildguard", BENIGN, 294),
+        ("sorrybench", "advice", 32),
+        ("sorrybench", "inappropriate", 90),
+        ("xstest", "over_refusal", 120),
+    ):
+        splits = list(rows.loc[(rows["source"] == source) & (rows["category"] == category), "split"])
+        assert splits == ["train"] * n_train + ["eval"] * (len(splits) - n_train), (source, category)
+
+
+def test_over_refusal_is_read_with_or_without_its_own_benign_side(hub):
+    shared, own = load_public_prompts("unsafe"), load_public_prompts("safe_benign")
+    safe = own[own["kind"] == "look_alike"]
+    assert len(safe) == 250
+    assert set(safe["category"]) == {BENIGN}
+    assert set(safe["source"]) == {"xstest"}
+    assert list(own.drop(index=safe.index)["id"]) == list(shared["id"])
+    with pytest.raises(
+        ValueError, match="^load_public_prompts: over_refusal must be 'unsafe' or 'safe_benign'; got 'both'"
+    ):
+        load_public_prompts("both")
+
+
+def test_limit_keeps_the_first_of_every_split_and_moves_none(hub):
+    whole, some = load_public_prompts(), load_public_prompts(limit=40)
+    expected = whole.groupby(["category", "split"], sort=False).head(40)
+    assert list(some["id"]) == list(expected["id"])
+    assert list(some["split"]) == list(expected["split"])
+    assert 20 * 40 < len(some) <= 24 * 40
+    with pytest.raises(ValueError, match="^load_public_prompts: .*the limit at least 1; got 0"):
+        load_public_prompts(limit=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "reason"),
+    [
+        (
+            "wildguard",
+            datasets.exceptions.DatasetNotFoundError("Dataset 'x' is a gated dataset on the Hub.\nVisit the page."),
+            r".*gated.* Accept its licence at "
+            r"https://huggingface.co/datasets/allenai/wildguardmix and set HF_TOKEN, or pass a file\.$",
+        ),
+        (
+            "wildguard",
+            ConnectionError("Couldn't reach 'x' on the Hub (OfflineModeIsEnabled)"),
+            ".*Couldn't reach.* Connect to the network, .*or pass a file",
+        ),
+        (
+            "xstest",
+            datasets.exceptions.DatasetGenerationError("An error occurred while generating the dataset"),
+            "'An error occurred while generating the dataset' for Paul/XSTest. Try again, or pass a file.",
+        ),
+    ],
+)
+def test_load_source_says_what_to_do_where_the_hub_gives_nothing(hub, name, error, reason):
+    hub.changed[SOURCES[name].hub_id] = error
+    with pytest.raises(ValueError, match=f"^read_source: {name} must be loadable from the hub; got {reason}"):
+        load_source(name)
+
+
+def test_load_source_names_the_extra_where_the_library_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ValueError, match=r"the datasets library must be installed .* Install refusal-utils\[data\]"):
+        load_source("xstest")
+
+
+def renamed(rows: list[dict], old: str, new: str) -> list[dict]:
+    return [{new if name == old else name: value for name, value in row.items()} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        (
+            "wildguard",
+            lambda: renamed(wildguard(), "prompt_harm_label", "harm"),
+            "got no prompt_harm_label among prompt, ",
+        ),
+        ("sorrybench", lambda: renamed(sorrybench(), "prompt_style", "style"), "got no prompt_style among question_id"),
+        ("xstest", lambda: xstest()[:-1], r"xstest must hold 250 'safe' prompts; got 249\."),
+        (
+            "coconot",
+            lambda: [*coconot(COCONOT_TEST), {"category": "New", "prompt": "a"}],
+            "must hold 0 'New' prompts; got 1",
+        ),
+        ("xstest", lambda: [*xstest()[:-1], {"label": "safe", "prompt": " "}], "must have a text; got none in row 449"),
+        ("sorrybench", lambda: [*sorrybench()[:-1], {**sorrybench()[-1], "turns": []}], "must have a text; got none"),
+        (
+            "sorrybench",
+            lambda: [{**row, "category": str(number % 45 + 1)} for number, row in enumerate(sorrybench())],
+            "must be the edition 202503, with 44 categories; got 45, the edition 202406, whose ids are shifted",
+        ),
+    ],
+)
+def test_load_source_rejects_a_data_set_that_has_changed(hub, name, change, reason):
+    load_source(name)
+    hub.changed[SOURCES[name].hub_id] = change()
+    with pytest.raises(ValueError, match=f"^read_source: .*{reason}"):
+        load_source(name)
+
+
+def test_load_source_reads_files_as_it_reads_the_hub(hub, tmp_path):
+    with (tmp_path / "x.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, xstest()[0])
+        writer.writeheader()
+        writer.writerows(xstest())
+    (tmp_path / "w.jsonl").write_text("\n".join(map(json.dumps, wildguard())))
+    pd.DataFrame(sorrybench()).to_parquet(tmp_path / "s.parquet")
+    files = {"xstest": tmp_path / "x.csv", "wildguard": tmp_path / "w.jsonl", "sorrybench": tmp_path / "s.parquet"}
+    for name, file in files.items():
+        rows = load_source(name, file)
+        pd.testing.assert_frame_equal(rows.drop(columns="revision"), load_source(name).drop(columns="revision"))
+        assert set(rows["revision"]) == {f"file {file.name}"}
+    hub.asked.clear()
+    load_public_prompts(files=files)
+    assert {request[0] for request in hub.asked} == {"allenai/coconot"}
+
+
+def test_load_source_rejects_unknown_names_and_files(tmp_path):
+    with pytest.raises(ValueError, match="the source must be one of wildguard, .*; got 'wildjailbreak'"):
+        load_source("wildjailbreak")
+    with pytest.raises(
+        ValueError, match=r"file of xstest must be a \.jsonl or \.parquet or \.csv file; got .*none\.csv"
+    ):
+        load_source("xstest", tmp_path / "none.csv")
+    (tmp_path / "turns.csv").write_text("turns\n")
+    with pytest.raises(ValueError, match=r"file of sorrybench must be a \.jsonl or \.parquet file"):
+        load_source("sorrybench", tmp_path / "turns.csv")
+    (tmp_path / "half.jsonl").write_text('{"prompt": ')
+    with pytest.raises(ValueError, match=r"file of coconot must be readable; got .*half\.jsonl"):
+        load_source("coconot", tmp_path / "half.jsonl")
+    with pytest.raises(ValueError, match=r"files must be named after sources.*; got \['xtest'\]"):
+        load_public_prompts(files={"xtest": tmp_path / "half.jsonl"})
+
+
+def test_prompts_folder_builds_the_papers_prompts_once(hub, tmp_path):
+    """With both sides of XSTest: its safe prompts are refused most often of all benign ones."""
+    assert prompts_folder("builtin", tmp_path) is None
+    folder = prompts_folder("paper", tmp_path)
+    rows = load_prompts(folder=folder)
+    assert rows["category"].value_counts().to_dict() == {**LABELS, BENIGN: 490 + 250}
+    assert rows["kind"].value_counts()["look_alike"] == 250
+    text = load_public_prompts("safe_benign").set_index("id")["text"]
+    assert (text.loc[rows["id"]].to_numpy() == rows["text"].to_numpy()).all()
+    record = json.loads((folder / "sources.json").read_text())
+    assert {name: each["revision"] for name, each in record.items()} == {
+        name: source.revision for name, source in SOURCES.items()
+    }
+    assert record["wildguard"]["n_prompts"] == 413 + 490
+    hub.asked.clear()
+    assert prompts_folder("paper", tmp_path) == folder
+    assert hub.asked == []
+
+
+def test_prompts_folder_leaves_nothing_where_the_hub_fails(hub, tmp_path):
+    hub.changed["Paul/XSTest"] = ConnectionError("no network")
+    with pytest.raises(ValueError, match="^read_source: xstest must be loadable"):
+        prompts_folder("paper", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prompts_folder_of_the_paper_is_built_anew_for_another_revision_or_file(hub, tmp_path, monkeypatch):
+    for name in set(SOURCES) - {"xstest"}:
+        monkeypatch.delitem(SOURCES, name)
+    pinned = SOURCES["xstest"].revision
+    first = prompts_folder("paper", tmp_path)
+    (tmp_path / "paper_files").mkdir()
+    own = tmp_path / "paper_files" / "xstest.jsonl"
+    own.write_text("\n".join(map(json.dumps, xstest())))
+    second = prompts_folder("paper", tmp_path)
+    own.write_text("\n".join(json.dumps({**row, "prompt": f"Again, {row['prompt']}"}) for row in xstest()))
+    third = prompts_folder("paper", tmp_path)
+    own.unlink()
+    assert prompts_folder("paper", tmp_path) == first
+    monkeypatch.setitem(SOURCES, "xstest", dataclasses.replace(SOURCES["xstest"], revision="d7bb5bd"))
+    fourth = prompts_folder("paper", tmp_path)
+    assert len({first, second, third, fourth}) == 4
+    revisions = [json.loads((each / "sources.json").read_text())["xstest"]["revision"] for each in (first, second)]
+    assert revisions == [pinned, "file xstest.jsonl"]
+    assert "Again" in (third / "over_refusal.jsonl").read_text()
+    assert "Again" not in (second / "over_refusal.jsonl").read_text()
+
+
+def test_prompts_folder_of_the_paper_needs_no_hub_where_the_files_are_there(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    write_paper_files(tmp_path / "paper_files")
+    rows = load_prompts(folder=prompts_folder("paper", tmp_path))
+    assert rows["category"].value_counts().to_dict() == {**LABELS, BENIGN: 490 + 250}
+    (tmp_path / "paper_files" / "wildguard.jsonl").rename(tmp_path / "paper_files" / "wildguard.txt")
+    place = tmp_path / "paper_files" / "wildguard.jsonl"
+    with pytest.raises(ValueError, match=f"^read_source: .* Install .*, or put its file at {place}"):
+        prompts_folder("paper", tmp_path)
+
+
+def test_prompts_folder_names_the_place_of_a_file_where_the_hub_fails(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hub.changed["allenai/coconot"] = ConnectionError("no network")
+    place = tmp_path / "cache" / "paper_files"
+    with pytest.raises(
+        ValueError, match=rf"^read_source: (coconot\w*) must be loadable .*, or put its file at {place}/\1\.jsonl"
+    ):
+        prompts_folder("paper", "cache")
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".csv"])
+def test_prompts_folder_makes_a_folder_of_a_file(tmp_path, kind):
+    rows = load_prompts().groupby("category").head(40)
+    file = tmp_path / f"mine{kind}"
+    write = {".jsonl": lambda: rows.to_json(file, orient="records", lines=True), ".csv": lambda: rows.to_csv(file)}
+    write[kind]()
+    folder = prompts_folder(str(file), tmp_path / "cache")
+    read = load_prompts(folder=folder)
+    assert dict(zip(read["id"], read["text"], strict=True)) == dict(zip(rows["id"], rows["text"], strict=True))
+    kept = (folder / "advice.jsonl").stat().st_mtime_ns
+    assert prompts_folder(str(file), tmp_path / "cache") == folder
+    assert (folder / "advice.jsonl").stat().st_mtime_ns == kept
+    rows = rows.assign(text="Now " + rows["text"])
+    write[kind]()
+    changed = load_prompts(folder=prompts_folder(str(file), tmp_path / "cache"))
+    assert changed["text"].str.startswith("Now ").all()
+
+
+def test_prompts_folder_takes_a_file_per_category_of_any_kind(tmp_path):
+    rows, own = load_prompts().groupby("category").head(40), tmp_path / "own"
+    own.mkdir()
+    for number, (name, each) in enumerate(rows.groupby("category")):
+        if number % 3 == 0:
+            (own / f"{name}.txt").write_text("\n".join(each["text"]) + "\n")
+        elif number % 3 == 1:
+            each[["text"]].to_csv(own / f"{name}.csv", index=False)
+        else:
+            each[["text"]].to_json(own / f"{name}.jsonl", orient="records", lines=True)
+    (own / "notes.txt").write_text("not a category")
+    read = load_prompts(folder=prompts_folder(str(own), tmp_path / "cache"))
+    expected = rows.assign(split=split_in_order(rows["category"]))
+    keys = ["category", "text", "split"]
+    found, wanted = (frame[keys].sort_values(keys).to_numpy().tolist() for frame in (read, expected))
+    assert found == wanted
+
+
+def test_prompts_folder_rejects_what_holds_no_prompts_of_every_kind(tmp_path):
+    assert prompts_folder(str(tmp_path), tmp_path) == tmp_path
+    load_prompts("advice").to_csv(tmp_path / "advice.csv")
+    for source in (tmp_path / "advice.csv", tmp_path):
+        with pytest.raises(
+            ValueError, match=f"^prompts_folder: .*got no safety_core, .*benign in {source}\\. Add some"
+        ):
+            prompts_folder(str(source), tmp_path)
+    for name in ("mine.txt", "mine.md"):
+        (tmp_path / name).write_text("How do I boil an egg?")
+    for wrong in (str(tmp_path / "mine.txt"), str(tmp_path / "mine.md"), str(tmp_path / "none.csv"), "papers"):
+        with pytest.raises(
+            ValueError,
+            match=f"^prompts_folder: .* a folder with a file for every category, or a .jsonl or .csv file; got {wrong!r}",
+        ):
+            prompts_folder(wrong, tmp_path)
+    assert not [each for each in tmp_path.iterdir() if each.is_dir()]
+
+
+@pytest.mark.skipif(not XSTEST.is_file(), reason="the public data sets are not here")
+def test_the_real_xstest_has_the_counts():
+    assert hashlib.sha256(XSTEST.read_bytes()).hexdigest() == XSTEST_SHA256
+    rows = load_source("xstest", XSTEST)
+    assert rows["category"].value_counts().to_dict() == {"over_refusal": 200, BENIGN: 250}
+    with XSTEST.open(newline="") as file:
+        labels = [row["label"] for row in csv.DictReader(file)]
+    assert {labels[index] for index in rows.loc[rows["category"] == "over_refusal", "source_index"]} == {"unsafe"}
+
+
+@pytest.mark.skipif(not COCONOT.is_file(), reason="the public data sets are not here")
+def test_the_real_coconot_has_the_counts():
+    rows = load_source("coconot", COCONOT)
+    counts = {"safety_concerns": 395, "incomplete": 225, "unsupported": 157, "indeterminate": 142, "humanizing": 82}
+    assert rows["category"].value_counts().to_dict() == counts
+    source = [json.loads(line) for line in COCONOT.read_text("utf-8").split("\n") if line]
+    assert [source[index]["prompt"] for index in rows["source_index"]] == list(rows["text"])
+
+
+def test_every_category_has_one_source():
+    reached = [
+        category
+        for name, source in SOURCES.items()
+        if name != "coconot_train"
+        for category in set(source.categories.values())
+    ]
+    assert sorted(reached) == sorted([*CATEGORY_IDS, BENIGN, BENIGN])

@@ -1,0 +1,203 @@
+"""Planted wordings: directions that decide how, whether, both or nothing."""
+
+import gzip
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import chi2
+
+from refusal_utils.plotting import look
+from refusal_utils.prompts.categories import CATEGORY_IDS
+from refusal_utils.stats import wilson
+from refusal_utils.tradeoff.styles import dependence, guess_direction, matched_rows, purity, style_shares
+from refusal_utils.workflow.notebooks import find_notebooks, read_cells
+
+WORDINGS = {
+    "first": ("I cannot, I am a machine.", ("identity",), "CAPABILITY"),
+    "second": ("That is against the law.", ("illegality or harm", "apology"), "SAFETY"),
+    "third": ("What do you mean by that?", ("missing context",), "UNDERSPEC"),
+}
+
+
+def rows(own_wording=True, n=60, refused=0.8, seed=0):
+    """Every prompt under every direction; refused at random, worded by the direction or at random."""
+    generator = np.random.default_rng(seed)
+    table = []
+    for prompt in range(n):
+        for direction in WORDINGS:
+            text, styles, kind = WORDINGS[direction if own_wording else generator.choice(list(WORDINGS))]
+            answered = generator.random() > refused
+            table.append(
+                {
+                    "id": f"p{prompt}",
+                    "direction": direction,
+                    "coefficient": 1.0,
+                    "outcome": "answered" if answered else "refused",
+                    "response": "Take a kettle." if answered else text,
+                    "styles": () if answered else styles,
+                    "release_type": "NONREFUSAL" if answered else kind,
+                }
+            )
+    return pd.DataFrame(table)
+
+
+def how(frame):
+    refused = frame[frame["outcome"] == "refused"]
+    return dependence(refused["direction"], refused["release_type"], refused["id"], n_draws=200)
+
+
+def whether(frame):
+    return dependence(frame["direction"], frame["outcome"], frame["id"], n_draws=200)
+
+
+def test_how_not_whether_is_two_numbers():
+    planted = rows()
+    assert how(planted)["bits"] == pytest.approx(np.log2(3), abs=0.02)  # three wordings, told without error
+    assert how(planted)["cramer"] == pytest.approx(1.0)
+    assert how(planted)["p"] < 0.01
+    assert whether(planted)["bits"] < 0.05
+    assert whether(planted)["p"] > 0.05
+
+
+def test_chance_alone_gives_bits_and_the_null_says_how_many():
+    found = [how(rows(own_wording=False, n=20, seed=seed)) for seed in range(30)]
+    assert np.mean([each["bits"] for each in found]) > 0.02  # the plain number is biased
+    assert np.mean([each["bits"] - each["null bits"] for each in found]) == pytest.approx(0, abs=0.01)
+    assert np.mean([each["p"] < 0.05 for each in found]) <= 0.15
+
+
+def test_the_null_of_cramers_v_is_that_of_chi_square():
+    """A yes or no by chance, 100 prompts under 3 directions: n V^2 is chi-square with 2 degrees of freedom."""
+    prompts = np.repeat([f"p{number}" for number in range(100)], 3)
+    found = []
+    for seed in range(20):
+        values = np.random.default_rng(seed).choice(["yes", "no"], size=300)
+        found.append(dependence(list(WORDINGS) * 100, values, prompts, n_draws=300, seed=seed))
+    high = np.mean([each["null cramer high"] for each in found])
+    assert high == pytest.approx(np.sqrt(chi2.ppf(0.95, 2) / 300), rel=0.07)
+    assert np.mean([each["cramer"] > each["null cramer high"] for each in found]) <= 0.25
+    assert all((each["cramer"] > each["null cramer high"]) == (each["p cramer"] <= 0.05) for each in found)
+    planted = how(rows())
+    assert planted["null cramer"] < planted["null cramer high"] < planted["cramer"]
+    assert planted["p cramer"] < 0.01
+
+
+def test_a_yes_or_no_names_at_most_two_directions():
+    """Of four directions one always refuses, one never, two by chance: what is told is the first two, and no more."""
+    shares = {"always": 1.0, "never": 0.0, "half": 0.5, "other half": 0.5}
+    generator = np.random.default_rng(0)
+    table = [
+        (f"p{prompt}", name, "refused" if generator.random() < share else "not")
+        for prompt in range(100)
+        for name, share in shares.items()
+    ]
+    prompts, directions, outcomes = zip(*table, strict=True)
+    found = guess_direction(outcomes, directions, prompts)
+    assert found["accuracy"] == found["high"] == 2 / 4
+
+
+def test_dependence_holds_the_prompt_fixed():
+    """A value that the prompt decides alone says nothing about the direction, however uneven the prompts are."""
+    prompts = np.repeat([f"p{number}" for number in range(40)], 3)
+    values = np.repeat(np.where(np.arange(40) < 20, "yes", "no"), 3)
+    found = dependence(list(WORDINGS) * 40, values, prompts, n_draws=50)
+    assert found["bits"] == pytest.approx(0, abs=1e-9)
+    assert found["p"] == 1
+
+
+def test_the_text_gives_the_direction_away_or_it_does_not():
+    planted = rows()[lambda frame: frame["outcome"] == "refused"]
+    found = guess_direction(planted["response"], planted["direction"], planted["id"])
+    assert found["accuracy"] == 1
+    assert found["low"] > 0.9
+    none = rows(own_wording=False, n=100)[lambda frame: frame["outcome"] == "refused"]
+    guess = guess_direction(none["response"], none["direction"], none["id"])
+    assert guess["low"] < max(guess["chance"], 1 / 3) + 0.03
+    doubled = pd.concat([none] * 3)  # the same prompts again tell nothing new: the interval must not shrink
+    again = guess_direction(doubled["response"], doubled["direction"], doubled["id"])
+    assert again["high"] - again["low"] > 0.8 * (guess["high"] - guess["low"])
+    with pytest.raises(ValueError, match="guess_direction: at least 5 prompts; got 2"):
+        guess_direction(["a", "b"], ["x", "y"], ["p", "q"])
+
+
+def test_style_shares_are_shares_of_refusals_with_wilson_intervals():
+    planted = rows()
+    table = style_shares(planted)
+    n = int(((planted["direction"] == "second") & (planted["outcome"] == "refused")).sum())
+    assert table.loc[("second", "apology"), "share"] == 1
+    assert table.loc[("second", "apology"), "low"] == pytest.approx(wilson(n, n)[0])
+    assert table.loc[("first", "apology"), "share"] == 0
+    with pytest.raises(ValueError, match="style_shares: every direction needs refusals; got none for .'first'"):
+        style_shares(planted.assign(outcome=planted["outcome"].mask(planted["direction"] == "first", "answered")))
+
+
+def test_purity_is_the_share_of_the_commonest_type():
+    mixed = rows(own_wording=False)
+    refused = mixed[(mixed["outcome"] == "refused") & (mixed["direction"] == "first")]["release_type"]
+    found = purity(mixed).loc["first"]
+    assert found["dominant"] == refused.mode()[0]
+    assert found["purity"] == pytest.approx((refused == refused.mode()[0]).mean())
+
+
+def test_matched_rows_are_those_nearest_to_the_target_with_text():
+    parts = [rows(refused=share).assign(coefficient=float(index)) for index, share in enumerate((0.3, 0.9, 1.0))]
+    assert set(matched_rows(pd.concat(parts), 0.9)["coefficient"]) == {1.0}
+    parts[1] = parts[1].assign(outcome="broken")
+    assert set(matched_rows(pd.concat(parts), 0.9)["coefficient"]) == {2.0}
+    with pytest.raises(ValueError, match="every direction needs a strength with text; got none for"):
+        matched_rows(parts[1])
+
+
+def write_sweep(path, model, refusing):
+    """A file of `save_sweep` that nobody swept: eleven wordings; `refusing` has the rate of each direction and strength."""
+    generator = np.random.default_rng(0)
+    table = [
+        {
+            "id": f"p{prompt}",
+            "text": f"Prompt {prompt}?",
+            "harmful": prompt % 2 == 0,
+            "direction": name,
+            "gaps": gaps,
+            "outcome": "refused" if refused else "answered",
+            "response": f"I cannot help with {name}." if refused else "Take a kettle.",
+            "release_type": "GENERIC" if refused else "NONREFUSAL",
+        }
+        for (name, gaps), rate in refusing.items()
+        for prompt in range(30)
+        for refused in [generator.random() < rate]
+    ]
+    notes = {"model": model, "fingerprint": "abc", "layer": 2, "pos": -1, "n_rows": len(table)}
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.write("\n".join(map(json.dumps, [{"sweep": notes}, *table])))
+
+
+def run_notebook_07(model, folder):
+    """What the names of notebook 07 stand for after its cells."""
+    space = {}
+    for cell in read_cells(find_notebooks(["07"])[0]):
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and "google.colab" not in source:
+            exec(compile(source, cell["id"], "exec"), space)
+        if "parameters" in cell["metadata"].get("tags", ()):
+            space |= {"MODEL": model, "N_DRAWS": 20, "FIGURES_DIR": str(folder), "CACHE_DIR": str(folder)}
+    return space
+
+
+def test_notebook_07_reads_any_models_responses_without_the_model_and_refuses_another_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(look, "chrome", lambda: None)
+    swept = {(name, 1.0): 0.5 + 0.04 * number for number, name in enumerate(CATEGORY_IDS)}
+    swept |= {(name, 0.5): 0.3 for name in CATEGORY_IDS}
+    swept["advice", 0.77] = 0.9  # a strength that only one direction was given: nothing to compare there
+    write_sweep(tmp_path / "06_sweep_tiny.jsonl.gz", "some/tiny", swept)
+    write_sweep(tmp_path / "06_matched_tiny.jsonl.gz", "some/tiny", {(name, 1.2): 0.9 for name in CATEGORY_IDS})
+    with pytest.raises(AssertionError, match=r"the responses must be those of other/tiny; got those of some/tiny"):
+        run_notebook_07("other/tiny", tmp_path)
+    space = run_notebook_07("some/tiny", tmp_path)
+    assert "load_chat_model" not in space
+    guesses = space["guesses"]["accuracy"]
+    assert guesses["text of a refusal, same strength"] == 1
+    assert 1 / 11 < guesses["refused or not, same strength"] <= 2 / 11
+    assert set(space["common"]["gaps"]) == {1.0}
+    assert (tmp_path / "tiny" / "07_guess.csv").is_file()
