@@ -72,10 +72,6 @@ def write(tmp_path, chat):
     return everything
 
 
-def unit(width: int) -> torch.Tensor:
-    return torch.eye(width)[0]
-
-
 def rates(table: pd.DataFrame, shift: float = 0.0) -> pd.DataFrame:
     rows = []
     for row in table.itertuples():
