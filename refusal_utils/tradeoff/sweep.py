@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..directions.estimation import require_unit
+from ..directions.ablation import require_unit
 from ..judging.phrase_judge import Judge, Judgement, judge_response
 from ..model.chat_model import ChatModel
 from ..prompts.categories import BENIGN
