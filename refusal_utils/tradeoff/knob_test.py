@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..plotting.pairs import pair_map, size_map
+from ..plotting.look import heatmap
+from ..plotting.pairs import pair_map
 from ..stats import adjust_p
 from .curves import curves, reach_on_data
 from .outcomes import Outcomes
@@ -54,7 +55,7 @@ class KnobTest:
     def figure(self, *, title: str, value: str = "largest difference of RR at equal refusal") -> go.Figure:
         """The largest difference between the curves of every two categories, as a map."""
         gaps = pair_map(self.pairs.set_index(["first", "second"])["gap"], diagonal=0.0)
-        return size_map(gaps, title=title, value=value, largest=0.5)
+        return heatmap(gaps, title=title, value=value, limits=(0, 0.5))
 
 
 def knob_test(

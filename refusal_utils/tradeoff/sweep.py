@@ -20,6 +20,9 @@ from .outcomes import Outcomes
 from .rates import STEERED, Correct, rate_table
 
 
+Strengths = Sequence[float] | Mapping[str, Sequence[float]]
+
+
 @dataclass(frozen=True, eq=False)
 class Sweep:
     """Judged responses, one row each, and notes of what produced them.
@@ -66,27 +69,29 @@ class Sweep:
 
 def sweep_conditions(
     directions: DirectionSet,
-    levels: Mapping[str, Sequence[float]],
     *,
-    coefficients: Sequence[float] = (),
+    gaps: Strengths | None = None,
+    coefficients: Strengths | None = None,
     layer: int | None = None,
     **options: Any,
 ) -> list[Condition]:
-    """The conditions of a sweep: every direction named in `levels` at its strengths in gaps.
+    """The conditions of a sweep: every direction at its strengths, given in exactly one of the two units.
 
-    `coefficients` are further strengths for all of them, in units of the residual stream. `layer` (default: where the
+    Strengths are the same for all directions, or a mapping from direction to its own. `layer` (default: where the
     directions were read) and `options` are those of `steering_condition`. Raises `ValueError` for a direction without
     strengths, and as `steering_condition`.
     """
-    empty = [name for name in levels if not (len(levels[name]) or len(coefficients))]
+    unit = "coefficient" if coefficients is not None else "gaps"
+    given = coefficients if coefficients is not None else gaps or {}
+    own = given if isinstance(given, Mapping) else dict.fromkeys(directions, given)
+    bare = [name for name in directions if not len(own.get(name, ()))]
     must = "every direction needs strengths"
-    require(not empty, "sweep_conditions", must, f"none for {', '.join(empty)}", "Pass some.")
-    options |= {"layer": layer}
-    found = []
-    for name, strengths in levels.items():
-        found += [steering_condition(directions, name, gaps=float(each), **options) for each in strengths]
-        found += [steering_condition(directions, name, coefficient=float(each), **options) for each in coefficients]
-    return found
+    require(not bare, "sweep_conditions", must, f"none for {', '.join(bare)}", "Name them.")
+    return [
+        steering_condition(directions, name, layer=layer, **{unit: strength}, **options)
+        for name in directions
+        for strength in own[name]
+    ]
 
 
 def sweep(chat: ChatModel, controlled: pd.DataFrame, conditions: Sequence[Condition], **options: Any) -> Sweep:
