@@ -17,7 +17,7 @@ import pandas as pd
 from ..judging.phrase_judge import Judge, judge_response
 from ..model.chat_model import ChatModel
 from ..paper.tables import published_pool_rows
-from ..tradeoff.sweep import respond
+from ..steering.responses import respond
 from .categories import BENIGN, CATEGORY_IDS
 from .public_datasets import check_over_refusal, prompt_id
 

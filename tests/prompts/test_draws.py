@@ -25,7 +25,7 @@ from refusal_utils.prompts.draws import (
 from refusal_utils.prompts.prompt_files import write_prompt_folder
 from refusal_utils.prompts.prompt_sets import load_prompts
 from refusal_utils.prompts.public_datasets import load_public_prompts, load_source
-from refusal_utils.tradeoff.sweep import respond
+from refusal_utils.steering.responses import respond
 from tests.public_tables import Hub
 
 DATA = Path(__file__).parent.parent.parent.parent / "shared/data"
