@@ -6,6 +6,8 @@ Source of names and clusters: Joad et al., arXiv 2602.02132, Table 1 and the rel
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..checks import require
+
 Cluster = Literal["content policy", "cannot comply"]
 
 # Okabe-Ito qualitative palette (Okabe & Ito 2008), without black.
@@ -71,6 +73,7 @@ CATEGORIES: tuple[Category, ...] = tuple(
 
 CATEGORY_IDS: tuple[str, ...] = tuple(category.id for category in CATEGORIES)
 BENIGN = "benign"
+ALL_CATEGORIES: tuple[str, ...] = (*CATEGORY_IDS, BENIGN)  # every value of the column `category`
 _BY_ID = {category.id: category for category in CATEGORIES}
 _BY_SPLIT = {category.paper_split: category for category in CATEGORIES}
 
@@ -93,7 +96,12 @@ def category_by_paper_split(paper_split: str) -> Category:
     return _lookup("category_by_paper_split", _BY_SPLIT, paper_split)
 
 
+def require_category(function: str, category: object) -> None:
+    """Raise `ValueError` unless `category` is the id of a category or `"benign"`."""
+    known = f"Use one of {', '.join(ALL_CATEGORIES)}."
+    require(category in ALL_CATEGORIES, function, "the category must be a known one or 'benign'", repr(category), known)
+
+
 def _lookup(function: str, table: dict[str, Category], key: str) -> Category:
-    if key not in table:
-        raise ValueError(f"{function}: the name must be one of the eleven; got {key!r}. Use one of {', '.join(table)}.")
+    require(key in table, function, "the name must be a known category's", repr(key), f"Use one of {', '.join(table)}.")
     return table[key]

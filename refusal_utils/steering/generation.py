@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..checks import require
-from ..model.batching import halve, plan_batches, token_budget
+from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
 from .conditions import UNSTEERED, Condition
 from .row_edits import RowEdits
@@ -99,18 +99,14 @@ def first_token_logits(
 ) -> Float[Tensor, "prompt d_vocab"]:
     """The logits of the first token of the response to each prompt under `condition`, as float32 on the CPU."""
     ids = chat.encode(prompts)
-    todo = plan_batches(ids, token_budget("first_token_logits", batch_tokens, chat.device, BATCH_TOKENS))
-    logits: dict[int, Tensor] = {}
-    while todo:
-        rows = todo.pop(0)
-        try:
-            with torch.inference_mode(), RowEdits(chat, [condition.interventions]).open():
-                out = _forward(chat, **chat.pad([ids[row] for row in rows])._asdict())
-        except (RuntimeError, MemoryError) as error:
-            todo[:0] = halve("first_token_logits", rows, error)
-        else:
-            logits |= dict(zip(rows, out.logits[:, -1].float().cpu(), strict=True))
-    return torch.stack([logits[row] for row in range(len(ids))])
+    batches = plan_batches(ids, token_budget("first_token_logits", batch_tokens, chat.device, BATCH_TOKENS))
+
+    def step(rows: list[int]) -> tuple[Tensor]:
+        with RowEdits(chat, [condition.interventions]).open():
+            out = _forward(chat, **chat.pad([ids[row] for row in rows])._asdict())
+        return (out.logits[:, -1].float().cpu(),)
+
+    return in_order(run_batches("first_token_logits", batches, step))[0]
 
 
 @dataclass(eq=False)
@@ -133,17 +129,20 @@ def _decode_all(
     Rows that are edited from the same layer on ride together: below it they share what they can.
     """
     budget = token_budget("generate", batch_tokens, chat.device, BATCH_TOKENS)
-    todo = []
+    batches = []
     for layer in sorted({row.first_layer for row in rows}):
         members = [index for index, row in enumerate(rows) if row.first_layer == layer]
         plan = plan_batches([rows[index].ids for index in members], budget, max_new_tokens)
-        todo += [[members[place] for place in batch] for batch in plan]
-    while todo:
-        batch = todo.pop(0)
-        try:
-            _decode(chat, [rows[index] for index in batch], max_new_tokens, finish)
-        except (RuntimeError, MemoryError) as error:
-            todo[:0] = halve("generate", [index for index in batch if not rows[index].tokens], error)
+        batches += [[members[place] for place in batch] for batch in plan]
+
+    def step(batch: list[int]) -> None:
+        _decode(chat, [rows[index] for index in batch], max_new_tokens, finish)
+
+    def unfinished(batch: list[int]) -> list[int]:
+        return [index for index in batch if not rows[index].tokens]
+
+    for _ in run_batches("generate", batches, step, left=unfinished):
+        pass  # rows are kept as they finish
 
 
 def _decode(chat: ChatModel, rows: list[_Row], max_new_tokens: int, finish: Callable[[_Row], None]) -> None:
@@ -156,7 +155,7 @@ def _decode(chat: ChatModel, rows: list[_Row], max_new_tokens: int, finish: Call
     shared = SharedRows(chat, [row.ids for row in rows], min(row.first_layer for row in rows))
     new = torch.empty(len(rows), 0, dtype=torch.long, device=chat.device)
     cache = None
-    with torch.inference_mode(), edits.open(shared.spread), shared.open():
+    with edits.open(shared.spread), shared.open():
         for n_new in range(1, max_new_tokens + 1):
             out = _forward(chat, shared.ids, shared.mask, past_key_values=cache, use_cache=True)
             tokens, cache = out.logits[:, -1].argmax(-1).to(chat.device), out.past_key_values

@@ -87,7 +87,7 @@ def test_lack_of_memory_halves_the_batch(stand_in, monkeypatch, capsys):
 
     monkeypatch.setattr(stand_in, "_generate", answer)
     assert [each.refused for each in stand_in.judge_many(["a", "b"], ["x y z", "u v w"])] == ["yes", "yes"]
-    assert "WildGuard: out of memory at 2 prompts, going on with 1" in capsys.readouterr().err
+    assert "WildGuard: out of memory at 2 prompts, continuing with 1" in capsys.readouterr().err
 
 
 def test_a_judge_that_is_not_there_is_one_sentence(tmp_path):
