@@ -102,9 +102,13 @@ def _published(name: str, table: pd.DataFrame) -> go.Scatter:
 
 def interval_bars(frame: pd.DataFrame, *, title: str, y: str, marks: Mapping[str, float]) -> go.Figure:
     """One bar per row of `frame` (columns accuracy, low, high; shares) with its interval, and labelled lines at `marks`."""
-    bars = frame.rename_axis("").reset_index().assign(
-        up=frame["high"].to_numpy() - frame["accuracy"].to_numpy(),
-        down=frame["accuracy"].to_numpy() - frame["low"].to_numpy(),
+    bars = (
+        frame.rename_axis("")
+        .reset_index()
+        .assign(
+            up=frame["high"].to_numpy() - frame["accuracy"].to_numpy(),
+            down=frame["accuracy"].to_numpy() - frame["low"].to_numpy(),
+        )
     )
     figure = px.bar(
         bars,

@@ -50,4 +50,4 @@ def _require_buckets(sizes: pd.Series, n: int) -> None:
         what, todo = BUCKETS[name]
         raise invalid("controlled_set", must, f"none in {name}, {what} ({sizes.to_dict()})", f"{todo}.")
     todo = f"Pass more prompts, or n={sizes.min()}."
-    require(sizes.min() >= n, "controlled_set", must, sizes.to_dict(), todo)
+    require(int(sizes.min()) >= n, "controlled_set", must, sizes.to_dict(), todo)

@@ -81,9 +81,7 @@ def steering_costs(
     return SteeringCosts(pd.DataFrame(rows))
 
 
-def kl_spent(
-    chat: ChatModel, prompts: Sequence[str], conditions: Sequence[Condition]
-) -> Float[Tensor, " coefficient"]:
+def kl_spent(chat: ChatModel, prompts: Sequence[str], conditions: Sequence[Condition]) -> Float[Tensor, " coefficient"]:
     """KL(unsteered || steered) of the first token in nats, the mean over `prompts`, for every condition.
 
     What a steering vector costs on prompts that it should leave alone, in a unit that compares directions of any size.

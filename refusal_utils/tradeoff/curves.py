@@ -84,7 +84,7 @@ def curves(outcomes: Outcomes, weights: Float[Tensor, "draw prompt"]) -> Float[T
         dim=1,
     )
     lowest, highest = reach_on_data(outcomes)[:, :, None]
-    return found.masked_fill((GRID < lowest - 1e-9) | (GRID > highest + 1e-9), float("nan"))
+    return found.masked_fill((lowest - 1e-9 > GRID) | (highest + 1e-9 < GRID), float("nan"))
 
 
 def reach_on_data(outcomes: Outcomes) -> Float[Tensor, "side direction"]:
@@ -97,7 +97,9 @@ def _interpolate(
     overall: Float[Tensor, "draw coefficient"], refused: Float[Tensor, "draw coefficient"]
 ) -> Float[Tensor, "draw grid"]:
     """The polyline from (0, 0) through each draw's points to (1, 1), read at `GRID`."""
-    x, y = (torch.nn.functional.pad(torch.nn.functional.pad(each, (1, 0)), (0, 1), value=1) for each in (overall, refused))
+    x, y = (
+        torch.nn.functional.pad(torch.nn.functional.pad(each, (1, 0)), (0, 1), value=1) for each in (overall, refused)
+    )
     order = torch.from_numpy(np.lexsort((y.numpy(), x.numpy()), axis=1))
     x, y = x.gather(1, order), y.gather(1, order)
     grid = GRID.expand(len(x), -1).contiguous()

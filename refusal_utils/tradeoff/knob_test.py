@@ -89,7 +89,7 @@ def knob_test(
         rows.append((*(outcomes.directions[each] for each in pair), start, end, *found))
     table = pd.DataFrame(rows, columns=["first", "second", "from", "to", *NUMBERS])
     for name in ("p_equivalent", "p_different"):
-        table[name] = adjust_p(torch.from_numpy(table[name].to_numpy(float))).numpy()
+        table[name] = adjust_p(torch.tensor(table[name].to_numpy(float))).numpy()
     shown = [table["gap"].isna(), table["p_equivalent"] < 1 - level, table["p_different"] < 1 - level]
     return KnobTest(table.assign(verdict=np.select(shown, [NO_RANGE, *VERDICTS[:2]], "undecided")), margin)
 

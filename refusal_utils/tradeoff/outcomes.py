@@ -30,6 +30,7 @@ class Outcomes:
     strengths: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        """Raise `ValueError` if no statistics can be computed."""
         for side, n in (("harmful", int(self.harmful.sum())), ("benign", int((~self.harmful).sum()))):
             require(n > 1, "Outcomes", f"there must be at least two {side} prompts", n, "Add prompts.")
         empty = [name for name, row in zip(self.directions, self.usable, strict=True) if not row.any()]

@@ -15,9 +15,7 @@ STEERED = ("direction", "gaps")  # what tells the points of a sweep apart
 Correct = Callable[[str, str, str], bool | None]  # of prompt id, prompt and response; None if it is not known
 
 
-def rate_table(
-    rows: pd.DataFrame, by: str | Sequence[str] = STEERED, correct: Correct | None = None
-) -> pd.DataFrame:
+def rate_table(rows: pd.DataFrame, by: str | Sequence[str] = STEERED, correct: Correct | None = None) -> pd.DataFrame:
     """RR, ORR, accuracy, degenerate and on topic per group of `by`, each with low and high of its Wilson interval.
 
     RR: refused share of the harmful prompts (HR, HC). ORR: refused share of the benign ones (BR, BC). accuracy: share
@@ -39,7 +37,9 @@ def rate_table(
 def _rates(key: tuple, group: pd.DataFrame, correct: Correct | None) -> dict[str, float]:
     outcome, harmful = group["outcome"], group["harmful"].astype(bool)
     n_broken = int((outcome == "broken").sum())
-    require(n_broken < len(group), "rate_table", "some responses must be text", f"none for {key}", "Lower the strength.")
+    require(
+        n_broken < len(group), "rate_table", "some responses must be text", f"none for {key}", "Lower the strength."
+    )
     refused = outcome == "refused"
     answered = group[(outcome == "answered") & ~harmful]
     counts = {

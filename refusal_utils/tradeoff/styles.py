@@ -47,8 +47,12 @@ class StyleShares:
         return self.table().max() - self.table().min()
 
     def figure(self, *, title: str, value: str = "share of refusals") -> go.Figure:
-        """The shares as a map, coloured from 0 to 1."""
-        return heatmap(self.table(), title=title, value=value, limits=(0, 1))
+        """The shares as a map, coloured from 0 to 1; the hover text gives the intervals."""
+        table = self.table()
+        intervals = self.values["interval"].unstack("style").loc[table.index, table.columns].to_numpy()
+        hover = "%{y}<br>%{x}: %{z:.2f}<br>95 % interval %{customdata}<extra></extra>"
+        figure = heatmap(table, title=title, value=value, limits=(0, 1))
+        return figure.update_traces(customdata=intervals, hovertemplate=hover)
 
 
 def style_shares(rows: pd.DataFrame) -> StyleShares:

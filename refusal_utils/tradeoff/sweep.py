@@ -19,7 +19,6 @@ from ..steering.responses import respond
 from .outcomes import Outcomes
 from .rates import STEERED, Correct, rate_table
 
-
 Strengths = Sequence[float] | Mapping[str, Sequence[float]]
 
 

@@ -28,7 +28,9 @@ def test_controlled_set_holds_n_of_every_bucket_and_no_broken_text():
 
 def test_controlled_set_refuses_leaks_and_small_buckets():
     rows = pool()
-    with pytest.raises(ValueError, match="^controlled_set: no prompt may be one that a direction was .* got 1 .advice-refused-3."):
+    with pytest.raises(
+        ValueError, match="^controlled_set: no prompt may be one that a direction was .* got 1 .advice-refused-3."
+    ):
         controlled_set(rows, n=5, exclude=["  Prompt ADVICE refused 3"])
     with pytest.raises(ValueError, match=r"^controlled_set: every bucket must hold 30 prompts; got .*'BR': .*20.*n=20"):
         controlled_set(rows, n=30)

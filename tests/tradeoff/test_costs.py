@@ -19,7 +19,9 @@ def test_costs_are_the_divergence_of_the_first_token_and_the_strength_in_every_u
     spent = kl_spent(chat, prompts[:6], conditions)
     assert spent[0] == pytest.approx(0, abs=1e-9)
     assert spent[1] < spent[2] == pytest.approx(float(expected))
-    rows = pd.DataFrame({"direction": "a", "coefficient": [0.0, 5.0, 20.0], "outcome": ["answered", "refused", "broken"]})
+    rows = pd.DataFrame(
+        {"direction": "a", "coefficient": [0.0, 5.0, 20.0], "outcome": ["answered", "refused", "broken"]}
+    )
     found = steering_costs(chat, Sweep(rows), conditions, 3 * torch.eye(4, chat.d_model), prompts[:6], {"a": "one"})
     row = found.values.iloc[1]
     assert row[["coefficient", "over norm", "gaps", "refused"]].tolist() == pytest.approx([5, 5 / 3, 2.5, 1])

@@ -58,9 +58,7 @@ def test_a_direction_without_reach_has_no_common_range_with_any():
     numbers = list(NUMBERS)
     assert table.loc[table["verdict"] == NO_RANGE, numbers].isna().all().all()
     assert table.loc[("one", "other"), numbers].notna().all()
-    two = replace(
-        outcomes, refused=outcomes.refused[::2], directions=("one", "other"), usable=outcomes.usable[::2]
-    )
+    two = replace(outcomes, refused=outcomes.refused[::2], directions=("one", "other"), usable=outcomes.usable[::2])
     alone = pairs(two, n_draws=300).iloc[0]  # pairs that were not compared do not count in the adjustment
     assert table.loc[("one", "other"), numbers].tolist() == alone[numbers].tolist()
     wide = knob_test(outcomes, min_range=0.99, n_draws=50)

@@ -80,5 +80,7 @@ def test_the_search_ends_after_its_steps(chat, asked, swept):
 
 
 def test_a_direction_that_was_not_swept_is_named(chat, swept):
-    with pytest.raises(ValueError, match="^match_refusal_rate: every direction must have been swept; got no rows of other"):
+    with pytest.raises(
+        ValueError, match="^match_refusal_rate: every direction must have been swept; got no rows of other"
+    ):
         match_refusal_rate(chat, pd.DataFrame(), directions("other"), swept)

@@ -62,9 +62,9 @@ def test_unsteered_responses_belong_to_every_direction():
     start = rows[(rows["gaps"] == 0) & (rows["direction"] == "direction 0")]["outcome"]
     rows.loc[(rows["gaps"] == 0) & (rows["direction"] == "direction 1"), "outcome"] = start.to_numpy()
     names = ["direction 0", "direction 1"]
-    whole = Outcomes.from_rows(rows, dict.fromkeys(names, [0.0, 1.0, 2.0]))
+    whole = Outcomes.from_rows(rows, dict.fromkeys(names, (0.0, 1.0, 2.0)))
     once = rows[(rows["gaps"] > 0) | (rows["direction"] == "direction 0")]
-    read = Outcomes.from_rows(once, dict.fromkeys(names, [1.0, 2.0]))
+    read = Outcomes.from_rows(once, dict.fromkeys(names, (1.0, 2.0)))
     assert read.strengths == whole.strengths == (0.0, 1.0, 2.0)
     assert torch.equal(read.refused, whole.refused)
 
@@ -76,8 +76,10 @@ def test_strengths_may_differ_between_directions():
     read = Outcomes.from_rows(rows, {"direction 0": [1.0, 2.0, 3.0], "direction 1": [2.0]})
     assert read.usable.tolist() == [[True] * 4, [True, False, True, False]]
     assert torch.equal(read.refused[read.usable], outcomes.refused[read.usable])
-    with pytest.raises(ValueError, match=r"^Outcomes: every direction needs every strength and prompt; .*'direction 1', 1"):
-        Outcomes.from_rows(rows, dict.fromkeys(outcomes.directions, [1.0, 2.0]))
+    with pytest.raises(
+        ValueError, match=r"^Outcomes: every direction needs every strength and prompt; .*'direction 1', 1"
+    ):
+        Outcomes.from_rows(rows, dict.fromkeys(outcomes.directions, (1.0, 2.0)))
 
 
 def test_rows_with_gaps_or_without_text_are_refused():
@@ -85,7 +87,9 @@ def test_rows_with_gaps_or_without_text_are_refused():
     rows, levels = rows_of(outcomes), dict.fromkeys(outcomes.directions, outcomes.strengths)
     with pytest.raises(ValueError, match="^Outcomes: every direction needs every strength and prompt; got gaps at"):
         Outcomes.from_rows(rows.iloc[1:], levels)
-    with pytest.raises(ValueError, match="^Outcomes: every direction needs a point that is not degenerate; .* direction 1"):
+    with pytest.raises(
+        ValueError, match="^Outcomes: every direction needs a point that is not degenerate; .* direction 1"
+    ):
         Outcomes.from_rows(rows.assign(outcome="broken"), levels)
     with pytest.raises(ValueError, match="^Outcomes: there must be at least two benign prompts; got 0"):
         Outcomes.from_rows(rows.assign(harmful=True), levels)

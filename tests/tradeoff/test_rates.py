@@ -132,7 +132,7 @@ def test_departures_bound_how_far_apart_two_curves_can_lie():
         kept = table[(table["degenerate"] <= 0.1) & (table.index.get_level_values("gaps") != 0)]
         assert found.to_numpy() == pytest.approx((kept["RR"] - kept[["RR", "ORR"]].mean(axis=1)).to_numpy())
         assert 0 < len(found) < len(table) - 1  # broken text is out, and so is the unsteered model
-        outcomes = Outcomes.from_rows(made, dict.fromkeys("abc", [0.0, -1.0, 1.0, 2.0, 3.0]))
+        outcomes = Outcomes.from_rows(made, dict.fromkeys("abc", (0.0, -1.0, 1.0, 2.0, 3.0)))
         largest = knob_test(outcomes, min_range=0.0, n_draws=2).pairs["gap"].max()
         room = max(found.max(), 0) - min(found.min(), 0)
         assert largest <= room + 1e-9

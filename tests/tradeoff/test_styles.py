@@ -11,7 +11,6 @@ from scipy.stats.contingency import association
 from sklearn.metrics import mutual_info_score
 
 from refusal_utils.judging.phrase_judge import STYLES
-from refusal_utils.plotting import saving
 from refusal_utils.prompts.categories import CATEGORY_IDS
 from refusal_utils.stats import wilson
 from refusal_utils.tradeoff.styles import Guess, Guesses, dependence, guess_direction, purity, style_shares
@@ -104,7 +103,9 @@ def test_a_yes_or_no_names_at_most_two_directions():
 def test_dependence_holds_the_prompt_fixed():
     """A value that the prompt decides alone says nothing about the direction, however uneven the prompts are."""
     prompts = np.repeat(np.arange(40), 3)
-    frame = pd.DataFrame({"id": prompts, "direction": list(WORDINGS) * 40, "value": np.where(prompts < 20, "yes", "no")})
+    frame = pd.DataFrame(
+        {"id": prompts, "direction": list(WORDINGS) * 40, "value": np.where(prompts < 20, "yes", "no")}
+    )
     found = dependence(frame, "value", n_draws=50)
     assert found["bits"] == pytest.approx(0, abs=1e-9)
     assert found["p"] == 1
@@ -154,7 +155,9 @@ def test_style_shares_are_shares_of_refusals_with_wilson_intervals():
     assert table.loc[("second", "apology"), "low"] == pytest.approx(wilson(n, n)[0])
     assert table.loc[("first", "apology"), "share"] == 0
     assert shares.table().loc["second", "apology"] == shares.spread()["apology"] == 1
-    assert shares.figure(title="t").data[0].z.shape == (3, len(STYLES))
+    (drawn,) = shares.figure(title="t").data
+    assert drawn.z.shape == (3, len(STYLES))
+    assert drawn.customdata[1][STYLES.index("apology")] == table.loc[("second", "apology"), "interval"]
     with pytest.raises(ValueError, match="^style_shares: every direction needs refusals; got none for .'first'"):
         style_shares(planted.assign(outcome=planted["outcome"].mask(planted["direction"] == "first", "answered")))
 

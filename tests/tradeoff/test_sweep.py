@@ -21,9 +21,9 @@ def one(direction, gap=torch.nan):
 
 def test_strength_zero_reproduces_the_labels_and_gives_one_half(chat, tmp_path):
     prompts = load_prompts(split="eval")
-    some = pd.concat([prompts[prompts["category"] == name].head(60) for name in ("benign", "incomplete")])
+    some = pd.concat([prompts[prompts["category"] == name].head(40) for name in ("benign", "incomplete")])
     judged = respond(chat, some, max_new_tokens=40, cache_dir=tmp_path)
-    drawn = controlled_set(judged, n=4)
+    drawn = controlled_set(judged, n=2)
     conditions = sweep_conditions(one(random_directions(1, chat.d_model)[0], gap=2.0), gaps=(0.0, 3.0))
     swept = sweep(chat, drawn, conditions, max_new_tokens=40, cache_dir=tmp_path)
     zero, strong = (swept.rows[swept.rows["gaps"] == gaps] for gaps in (0, 3))

@@ -31,7 +31,7 @@ def test_shares_use_the_strengths_that_all_directions_have():
     outcomes = planted(n=40, jitter=0.0, gains=((1, 1), (0.8, 0.8)), strengths=torch.tensor([0.0, 1.0, 2.0, 3.0]))
     rows = rows_of(outcomes)
     read = Outcomes.from_rows(rows, {"direction 0": [1.0, 2.0, 3.0], "direction 1": [2.0]})
-    common = Outcomes.from_rows(rows, dict.fromkeys(outcomes.directions, [2.0]))
+    common = Outcomes.from_rows(rows, dict.fromkeys(outcomes.directions, (2.0,)))
     pd.testing.assert_frame_equal(variance_shares(read, 20), variance_shares(common, 20))
     only = replace(read, usable=torch.tensor([[False, True, True, True], [True, False, True, False]]))
     with pytest.raises(ValueError, match="^variance_shares: directions must share two strengths with text; got 1"):
