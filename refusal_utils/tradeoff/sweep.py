@@ -17,7 +17,7 @@ from ..directions.ablation import require_unit
 from ..judging.phrase_judge import Judge, Judgement, judge_response
 from ..model.chat_model import ChatModel
 from ..prompts.categories import BENIGN
-from ..prompts.prompt_sets import content_words
+from ..prompts.text_features import content_words
 from ..stats import wilson
 from ..steering.generation import first_token_logits, generate
 from ..steering.interventions import UNSTEERED, Addition, Condition

@@ -5,7 +5,7 @@ import torch
 
 from refusal_utils.directions.estimation import normalize, random_directions
 from refusal_utils.judging.phrase_judge import Judgement
-from refusal_utils.prompts.prompt_sets import load_prompts
+from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.stats import wilson
 from refusal_utils.steering.generation import first_token_logits
 from refusal_utils.steering.interventions import UNSTEERED
