@@ -23,7 +23,7 @@ from .prompts.categories import BENIGN, CATEGORY_IDS
 from .prompts.draws import DRAW_COLUMNS, draw_digest, draw_prompts, held_out, read_draw
 from .prompts.prompt_sets import load_prompts
 from .prompts.public_datasets import prompts_folder
-from .tradeoff.sweep import respond
+from .steering.responses import respond
 
 
 @dataclass(frozen=True, eq=False)
