@@ -21,7 +21,7 @@ GEMMA, LLAMA = "google/gemma-2-9b-it", "meta-llama/Llama-3.1-8B-Instruct"
 N_PUBLISHED = {"1": 55, "2": 44 * 3, "8": 13, "10": 11, "11": 55 * 3, "12": 44 * 3}
 
 
-def save_direction(folder, chat, layer, pos, draw=""):
+def save_direction(folder, chat, layer, pos, draw=None):
     place = Provenance(layer, pos, draw=draw, model=model_notes(chat))
     vectors = torch.eye(chat.d_model)[:1]
     DirectionSet(("a",), vectors, torch.ones(1), place).save(folder / "03_directions.safetensors")
