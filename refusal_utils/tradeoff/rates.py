@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..checks import require
-from ..prompts.prompt_sets import content_words
+from ..prompts.text_features import content_words
 from ..stats import wilson
 
 MIN_RR = 0.90

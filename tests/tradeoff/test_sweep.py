@@ -7,7 +7,7 @@ import torch
 
 from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.directions.estimation import normalize, random_directions
-from refusal_utils.prompts.prompt_sets import load_prompts
+from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.steering.conditions import UNSTEERED
 from refusal_utils.steering.responses import judge_rows, respond
 from refusal_utils.tradeoff.controlled_set import controlled_set
