@@ -74,21 +74,21 @@ def sweep_conditions(
     layer: int | None = None,
     **options: Any,
 ) -> list[Condition]:
-    """The conditions of a sweep: every direction at its strengths, given in exactly one of the two units.
+    """The conditions of a sweep: directions at their strengths, given in exactly one of the two units.
 
-    Strengths are the same for all directions, or a mapping from direction to its own. `layer` (default: where the
-    directions were read) and `options` are those of `steering_condition`. Raises `ValueError` for a direction without
-    strengths, and as `steering_condition`.
+    Strengths are the same for all directions, or a mapping from the directions to sweep to the strengths of each.
+    `layer` (default: where the directions were read) and `options` are those of `steering_condition`. Raises
+    `ValueError` for a direction without strengths, and as `steering_condition`.
     """
     unit = "coefficient" if coefficients is not None else "gaps"
     given = coefficients if coefficients is not None else gaps or {}
     own = given if isinstance(given, Mapping) else dict.fromkeys(directions, given)
-    bare = [name for name in directions if not len(own.get(name, ()))]
+    bare = [name for name in own or directions if not len(own.get(name, ()))]
     must = "every direction needs strengths"
-    require(not bare, "sweep_conditions", must, f"none for {', '.join(bare)}", "Name them.")
+    require(not bare, "sweep_conditions", must, f"none for {', '.join(bare)}", "Pass some.")
     return [
         steering_condition(directions, name, layer=layer, **{unit: strength}, **options)
-        for name in directions
+        for name in own
         for strength in own[name]
     ]
 
