@@ -11,7 +11,7 @@ from sklearn.metrics import mutual_info_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from ..judging.phrase_judge import STYLES
+from ..judging.judgement import STYLES
 from ..stats import wilson
 
 N_FOLDS = 5
