@@ -12,7 +12,8 @@ import plotly.io as pio
 
 from ..prompts.categories import BENIGN, CATEGORIES, category_by_id
 
-FIGURES = Path(__file__).parents[2] / "figures"
+_CHECKOUT = Path(__file__).parents[2]
+FIGURES = (_CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path()) / "figures"
 DIVERGING = "RdBu_r"  # always centred on 0
 SEQUENTIAL = "Viridis"
 TITLES = {category.id: category.title for category in CATEGORIES}
