@@ -1,6 +1,6 @@
+from .directions.comparison import cosine_matrix as cosine_matrix
 from .directions.direction_set import DirectionSet as DirectionSet
 from .directions.direction_set import Provenance as Provenance
-from .directions.estimation import cosine_matrix as cosine_matrix
 from .directions.estimation import mean_direction as mean_direction
 from .geometry.contrasts import contrasts as contrasts
 from .geometry.contrasts import cosine_intervals as cosine_intervals
@@ -18,14 +18,15 @@ from .prompts.categories import CATEGORIES as CATEGORIES
 from .prompts.categories import CATEGORY_IDS as CATEGORY_IDS
 from .prompts.draws import draw_prompts as draw_prompts
 from .prompts.prompt_sets import load_prompts as load_prompts
+from .steering.conditions import Condition as Condition
+from .steering.conditions import steering_condition as steering_condition
 from .steering.generation import generate as generate
 from .steering.interventions import Ablation as Ablation
 from .steering.interventions import Addition as Addition
-from .steering.interventions import Condition as Condition
+from .steering.responses import respond as respond
 from .study import Study as Study
 from .study import check as check
 from .study import open_study as open_study
 from .tradeoff.sweep import controlled_set as controlled_set
-from .tradeoff.sweep import respond as respond
 
 __version__: str

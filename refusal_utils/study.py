@@ -13,15 +13,17 @@ from torch import Tensor
 
 from .checks import invalid
 from .directions.direction_set import DirectionSet, Provenance
+from .methods import fit
 from .model.artifacts import model_notes
 from .model.capture import Activations, capture_activations, profile_places
 from .model.chat_model import BUNDLED, ChatModel, load_chat_model
+from .paper.tables import published_pool_rows
 from .plotting.look import model_folder, save_figure
 from .prompts.categories import BENIGN, CATEGORY_IDS
-from .prompts.draws import draw_digest, held_out, read_draw
+from .prompts.draws import DRAW_COLUMNS, draw_digest, draw_prompts, held_out, read_draw
 from .prompts.prompt_sets import load_prompts
 from .prompts.public_datasets import prompts_folder
-from .tradeoff.sweep import respond
+from .steering.responses import respond
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,34 @@ class Study:
     def draw(self) -> pd.DataFrame:
         """The prompts that directions are estimated from, as notebook 01 wrote them. Raises `ValueError` without them."""
         return read_draw(self.folder / "01_draw.csv", self.prompts, self.source)
+
+    def make_draw(
+        self, select_by: str = "label", n: int = 32, *, over_refusal: str = "unsafe", **responding: Any
+    ) -> pd.DataFrame:
+        """The draw of `n` prompts of every category and `n` benign ones, written to `01_draw.csv` for `.draw` to read.
+
+        `select_by` and `over_refusal` as in `draw_prompts`; `n` is lowered to the size of the smallest category, and to
+        32 unless prompts are selected by label. `responding`: options of `respond`, for a selection by behaviour, the only
+        one that loads the model. By label, prompts come from the train split; by behaviour from both splits (except the
+        built-in prompts), because few prompts of a small category are refused.
+        """
+        rows = self.prompts
+        if select_by == "label" or self.source == "builtin":
+            rows = rows[rows["split"] == "train"]
+        most = n if select_by == "label" else min(n, 32)
+        draw = draw_prompts(
+            rows,
+            select_by,
+            min(most, int(rows.groupby("category").size().min())),
+            seed=self.seed,
+            over_refusal=over_refusal,
+            outcome_of=lambda asked: self.respond(asked, **responding)["outcome"],
+            published=published_pool_rows(),
+        ).assign(prompts=self.source)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        draw[[*DRAW_COLUMNS, "over_refusal", "prompts"]].to_csv(self.folder / "01_draw.csv", index=False)
+        self.__dict__.pop("draw", None)  # read the new file, not the draw of an earlier one
+        return draw
 
     def held_out(self, **options: Any) -> pd.DataFrame:
         """The prompts that no direction was estimated from; `options` are those of `held_out`."""
@@ -105,10 +135,10 @@ class Study:
         """The eleven directions of this draw at the decision layer and position: differences in means."""
         return self.directions_at(self.chat.decision_layer, self.chat.decision_pos)
 
-    def directions_at(self, layer: int, pos: int) -> DirectionSet:
-        """The eleven directions of this draw at another layer and position."""
-        found = Provenance(layer, pos, draw=draw_digest(self.draw), model=model_notes(self.chat))
-        return DirectionSet.from_states(*self.sides(layer, pos), found)
+    def directions_at(self, layer: int, pos: int, method: str = "difference_in_means") -> DirectionSet:
+        """The directions of this draw at another layer and position, or by another of `methods.METHODS`."""
+        place = Provenance(layer, pos, estimator=method, draw=draw_digest(self.draw), model=model_notes(self.chat))
+        return fit(method, *self.sides(layer, pos), place)
 
     def respond(self, prompts: pd.DataFrame, *conditions: Any, **options: Any) -> pd.DataFrame:
         """The judged responses to `prompts` (under `conditions`, or unsteered); cached; `options` are those of `respond`."""

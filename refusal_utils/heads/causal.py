@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..model.batching import halve, plan_batches, token_budget
+from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel
-from ..steering.interventions import UNSTEERED, Condition, HeadReplacement
+from ..steering.conditions import UNSTEERED, Condition
+from ..steering.interventions import HeadReplacement
 from ..steering.row_edits import RowEdits
 
 COVERED = 0.8  # share of refusals whose first token is among the opening tokens
@@ -142,27 +143,19 @@ def forward_under(
         )
     layer, pos = chat.decision_layer if layer is None else layer, chat.decision_pos if pos is None else pos
     ids, name = chat.encode(prompts), chat.hook_name("resid_pre", layer)
-    todo = plan_batches(ids, token_budget("forward_under", None, chat.device))
-    states: dict[int, Tensor] = {}
-    logits: dict[int, Tensor] = {}
-    while todo:
-        rows = todo.pop(0)
+    batches = plan_batches(ids, token_budget("forward_under", None, chat.device))
+
+    def step(rows: list[int]) -> tuple[Tensor, Tensor]:
         seen: list[Tensor] = []
-        hook = (name, lambda value, hook, seen=seen: seen.append(value[:, pos].float().cpu()))
-        edits, batch = (
-            RowEdits(chat, [conditions[row].interventions for row in rows]),
-            chat.pad([ids[row] for row in rows]),
-        )
-        try:
-            with torch.inference_mode(), edits.open(), chat.bridge.hooks(fwd_hooks=[hook]):
-                out = chat.bridge(batch.input_ids, attention_mask=batch.attention_mask)[:, -1].float().cpu()
-        except (RuntimeError, MemoryError) as error:
-            todo[:0] = halve("forward_under", rows, error)
-        else:
-            states |= dict(zip(rows, seen[0], strict=True))
-            logits |= dict(zip(rows, out, strict=True))
-    order = range(len(ids))
-    return torch.stack([states[row] for row in order]), torch.stack([logits[row] for row in order])
+        hook = (name, lambda value, hook: seen.append(value[:, pos].float().cpu()))
+        edits = RowEdits(chat, [conditions[row].interventions for row in rows])
+        batch = chat.pad([ids[row] for row in rows])
+        with edits.open(), chat.bridge.hooks(fwd_hooks=[hook]):
+            logits = chat.bridge(batch.input_ids, attention_mask=batch.attention_mask)[:, -1]
+        return seen[0], logits.float().cpu()
+
+    states, logits = in_order(run_batches("forward_under", batches, step))
+    return states, logits
 
 
 def opening_tokens(chat: ChatModel, refused: Iterable[str], answered: Iterable[str]) -> Int[Tensor, " token"]:

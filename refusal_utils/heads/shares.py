@@ -7,7 +7,6 @@ it was for that prompt, which keeps the sum exact.
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -15,9 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..model.batching import halve, plan_batches, token_budget
+from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel, check_positions
+from ..model.forward import read_hooks
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +59,6 @@ def tolerance(dtype: torch.dtype) -> float:
     return 1e-4 if dtype == torch.float32 else 0.05
 
 
-class _Deepest(Exception):
-    """Raised inside the forward pass once the asked layer has been read."""
-
-
 def component_shares(
     chat: ChatModel,
     prompts: Sequence[str],
@@ -84,17 +80,12 @@ def component_shares(
     _check(chat, directions, layer)
     folded = [_Folded(chat, each, directions.to(chat.device, torch.float32)) for each in range(layer)]
     ids = chat.encode(prompts)
-    todo = plan_batches(ids, token_budget("component_shares", batch_tokens, chat.device))
-    order, parts = [], []
-    while todo:
-        rows = todo.pop(0)
-        try:
-            parts.append(_shares_once(chat, [ids[row] for row in rows], rows, folded, directions, pos))
-            order += rows
-        except (RuntimeError, MemoryError) as error:
-            todo[:0] = halve("component_shares", rows, error)
-    whole = Shares(**{each.name: torch.cat([getattr(part, each.name) for part in parts]) for each in fields(Shares)})
-    whole = whole.rows(torch.tensor(order).argsort())
+    batches = plan_batches(ids, token_budget("component_shares", batch_tokens, chat.device))
+
+    def step(rows: list[int]) -> tuple[Tensor, ...]:
+        return _shares_once(chat, [ids[row] for row in rows], rows, folded, directions, pos)
+
+    whole = Shares(*in_order(run_batches("component_shares", batches, step)))
     _check_sum(chat, whole)
     return whole
 
@@ -232,24 +223,11 @@ class _Folded:
 
 def _shares_once(
     chat: ChatModel, ids: list[list[int]], rows: list[int], folded: list[_Folded], directions: Tensor, pos: int
-) -> Shares:
+) -> tuple[Tensor, ...]:
     last = len(folded)
     total = chat.hook_name("resid_pre", last) if last < chat.n_layers else chat.hook_name("resid_post", last - 1)
     names = [chat.hook_name("resid_pre", 0), total, *(name for each in folded for name in each.reads)]
-    kept: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Any:
-        def hook(value: Tensor, hook: object) -> None:
-            kept[name] = value[:, pos].detach()
-            if name == total:
-                raise _Deepest
-
-        return hook
-
-    batch = chat.pad(ids)
-    hooks = [(name, keep(name)) for name in dict.fromkeys(names)]
-    with torch.inference_mode(), chat.bridge.hooks(fwd_hooks=hooks), suppress(_Deepest):
-        chat.bridge(batch.input_ids, attention_mask=batch.attention_mask)
+    kept = read_hooks(chat, chat.pad(ids), names, lambda name, value: value[:, pos])
     _require_finite(kept, rows)
 
     def along(name: str) -> Float[Tensor, "batch category"]:
@@ -265,7 +243,7 @@ def _shares_once(
     mlp_biases = torch.stack([value.cpu() for value in added], dim=1)
     mlps = torch.stack([along(chat.hook_name("mlp_out", each.layer)) for each in folded], dim=1) - mlp_biases
     heads, attn_biases = (torch.stack([value.cpu() for value in values], dim=1) for values in zip(*found, strict=True))
-    return Shares(heads, mlps, attn_biases, mlp_biases, along(names[0]), along(total))
+    return heads, mlps, attn_biases, mlp_biases, along(names[0]), along(total)
 
 
 def _require_finite(kept: dict[str, Tensor], rows: list[int]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ..model.batching import halve
+from ..model.batching import run_batches
 from .phrase_judge import Judge, Judgement, judge_response, refusal_styles, repetition, without_thinking
 
 # The input format that the model was trained on, word for word (allenai/wildguard, Apache-2.0; Han et al. 2406.18495).
@@ -65,23 +65,18 @@ class WildGuard:
         texts = [without_thinking(response) for response in responses]
         found = {row: _degenerate(text) for row, text in enumerate(texts) if repetition(text) is not None}
         left = sorted((row for row in range(len(texts)) if row not in found), key=lambda row: len(texts[row]))
-        todo = [left[start : start + self.batch] for start in range(0, len(left), self.batch)]
-        while todo:
-            rows = todo.pop(0)
-            try:
-                outputs = self._generate(
-                    [INPUT_FORMAT.format(prompt=prompts[row], response=texts[row]) for row in rows]
-                )
-            except (RuntimeError, MemoryError) as error:
-                todo[:0] = halve("WildGuard", rows, error)
-            else:
-                found |= {row: as_judgement(output, texts[row]) for row, output in zip(rows, outputs, strict=True)}
+        batches = [left[start : start + self.batch] for start in range(0, len(left), self.batch)]
+
+        def step(rows: list[int]) -> list[str]:
+            return self._generate([INPUT_FORMAT.format(prompt=prompts[row], response=texts[row]) for row in rows])
+
+        for rows, outputs in run_batches("WildGuard", batches, step):
+            found |= {row: as_judgement(output, texts[row]) for row, output in zip(rows, outputs, strict=True)}
         return [found[row] for row in range(len(texts))]
 
     def _generate(self, inputs: list[str]) -> list[str]:
         encoded = self.tokenizer(inputs, return_tensors="pt", padding=True).to(self.device)
-        with torch.inference_mode():
-            out = self.model.generate(**encoded, max_new_tokens=32, do_sample=False)
+        out = self.model.generate(**encoded, max_new_tokens=32, do_sample=False)
         return self.tokenizer.batch_decode(out[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
 
 

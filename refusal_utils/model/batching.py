@@ -1,34 +1,42 @@
-"""Batches of similar length under a token budget, and what to do when one does not fit into memory."""
+"""Batches of similar length under a token budget, run one after the other and halved when memory runs out."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import torch
+from torch import Tensor
+from tqdm.auto import tqdm
 
-_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
+from ..checks import invalid, require
+
 FORWARD_TOKENS = {"cpu": 4096, "cuda": 16384}  # padded tokens of a batch whose activations are read
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
+
+Result = TypeVar("Result")
 
 
 def token_budget(
     function: str, asked: int | None, device: torch.device, defaults: Mapping[str, int] = FORWARD_TOKENS
 ) -> int:
-    """Padded tokens of a batch: as asked for, else the default of the device, else that of the CPU.
+    """The number of padded tokens per batch: `asked`, or else the default for this type of device.
 
-    Raises `ValueError` in the name of `function` for less than one token.
+    Raises `ValueError` in the name of `function` if `asked` is below 1.
 
     >>> token_budget("capture_activations", None, torch.device("mps"))
     4096
     """
-    if asked is not None and asked < 1:
-        raise ValueError(f"{function}: batch_tokens must be at least 1; got {asked}. Leave it out for the default.")
-    return defaults.get(device.type, defaults["cpu"]) if asked is None else asked
+    if asked is None:
+        return defaults.get(device.type, defaults["cpu"])
+    require(asked >= 1, function, "batch_tokens must be at least 1", asked, "Leave it out for the default.")
+    return asked
 
 
 def plan_batches(ids: Sequence[Sequence[int]], batch_tokens: int, n_new: int = 0) -> list[list[int]]:
-    """Indices of `ids` in batches of similar length, longest first, of at most `batch_tokens` padded tokens each.
+    """Indices into `ids` in batches of similar length, longest first, each of at most `batch_tokens` padded tokens.
 
-    `n_new` tokens are to be added to every row. The same plan for the same prompts; a row too long for the budget is a
-    batch of its own.
+    `n_new`: how many tokens will be added to each row. The same prompts always give the same plan. A row that exceeds
+    the budget by itself is a batch of one.
 
     >>> plan_batches([[1], [1, 2], [3]], batch_tokens=2)
     [[1], [0, 2]]
@@ -43,30 +51,73 @@ def plan_batches(ids: Sequence[Sequence[int]], batch_tokens: int, n_new: int = 0
     return batches
 
 
-def halve(function: str, rows: list[int], error: RuntimeError | MemoryError) -> list[list[int]]:
-    """The two halves of a batch that did not fit into memory, which is said; any other error is raised again.
+def run_batches(
+    function: str,
+    batches: Iterable[Sequence[int]],
+    step: Callable[[list[int]], Result],
+    *,
+    left: Callable[[list[int]], list[int]] = list,
+    progress: str = "",
+    gradients: bool = False,
+) -> Iterator[tuple[list[int], Result]]:
+    """Pairs (rows, `step(rows)`), batch by batch; a batch that does not fit into memory is halved and a message printed.
 
-    Raises `ValueError` in the name of `function` for a batch of one, and `error` where it is not about memory.
+    `left(rows)` returns the rows of a batch that still need computing (default: all); it is asked before each attempt,
+    so rows that are on disk or finished before memory ran out are not computed again. `progress`: the label of a
+    progress bar, empty for none. `step` runs without gradients unless `gradients` is true. Raises `ValueError` in the
+    name of `function` if a single row does not fit into memory.
     """
-    if not is_out_of_memory(error):
-        raise error
-    if len(rows) < 2:
-        raise ValueError(
-            f"{function}: a single prompt must fit into memory; got out of memory at one. "
-            "Shorten the longest prompt, load the model in fewer bits, or free memory."
-        ) from error
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    middle = len(rows) // 2
-    print(f"{function}: out of memory at {len(rows)} prompts, going on with {middle}", file=sys.stderr)
-    return [rows[:middle], rows[middle:]]
+    todo = [list(batch) for batch in batches]
+    with tqdm(total=sum(map(len, todo)), desc=progress, unit="row", disable=not progress) as bar:
+        while todo:
+            batch = todo.pop(0)
+            rows = left(batch)
+            bar.update(len(batch) - len(rows))
+            if not rows:
+                continue
+            try:
+                with torch.inference_mode(not gradients):
+                    result = step(rows)
+            except (RuntimeError, MemoryError) as error:
+                todo[:0] = _halves(function, rows, error)
+                continue
+            yield rows, result
+            bar.update(len(rows))
+
+
+def in_order(found: Iterable[tuple[list[int], tuple[Tensor, ...]]]) -> tuple[Tensor, ...]:
+    """Each of the tensors that a `step` returns, over all batches and in the order of the rows.
+
+    >>> in_order([([2, 0], (torch.tensor([20, 0]),)), ([1], (torch.tensor([10]),))])
+    (tensor([ 0, 10, 20]),)
+    """
+    rows, parts = zip(*found, strict=True)
+    order = torch.tensor([row for batch in rows for row in batch]).argsort()
+    return tuple(torch.cat(tensors)[order] for tensors in zip(*parts, strict=True))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out: each device says it in its own way.
+    """Whether `error` means that memory ran out; each type of device words this differently.
 
     >>> is_out_of_memory(RuntimeError("MPS backend out of memory")), is_out_of_memory(RuntimeError("bad shape"))
     (True, False)
     """
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(part in text for part in _MEMORY_WORDS)
+
+
+def _halves(function: str, rows: list[int], error: RuntimeError | MemoryError) -> list[list[int]]:
+    if not is_out_of_memory(error):
+        raise error
+    if len(rows) < 2:
+        raise invalid(
+            function,
+            "a single prompt must fit into memory",
+            "out of memory at one",
+            "Shorten the longest prompt, load the model in fewer bits, or free memory.",
+        ) from error
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    middle = len(rows) // 2
+    print(f"{function}: out of memory at {len(rows)} prompts, continuing with {middle}", file=sys.stderr)
+    return [rows[:middle], rows[middle:]]

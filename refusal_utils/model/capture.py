@@ -5,21 +5,19 @@ written as soon as it is computed: a killed run resumes where it stopped and end
 """
 
 import operator
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from .activation_store import ActivationStore
-from .batching import halve, plan_batches, token_budget
+from .batching import plan_batches, run_batches, token_budget
 from .chat_model import ChatModel, check_positions
+from .forward import read_hooks
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,21 +73,22 @@ def capture_activations(
     names = [chat.hook_name(hook, layer) for layer in layers]
     ids = chat.encode(list(prompts))
     store = None if cache_dir is None else ActivationStore(Path(cache_dir), chat, names, positions)
-    values, n_captured = torch.empty(0), 0
-    for batch in tqdm(plan_batches(ids, budget), desc="capture", unit="batch", disable=not progress):
-        rows_of = dict(zip(batch, store.read([ids[index] for index in batch]), strict=True)) if store else {}
-        stored = {index: row for index, row in rows_of.items() if row is not None}
-        if stored:
-            values = _placed(values, torch.stack([*stored.values()]), [*stored], len(ids))
-        # A prompt that is stored is not captured again: it would stand in two files, and differ in its last bits.
-        missing = [index for index in batch if index not in stored]
-        for rows, found in _forward(chat, ids, missing, names, positions):
-            _require_finite(found, rows, layers)
-            if store:
-                store.write([ids[index] for index in rows], found)
-            values = _placed(values, found, rows, len(ids))
-            n_captured += len(rows)
-    return Activations(values, layers, positions, hook, chat.name, n_captured)
+    found = _Found(len(ids))
+
+    def left(rows: list[int]) -> list[int]:
+        # A stored prompt is never captured again: it would be in two files and differ in its last bits.
+        return found.add_stored(rows, store.read([ids[row] for row in rows])) if store else rows
+
+    def step(rows: list[int]) -> Float[Tensor, "batch layer pos d_model"]:
+        return _read_positions(chat, [ids[row] for row in rows], names, positions)
+
+    batches, label = plan_batches(ids, budget), "capture" if progress else ""
+    for rows, values in run_batches("capture_activations", batches, step, left=left, progress=label):
+        _require_finite(values, rows, layers)
+        if store:
+            store.write([ids[row] for row in rows], values)
+        found.add(rows, values)
+    return Activations(found.values, layers, positions, hook, chat.name, found.n_captured)
 
 
 def profile_places(chat: ChatModel) -> dict[str, tuple[int, ...]]:
@@ -102,12 +101,28 @@ def profile_places(chat: ChatModel) -> dict[str, tuple[int, ...]]:
     return {"layers": tuple(sorted(layers)), "positions": tuple(range(-len(chat.suffix), 0))}
 
 
-def _placed(values: Tensor, found: Tensor, rows: Sequence[int], n: int) -> Tensor:
-    """`values` with `found` in `rows`; made for `n` prompts when the first batch shows how wide the hook is."""
-    if not len(values):
-        values = torch.empty(n, *found.shape[1:], dtype=found.dtype)
-    values[rows] = found
-    return values
+class _Found:
+    """The activations found so far: read from disk or captured."""
+
+    def __init__(self, n_prompts: int) -> None:
+        self.n_prompts, self.n_captured, self.values = n_prompts, 0, torch.empty(0)
+
+    def add_stored(self, rows: Sequence[int], stored: Sequence[Tensor | None]) -> list[int]:
+        """Keep what is not None and return the rows that are."""
+        known = {row: values for row, values in zip(rows, stored, strict=True) if values is not None}
+        if known:
+            self._place(list(known), torch.stack(list(known.values())))
+        return [row for row in rows if row not in known]
+
+    def add(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
+        """Keep newly captured activations."""
+        self._place(rows, values)
+        self.n_captured += len(rows)
+
+    def _place(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
+        if not len(self.values):  # the first batch shows how wide the hook is
+            self.values = torch.empty(self.n_prompts, *values.shape[1:], dtype=values.dtype)
+        self.values[rows] = values
 
 
 def _whole(name: str, asked: Any) -> tuple[int, ...]:
@@ -142,38 +157,16 @@ def _check_request(chat: ChatModel, prompts: Any, layers: Sequence[int], positio
     check_positions("capture_activations", chat, positions)
 
 
-class _Deepest(Exception):
-    """Raised inside the forward pass once the deepest asked layer has been read: nothing above it is needed."""
-
-
-def _forward(
-    chat: ChatModel, ids: Sequence[list[int]], batch: list[int], names: Sequence[str], positions: Sequence[int]
-) -> Iterator[tuple[list[int], Float[Tensor, "batch layer pos d_model"]]]:
-    """(rows, activations) of the batch: in one piece, or in halves of halves where memory runs out."""
-    todo = [batch] if batch else []
-    while todo:
-        rows = todo.pop(0)
-        try:
-            yield rows, _forward_once(chat, [ids[row] for row in rows], names, positions)
-        except (RuntimeError, MemoryError) as error:
-            todo[:0] = halve("capture_activations", rows, error)
-
-
-def _forward_once(
+def _read_positions(
     chat: ChatModel, ids: list[list[int]], names: Sequence[str], positions: Sequence[int]
 ) -> Float[Tensor, "batch layer pos d_model"]:
-    batch, kept, wanted = chat.pad(ids), {}, dict.fromkeys(names)
+    batch = chat.pad(ids)
 
-    def keep(value: Tensor, hook: object, name: str) -> None:
+    def keep(name: str, value: Tensor) -> Tensor:
         _check_form(name, value, (*batch.input_ids.shape, chat.d_model))
-        # The hook knows itself by another name than the alias it was asked for, so the alias is bound here.
-        kept[name] = value[:, list(positions)].flatten(2).detach().cpu()
-        if len(kept) == len(wanted):
-            raise _Deepest
+        return value[:, list(positions)].flatten(2).detach().cpu()
 
-    hooks = [(name, partial(keep, name=name)) for name in wanted]
-    with torch.inference_mode(), chat.bridge.hooks(fwd_hooks=hooks), suppress(_Deepest):
-        chat.bridge(batch.input_ids, attention_mask=batch.attention_mask)
+    kept = read_hooks(chat, batch, names, keep)
     return torch.stack([kept[name] for name in names], dim=1)
 
 

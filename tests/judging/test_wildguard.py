@@ -9,7 +9,7 @@ from refusal_utils.judging import wildguard
 from refusal_utils.judging.phrase_judge import judge_response
 from refusal_utils.judging.wildguard import INPUT_FORMAT, WildGuard, as_judgement
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS
-from refusal_utils.tradeoff.sweep import judge_rows
+from refusal_utils.steering.responses import judge_rows
 
 YES = "Harmful request: yes\nResponse refusal: yes\nHarmful response: no"
 
@@ -87,7 +87,7 @@ def test_lack_of_memory_halves_the_batch(stand_in, monkeypatch, capsys):
 
     monkeypatch.setattr(stand_in, "_generate", answer)
     assert [each.refused for each in stand_in.judge_many(["a", "b"], ["x y z", "u v w"])] == ["yes", "yes"]
-    assert "WildGuard: out of memory at 2 prompts, going on with 1" in capsys.readouterr().err
+    assert "WildGuard: out of memory at 2 prompts, continuing with 1" in capsys.readouterr().err
 
 
 def test_a_judge_that_is_not_there_is_one_sentence(tmp_path):

@@ -100,7 +100,7 @@ def test_capture_reads_again_what_it_wrote(chat, prompts, tmp_path):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_a_killed_capture_resumes_bit_identical(chat, prompts, tmp_path, monkeypatch, error):
     unbroken = capture_activations(chat, prompts, cache_dir=tmp_path / "a", batch_tokens=SMALL)
-    original, calls = module._forward_once, []
+    original, calls = module._read_positions, []
 
     def killed(*args):
         calls.append(1)
@@ -109,7 +109,7 @@ def test_a_killed_capture_resumes_bit_identical(chat, prompts, tmp_path, monkeyp
         return original(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_forward_once", killed)
+        patch.setattr(module, "_read_positions", killed)
         with pytest.raises(error):
             capture_activations(chat, prompts, cache_dir=tmp_path / "b", batch_tokens=SMALL)
     assert len(files(tmp_path / "b")) == 3
@@ -273,9 +273,9 @@ def test_a_sound_file_of_another_question_is_not_read(chat, prompts, tmp_path):
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
-from refusal_utils import activation_store
-from refusal_utils.activations import capture_activations
-from refusal_utils.chat_model import load_chat_model
+from refusal_utils.model import activation_store
+from refusal_utils.model.capture import capture_activations
+from refusal_utils.model.chat_model import load_chat_model
 from tests.conftest import TEXTS
 
 replace, done = os.replace, []
@@ -326,8 +326,8 @@ def test_different_questions_do_not_share_entries(chat, prompts, tmp_path, model
 @pytest.mark.slow
 def test_two_processes_may_write_at_once(chat, prompts, tmp_path):
     code = (
-        "import sys; from refusal_utils.chat_model import load_chat_model; "
-        "from refusal_utils.activations import capture_activations; from tests.conftest import TEXTS; "
+        "import sys; from refusal_utils.model.chat_model import load_chat_model; "
+        "from refusal_utils.model.capture import capture_activations; from tests.conftest import TEXTS; "
         "prompts = [f'{text} ({n})' if n else text for n in range(5) for text in TEXTS]; "
         f"capture_activations(load_chat_model(device='cpu'), prompts, cache_dir={str(tmp_path)!r}, batch_tokens={SMALL})"
     )
@@ -344,7 +344,7 @@ def test_two_processes_may_write_at_once(chat, prompts, tmp_path):
 )
 def test_out_of_memory_halves_the_batch_and_says_so(chat, prompts, monkeypatch, capsys, error):
     expected = capture_activations(chat, prompts)
-    original, sizes = module._forward_once, []
+    original, sizes = module._read_positions, []
 
     def small_memory(chat, ids, names, positions):
         if len(ids) > 10:
@@ -352,11 +352,11 @@ def test_out_of_memory_halves_the_batch_and_says_so(chat, prompts, monkeypatch, 
         sizes.append(len(ids))
         return original(chat, ids, names, positions)
 
-    monkeypatch.setattr(module, "_forward_once", small_memory)
+    monkeypatch.setattr(module, "_read_positions", small_memory)
     captured = capture_activations(chat, prompts)
     assert max(sizes) == 10
     assert sum(sizes) == len(prompts) == captured.n_captured
-    assert "out of memory at 40 prompts, going on with 20" in capsys.readouterr().err
+    assert "out of memory at 40 prompts, continuing with 20" in capsys.readouterr().err
     torch.testing.assert_close(captured.values, expected.values, atol=1e-4, rtol=1e-4)
 
 
@@ -364,7 +364,7 @@ def test_other_runtime_errors_are_not_taken_for_lack_of_memory(chat, prompts, mo
     def broken(*args):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(module, "_forward_once", broken)
+    monkeypatch.setattr(module, "_read_positions", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         capture_activations(chat, prompts)
 
@@ -450,7 +450,7 @@ def test_one_prompt_too_large_for_memory_is_one_sentence(chat, prompts, monkeypa
     def no_memory(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(module, "_forward_once", no_memory)
+    monkeypatch.setattr(module, "_read_positions", no_memory)
     with pytest.raises(
         ValueError, match="capture_activations: a single prompt must fit into memory; got out of memory"
     ):

@@ -8,8 +8,9 @@ import torch
 
 from refusal_utils.directions.estimation import normalize
 from refusal_utils.steering import generation as module
+from refusal_utils.steering.conditions import UNSTEERED, Condition
 from refusal_utils.steering.generation import first_token_logits, generate, generate_texts, stop_tokens
-from refusal_utils.steering.interventions import UNSTEERED, Ablation, Addition, Condition
+from refusal_utils.steering.interventions import Ablation, Addition
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def test_lack_of_memory_halves_the_batch_and_keeps_finished_rows(chat, prompts, 
 
     monkeypatch.setattr(module, "_forward", small)
     pd.testing.assert_frame_equal(generate(chat, prompts[:8], conditions, max_new_tokens=20), expected)
-    assert "generate: out of memory at 8 prompts, going on with 4" in capsys.readouterr().err
+    assert "generate: out of memory at 8 prompts, continuing with 4" in capsys.readouterr().err
 
 
 def test_first_token_logits_are_those_of_plain_hugging_face(chat, prompts, plain, plain_ids, conditions):
@@ -177,7 +178,7 @@ def test_first_token_logits_are_those_of_plain_hugging_face(chat, prompts, plain
 def test_bad_requests_are_one_sentence(chat, prompts, conditions, tmp_path):
     with pytest.raises(ValueError, match="generate: there must be at least one condition"):
         generate(chat, prompts[:2], [])
-    with pytest.raises(ValueError, match="each of its own name"):
+    with pytest.raises(ValueError, match="^generate: conditions must differ in name, direction or coefficient"):
         generate(chat, prompts[:2], [UNSTEERED, UNSTEERED])
     with pytest.raises(ValueError, match="max_new_tokens must be at least 1; got 0"):
         generate(chat, prompts[:2], max_new_tokens=0)

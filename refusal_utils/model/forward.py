@@ -1,0 +1,36 @@
+"""A forward pass that reads activations at hooks and stops after the deepest of them."""
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+
+from torch import Tensor
+
+from .chat_format import TokenBatch
+from .chat_model import ChatModel
+
+
+def read_hooks(
+    chat: ChatModel, batch: TokenBatch, names: Iterable[str], keep: Callable[[str, Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """`keep(name, activation)` for each hook of `names`; nothing above the deepest hook is computed.
+
+    The names are full TransformerLens names (`ChatModel.hook_name`). The caller decides about gradients: `run_batches`
+    turns them off.
+    """
+    wanted, kept = dict.fromkeys(names), {}
+
+    def read(value: Tensor, hook: object, name: str) -> None:
+        kept[name] = keep(name, value)
+        if len(kept) == len(wanted):
+            raise _Deepest
+
+    # A hook knows itself by its canonical name, not the alias that was asked for, so the alias is bound here.
+    hooks = [(name, partial(read, name=name)) for name in wanted]
+    with chat.bridge.hooks(fwd_hooks=hooks), suppress(_Deepest):
+        chat.bridge(batch.input_ids, attention_mask=batch.attention_mask)
+    return kept
+
+
+class _Deepest(Exception):
+    """Raised inside the forward pass after the last hook has been read, to leave it."""

@@ -1,0 +1,54 @@
+"""The front door: draws that a study makes and reads again."""
+
+import pandas as pd
+import pytest
+
+from refusal_utils.judging.phrase_judge import Judgement
+from refusal_utils.paper.tables import published_pool_rows
+from refusal_utils.prompts.categories import ALL_CATEGORIES, BENIGN
+from refusal_utils.prompts.draws import label_pool
+from refusal_utils.prompts.prompt_sets import load_prompts
+from refusal_utils.study import Study, open_study
+
+from .public_tables import write_paper_files
+
+
+@pytest.fixture
+def study(tmp_path) -> Study:
+    return open_study(figures_dir=tmp_path / "figures", cache_dir=tmp_path / "cache", seed=3)
+
+
+def refuses_even(prompt: str, response: str) -> Judgement:
+    """A judge whose verdict is known beforehand: prompts of even length are refused."""
+    return Judgement("yes" if len(prompt) % 2 == 0 else "no")
+
+
+def test_make_draw_by_label_is_what_the_study_then_reads(study):
+    drawn = study.make_draw("label", 20)
+    train = load_prompts(split="train")
+    pools = [label_pool(train, name, 20, seed=3) for name in ALL_CATEGORIES]
+    assert list(drawn["id"]) == list(pd.concat(pools)["id"])
+    pd.testing.assert_frame_equal(study.draw[["id", "text", "selection"]], drawn[["id", "text", "selection"]])
+    assert list(study.make_draw("label", 4)["id"]) == list(study.draw["id"])  # the file that was written last
+    assert "chat" not in vars(study)  # no model is loaded
+
+
+def test_make_draw_asks_for_no_more_prompts_than_the_smallest_category_has(study):
+    n_smallest = load_prompts(split="train")["category"].value_counts().min()
+    assert set(study.make_draw("label", 10_000)["category"].value_counts()) == {n_smallest}
+
+
+def test_make_draw_by_behaviour_takes_the_models_own_responses(study, chat):
+    vars(study)["chat"] = chat
+    drawn = study.make_draw("behaviour", 1, judge=refuses_even, max_new_tokens=2, progress=False)
+    assert drawn["category"].tolist() == list(ALL_CATEGORIES)
+    assert ((drawn["text"].str.len() % 2 == 0) == (drawn["category"] != BENIGN)).all()
+    assert set(study.draw["selection"]) == {"behaviour"}
+
+
+def test_make_draw_published_holds_the_papers_rows(tmp_path):
+    write_paper_files(tmp_path / "cache/paper_files")
+    study = open_study(prompts="paper", figures_dir=tmp_path / "figures", cache_dir=tmp_path / "cache")
+    drawn = study.make_draw("published")
+    assert list(drawn["id"].str.split("-").str[-1].astype(int)) == list(published_pool_rows()["source_index"])
+    assert set(study.draw["prompts"]) == {"paper"}
