@@ -17,7 +17,7 @@ from .prompts.categories import BENIGN as BENIGN
 from .prompts.categories import CATEGORIES as CATEGORIES
 from .prompts.categories import CATEGORY_IDS as CATEGORY_IDS
 from .prompts.draws import draw_prompts as draw_prompts
-from .prompts.prompt_sets import load_prompts as load_prompts
+from .prompts.loading import load_prompts as load_prompts
 from .steering.conditions import Condition as Condition
 from .steering.conditions import steering_condition as steering_condition
 from .steering.generation import generate as generate
@@ -27,6 +27,6 @@ from .steering.responses import respond as respond
 from .study import Study as Study
 from .study import check as check
 from .study import open_study as open_study
-from .tradeoff.sweep import controlled_set as controlled_set
+from .tradeoff.controlled_set import controlled_set as controlled_set
 
 __version__: str

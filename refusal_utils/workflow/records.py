@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..prompts.prompt_sets import prompts_dir
+from ..prompts.loading import prompts_dir
 from .notebooks import find_notebooks, read_cells, read_title
 
 PACKAGE = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ..checks import invalid, require
-from ..prompts.prompt_files import ONE_FILE
+from ..prompts.files import ONE_FILE
 
 _OPTION_OF = {"MODEL": "--model", "FIGURES_DIR": "--out"}
 
