@@ -31,7 +31,7 @@ def attribute_heads(
     shares = component_shares(chat, list(prompts["text"]), directions.vectors, layer=read_at.layer, pos=pos)
     where = f"resid_pre, layer {read_at.layer}, pos {pos}"
     labels = list(prompts["category"])
-    return HeadAttribution.from_shares(shares, labels, directions.names, where, chat.name, n_draws=n_draws, seed=seed)
+    return HeadAttribution.from_shares(shares, labels, directions.names, where, n_draws=n_draws, seed=seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,6 @@ class HeadAttribution:
     parts: pd.DataFrame = field(repr=False)
     gap: pd.Series = field(repr=False)
     where: str
-    model: str
 
     @classmethod
     def from_shares(
@@ -60,15 +59,14 @@ class HeadAttribution:
         labels: list[str],
         categories: tuple[str, ...],
         where: str,
-        model: str,
         *,
         n_draws: int = 1000,
         seed: int = 0,
     ) -> "HeadAttribution":
         """The attribution that the prompts' shares give; `labels` holds each prompt's category or "benign"."""
 
-        def intervals(*sides: Tensor) -> Tensor:
-            return torch.stack(contribution_intervals(*sides, n_draws=n_draws, seed=seed))
+        def intervals(refused: Tensor, answered: Tensor) -> Tensor:
+            return torch.stack(contribution_intervals(refused, answered, n_draws, seed=seed))
 
         def each(statistic, values: Tensor) -> Tensor:
             return per_category(statistic, values, labels, categories)
@@ -78,7 +76,7 @@ class HeadAttribution:
         low, high = each(intervals, shares.heads)
         p_value = each(contribution_p, shares.heads)
         contribution = each(contributions, shares.heads)
-        return cls(categories, contribution, low, high, p_value, pd.DataFrame(parts, categories), gap, where, model)
+        return cls(categories, contribution, low, high, p_value, pd.DataFrame(parts, categories), gap, where)
 
     def top(self, k: int) -> dict[str, list[Head]]:
         """The `k` heads that contribute most to each category's direction, as (layer, head_index), largest first."""
@@ -101,7 +99,7 @@ class HeadAttribution:
 
     def overlap(self, k: int, *, n_draws: int = 1000, seed: int = 0) -> HeadOverlap:
         """How far the categories share their top `k` heads, against random heads of the same layers."""
-        return HeadOverlap.from_contribution(self.contribution, k, self.categories, n_draws, seed, self.model)
+        return HeadOverlap.from_contribution(self.contribution, k, self.categories, n_draws, seed)
 
     def concentration(self) -> pd.DataFrame:
         """The share of the positive contributions that the top 1, 2, ... heads carry: rows numbers, columns categories."""
@@ -112,6 +110,6 @@ class HeadAttribution:
 
     def figure(self) -> go.Figure:
         """A map of layers and heads for each category, with a star where the adjusted p-value is below 0.05."""
-        title = f"What each head writes along each direction ({self.model} model)"
+        title = "What each attention head writes along each refusal direction"
         value = f"contribution along r, {self.where}"
         return head_maps(self.contribution, self.p_value, self.categories, title=title, value=value)

@@ -33,7 +33,7 @@ def replace_top_heads(
         if drawn:
             after[f"{kind} random {k}"] = sum(drawn[1:], drawn[0]) / n_random
     before = trial.measure(trial.ablate([()] * len(categories), "none"), opening)
-    return HeadEffects(trial.prompts["category"], before, after, trial.chat.name)
+    return HeadEffects(trial.prompts["category"], before, after)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,6 @@ class HeadEffects:
     category: pd.Series = field(repr=False)
     before: pd.DataFrame = field(repr=False)
     after: dict[str, pd.DataFrame] = field(repr=False)
-    model: str = ""
 
     def table(self) -> pd.DataFrame:
         """The mean change of each quantity over the prompts, with 95 % normal intervals (paired by prompt).
@@ -72,7 +71,7 @@ class HeadEffects:
 
     def figure(self) -> go.Figure:
         """A dot per category and replacement: the share of prompts refused."""
-        title = f"Refusals after replacing each category's top heads ({self.model} model)"
+        title = "Refusals that are left after replacing heads"
         return outcome_dots(self.refused(), title=title, value="share of prompts refused")
 
 

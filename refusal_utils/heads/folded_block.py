@@ -39,10 +39,12 @@ class FoldedBlock:
         self.reads = [self.z, self.attn_norm.before, self.attn_norm.after, self.mlp_norm.after]
         self.reads += [] if self.mlp_bias is None else [self.mlp_norm.before]
 
-    def shares(self, kept: Mapping[str, Float[Tensor, "batch ..."]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Shares of the heads [batch, head_index, category], then of the MLP, the attention's and the MLP's output bias.
+    def shares(
+        self, kept: Mapping[str, Float[Tensor, "batch ..."]]
+    ) -> tuple[Float[Tensor, "batch head_index category"], *tuple[Float[Tensor, "batch category"], ...]]:
+        """Shares of the heads, the MLP, the attention's output bias and the MLP's output bias, on the CPU.
 
-        The last three are [batch, category]. `kept`: the activations of `reads` at one position. All are on the CPU.
+        `kept`: the activations of `reads` at one position.
         """
         z, (choice, scale) = kept[self.z].float(), self.attn_norm.fit(kept)
         folded = self.folded[choice].view(len(self.directions), *z.shape[1:])

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..checks import require
-from ..plotting.pairs import size_map
+from ..plotting.look import heatmap
 
 
 def top_heads(contribution: Float[Tensor, "layer head_index"], k: int) -> Int[Tensor, "component 2"]:
@@ -34,7 +34,6 @@ class HeadOverlap:
     categories: tuple[str, ...]
     jaccard: Float[Tensor, "category category"] = field(repr=False)
     null: Float[Tensor, " draw"] = field(repr=False)
-    model: str = ""
 
     @classmethod
     def from_contribution(
@@ -44,7 +43,6 @@ class HeadOverlap:
         categories: tuple[str, ...],
         n_draws: int = 1000,
         seed: int = 0,
-        model: str = "",
     ) -> "HeadOverlap":
         """The overlap of the categories' `k` largest contributions (of all, if there are fewer heads)."""
         require(k >= 1, "HeadOverlap", "k must be at least 1", k, "Ask for 1 head or more.")
@@ -54,7 +52,7 @@ class HeadOverlap:
         order = torch.rand(n_draws, *contribution.shape, generator=generator).argsort(2)
         dealt = torch.gather(chosen.expand(n_draws, -1, -1, -1), 2, order)
         null = _pair_mean(_jaccard(dealt.flatten(1, 2), k)).float()
-        return cls(k, categories, _jaccard(chosen.flatten(0, 1), k).float(), null, model)
+        return cls(k, categories, _jaccard(chosen.flatten(0, 1), k).float(), null)
 
     @property
     def observed(self) -> float:
@@ -78,7 +76,7 @@ class HeadOverlap:
     def figure(self) -> go.Figure:
         """A map of the overlaps from 0 to 1."""
         value = f"Jaccard overlap of the top {self.k} heads"
-        return size_map(self.table(), title=f"Shared top heads ({self.model} model)", value=value, largest=1)
+        return heatmap(self.table(), title="Top heads that two categories share", value=value, limits=(0, 1))
 
 
 def _is_top(
@@ -96,5 +94,5 @@ def _jaccard(chosen: Bool[Tensor, "*draw component category"], k: int) -> Float[
 
 
 def _pair_mean(square: Float[Tensor, "*draw category category"]) -> Float[Tensor, "*draw"]:
-    rows, columns = torch.triu_indices(*square.shape[-2:], offset=1)
+    rows, columns = torch.triu_indices(square.shape[-2], square.shape[-1], offset=1)
     return square[..., rows, columns].mean(-1)

@@ -17,8 +17,10 @@ from ..judging.phrase_judge import Judge, judge_response
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel
+from ..steering.conditions import Condition
 from ..steering.generation import generate
-from ..steering.interventions import Condition, HeadReplacement
+from ..steering.interventions import HeadReplacement
+from ..steering.responses import judge_rows
 from ..steering.row_edits import RowEdits
 from .refusal_opening import RefusalOpening
 
@@ -87,13 +89,13 @@ class HeadTrial:
         texts = list(self.prompts["text"])
         states, logits = forward_under(self.chat, texts, conditions)
         rows = generate(self.chat, texts, conditions, paired=True, cache_dir=self.cache_dir)
-        outcomes = [judge(text, response).outcome for text, response in zip(texts, rows["response"], strict=True)]
+        judged = judge_rows(rows.assign(text=texts), judge)
         means_something = self.prompts["category"].isin(opening.categories)
         return pd.DataFrame(
             {
                 "projection": (states * self.along).sum(1).numpy(),
                 "refusal logit": np.where(means_something, opening.logit(logits).numpy(), np.nan),
-                "refused": [float(outcome == "refused") for outcome in outcomes],
+                "refused": (judged["outcome"] == "refused").astype(float),
             }
         )
 
@@ -113,8 +115,8 @@ def head_outputs(
     Raises `ValueError` as `capture_activations` does.
     """
     model: Any = chat.bridge.original_model
-    at = {"layers": range(chat.decision_layer), "positions": range(-len(chat.suffix), 0)}
-    found = capture_activations(chat, prompts, **at, hook="z", cache_dir=cache_dir)
+    layers, positions = range(chat.decision_layer), range(-len(chat.suffix), 0)
+    found = capture_activations(chat, prompts, layers=layers, positions=positions, hook="z", cache_dir=cache_dir)
     return found.values.unflatten(-1, (model.config.get_text_config().num_attention_heads, -1))
 
 

@@ -30,7 +30,7 @@ def ablate_single_heads(trial: HeadTrial, attribution: HeadAttribution, n: int) 
         for c, name in enumerate(attribution.categories):
             rows.append((name, layer, head, float(attribution.contribution[layer, head, c]), effect[name]))
     pairs = pd.DataFrame(rows, columns=PAIR).astype({"attribution": float, "effect": float})
-    return SingleHeads(pairs, attribution.where, attribution.model)
+    return SingleHeads(pairs, attribution.where)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,6 @@ class SingleHeads:
 
     pairs: pd.DataFrame = field(repr=False)
     where: str = ""
-    model: str = ""
 
     def rank_test(self, n_draws: int = 1000, seed: int = 0) -> pd.Series:
         """Spearman's correlation `rho` of attribution and effect over the pairs, with what chance gives; NaN without pairs.
@@ -99,7 +98,7 @@ class SingleHeads:
 
     def figure(self) -> go.Figure:
         """A point per pair: its contribution across, the effect of ablating the head up."""
-        title = f"Contribution of a head against the effect of ablating it ({self.model} model)"
+        title = "Contribution of a head against the effect of ablating it"
         figure = category_scatter(self.pairs, "attribution", "effect", title=title)
         figure.update_xaxes(title=f"contribution along r, {self.where}")
         return figure.update_yaxes(title=f"fall of the projection on r, {self.where}")

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
-from .look import DIVERGING, titles
+from .look import DIVERGING, LOOK, WIDTH, titles
 
 N_COLUMNS = 4
 MOST_NUMBERS = 64  # heads in a map whose cells still hold their numbers
@@ -40,7 +40,7 @@ def head_maps(
     for note in figure.layout.annotations:
         note.text = names[int(note.text.split("=")[1])]
     n_rows = -(-len(names) // N_COLUMNS)
-    figure.update_layout(title=title, width=1100, height=150 + n_rows * max(240, 12 * n_layers))
+    figure.update_layout(template="refusal", title=title, width=WIDTH, height=160 + n_rows * max(240, 12 * n_layers))
     figure.update_coloraxes(colorbar={"title": {"side": "right"}})
     figure.update_xaxes(dtick=max(1, n_heads // 8), showgrid=False)
     return figure.update_yaxes(dtick=max(1, n_layers // 8), showgrid=False)
@@ -52,10 +52,9 @@ def outcome_dots(shares: pd.DataFrame, *, title: str, value: str) -> go.Figure:
     long = long.melt("category", var_name="heads", value_name=value)
     symbols = ["circle-open", "circle", "diamond-open", "square", "square-open"]
     figure = px.scatter(
-        long, x=value, y="category", color="heads", symbol="heads", symbol_sequence=symbols, title=title
+        long, x=value, y="category", color="heads", symbol="heads", symbol_sequence=symbols, title=title, **LOOK
     )
     figure.update_traces(marker={"size": 11, "line": {"width": 2}})
-    figure.update_layout(width=1000, height=520, yaxis={"autorange": "reversed", "title": ""})
     return figure.update_xaxes(range=[-0.03, 1.03])
 
 

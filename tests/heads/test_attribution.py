@@ -20,7 +20,7 @@ def planted(n_layers=3, n_heads=4):
     mlps, biases = torch.randn(2, len(LABELS), n_layers, 11, generator=generator)
     total = (heads.sum(2) + mlps + 2 * biases).sum(1) + 1
     shares = Shares(heads, mlps, biases, biases, torch.ones(len(LABELS), 11), total)
-    return HeadAttribution.from_shares(shares, LABELS, CATEGORY_IDS, "here", "planted", n_draws=200)
+    return HeadAttribution.from_shares(shares, LABELS, CATEGORY_IDS, "here", n_draws=200)
 
 
 def test_the_planted_head_of_every_category_is_found_with_its_interval():

@@ -59,7 +59,6 @@ class Trial(HeadTrial):
 
     n_heads = 4
     prompts = pd.DataFrame({"category": ["advice", "advice", "humanizing"]})
-    chat = type("Chat", (), {"name": "planted"})
 
     def __init__(self):
         pass

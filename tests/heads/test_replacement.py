@@ -9,9 +9,9 @@ from refusal_utils.heads.replacement import HeadTrial, forward_under, head_outpu
 from refusal_utils.heads.shares import component_shares
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import load_chat_model
+from refusal_utils.steering.conditions import UNSTEERED
 from refusal_utils.steering.contexts import intervene
 from refusal_utils.steering.generation import first_token_logits
-from refusal_utils.steering.interventions import UNSTEERED
 
 LAYER = 4
 

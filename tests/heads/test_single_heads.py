@@ -73,7 +73,7 @@ def attribution():
     """Contributions of 2 x 3 heads to two categories; to the second half of those to the first."""
     values = torch.tensor([[0.0, 1.0, -7.0], [3.0, 4.0, 5.0]])[..., None] * torch.tensor([1.0, 0.5])
     empty = (pd.DataFrame(), pd.Series(dtype=float))
-    return HeadAttribution(("advice", "humanizing"), *[values] * 4, *empty, "here", "planted")
+    return HeadAttribution(("advice", "humanizing"), *[values] * 4, *empty, "here")
 
 
 def test_single_heads_are_ablated_one_at_a_time_largest_contribution_first(attribution):

@@ -1,7 +1,10 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from refusal_utils.plotting.heads import outcome_dots, token_strip
 from refusal_utils.plotting.pairs import size_map
 from refusal_utils.plotting.tradeoff import share_map
 from refusal_utils.prompts.categories import CATEGORIES, CATEGORY_IDS
@@ -11,10 +14,10 @@ def test_size_map_runs_from_zero_to_the_largest():
     frame = pd.DataFrame(np.random.default_rng(0).random((11, 11)), CATEGORY_IDS, CATEGORY_IDS)
     figure = size_map(frame, title="t", value="gap", largest=0.5)
     trace = figure.data[0]
-    assert (trace.zmin, trace.zmid, trace.zmax) == (0, None, 0.5)
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 0.5)
     np.testing.assert_allclose(np.array(trace.z), frame.to_numpy(), atol=1e-4)
     assert figure.layout.yaxis.autorange == "reversed"
-    assert trace.colorbar.title.text == "gap"
+    assert figure.layout.coloraxis.colorbar.title.text == "gap"
 
 
 def test_share_map_puts_every_share_and_its_interval_in_the_cell_of_its_category_and_column():
@@ -31,3 +34,17 @@ def test_share_map_puts_every_share_and_its_interval_in_the_cell_of_its_category
     }
     for (name, style), row in shares.iterrows():
         assert cells[titles[name], style] == (pytest.approx(row["share"]), row["interval"])
+
+
+def test_token_strip_shades_by_weight_and_escapes_the_tokens():
+    strip = token_strip(["<b>", "cat"], np.array([0.2, 0.8]), "head 5.4")
+    assert "&lt;b&gt;" in strip
+    assert "<b>head 5.4</b>" in strip
+    assert [float(shade) for shade in re.findall(r"rgba\(213,94,0,([\d.]+)\)", strip)] == [0.25, 1]
+
+
+def test_outcome_dots_has_a_dot_per_category_and_replacement():
+    shares = pd.DataFrame({"nothing replaced": [1.0, 0.9], "ablate top 5": [0.2, 0.4]}, ["advice", "humanizing"])
+    before, after = outcome_dots(shares, title="t", value="share").data
+    assert (before.name, after.name) == tuple(shares)
+    assert dict(zip(after.y, after.x, strict=True)) == {"Unqualified advice": 0.2, "Humanizing": 0.4}
