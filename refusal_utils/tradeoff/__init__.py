@@ -11,10 +11,10 @@ from .controls import OURS, with_controls
 from .costs import SteeringCosts, steering_costs
 from .curves import TradeoffCurves, tradeoff_curves
 from .knob_test import NO_RANGE, KnobTest, knob_test
-from .matching import match_refusal_rate
+from .matching import common_strength, match_refusal_rate
 from .outcomes import Outcomes
 from .rates import MIN_RR, choose_strength, departures, rate_table, rates_by_length
-from .styles import Guess, Guesses, StyleShares, dependence, guess_direction, purity, style_shares
+from .styles import Guess, Guesses, StyleShares, dependence, guess_direction, purity, style_shares, with_wording
 from .sweep import Sweep, sweep, sweep_conditions
 from .variance import variance_shares
 
@@ -31,6 +31,7 @@ __all__ = [
     "Sweep",
     "TradeoffCurves",
     "choose_strength",
+    "common_strength",
     "controlled_set",
     "departures",
     "dependence",
@@ -47,4 +48,5 @@ __all__ = [
     "tradeoff_curves",
     "variance_shares",
     "with_controls",
+    "with_wording",
 ]

@@ -37,6 +37,11 @@ class Sweep:
         """RR and ORR of every direction (rows) at every strength in gaps (columns)."""
         return self.rates()[["RR", "ORR"]].unstack("gaps").reindex(self.rows["direction"].unique())
 
+    @property
+    def refusals(self) -> pd.DataFrame:
+        """The rows of refused prompts."""
+        return self.rows[self.rows["outcome"] == "refused"]
+
     def rates(self, by: str | Sequence[str] = STEERED, correct: Correct | None = None) -> pd.DataFrame:
         """The refusal rates of every point, as `rate_table` gives them."""
         return rate_table(self.rows, by, correct)
