@@ -54,6 +54,10 @@ class Study:
         """Where this model's figures and tables are: `<figures_dir>/<model>`."""
         return model_folder(self.model, self.figures_dir)
 
+    def cache_file(self, name: str) -> Path:
+        """Where rows of this model are kept between notebooks: `<cache_dir>/<name>_<model>.jsonl.gz`."""
+        return self.cache_dir / f"{name}_{self.folder.name}.jsonl.gz"
+
     @property
     def is_reference(self) -> bool:
         """Whether this is the bundled model on the built-in prompts, whose numbers are known."""

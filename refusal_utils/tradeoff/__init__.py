@@ -13,7 +13,8 @@ from .curves import TradeoffCurves, tradeoff_curves
 from .knob_test import NO_RANGE, KnobTest, knob_test
 from .matching import common_strength, match_refusal_rate
 from .outcomes import Outcomes
-from .rates import MIN_RR, choose_strength, departures, rate_table, rates_by_length
+from .rates import MIN_RR, choose_strength, departures, rate_table
+from .steering_rates import SteeringRates, rates_by_length, steering_variants
 from .styles import Guess, Guesses, StyleShares, dependence, guess_direction, purity, style_shares, with_wording
 from .sweep import Sweep, sweep, sweep_conditions
 from .variance import variance_shares
@@ -27,6 +28,7 @@ __all__ = [
     "KnobTest",
     "Outcomes",
     "SteeringCosts",
+    "SteeringRates",
     "StyleShares",
     "Sweep",
     "TradeoffCurves",
@@ -42,6 +44,7 @@ __all__ = [
     "rate_table",
     "rates_by_length",
     "steering_costs",
+    "steering_variants",
     "style_shares",
     "sweep",
     "sweep_conditions",

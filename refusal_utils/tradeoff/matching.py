@@ -56,7 +56,9 @@ def common_strength(swept: Sweep, directions: Iterable[str], target: float = 0.9
     rows = swept.rows[swept.rows["direction"].isin(names)]
     shared = Sweep(rows[rows.groupby("gaps")["direction"].transform("nunique") == len(names)])
     must = "the directions must share a strength in gaps"
-    require(len(shared.rows) > 0, "common_strength", must, f"none for {', '.join(names)}", "Sweep them at the same gaps.")
+    require(
+        len(shared.rows) > 0, "common_strength", must, f"none for {', '.join(names)}", "Sweep them at the same gaps."
+    )
     nearest = (shared.refused("gaps").sort_index() - target).abs().idxmin()
     return Sweep(shared.rows[shared.rows["gaps"] == nearest], swept.notes)
 

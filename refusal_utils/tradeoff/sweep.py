@@ -55,6 +55,11 @@ class Sweep:
         keys = [by] if isinstance(by, str) else list(by)
         return self.rows.assign(refused=self.rows["outcome"] == "refused").groupby(keys, sort=False)["refused"].mean()
 
+    def matched(self) -> pd.DataFrame:
+        """The strength in gaps and the refusal rate of every direction, for a sweep at one strength per direction."""
+        gaps = self.rows.groupby("direction", sort=False)["gaps"].first()
+        return pd.DataFrame({"gaps": gaps, "refused": self.refused()})
+
     def save(self, path: str | Path, chat: ChatModel, **notes: Any) -> Path:
         """Write the rows with `notes` and those of the model, and return the path. Raises as `save_rows`."""
         return save_rows(path, self.rows, {**model_notes(chat), **notes})
