@@ -146,8 +146,9 @@ class Guesses:
         """Accuracy, low, high and chance of each."""
         return pd.DataFrame([asdict(each) for each in self.guesses.values()], index=list(self.guesses))
 
-    def figure(self, *, title: str, y: str, marks: Mapping[str, float]) -> go.Figure:
+    def figure(self, *, title: str, marks: Mapping[str, float]) -> go.Figure:
         """The accuracies as bars with their intervals, and labelled lines at the heights in `marks`."""
+        y = "share of directions guessed, 95 % interval"
         bars = self.table().rename(index=lambda name: name.replace(", ", ",<br>"))
         return interval_bars(bars, title=title, y=y, marks=marks)
 

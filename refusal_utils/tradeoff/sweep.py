@@ -3,7 +3,7 @@
 The same code labels the controlled set and runs the sweep, so strength zero reproduces the labels exactly.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,9 @@ class Sweep:
         """The refusal rates of every point, as `rate_table` gives them."""
         return rate_table(self.rows, by, correct)
 
-    def outcomes(self, levels: Mapping[str, Sequence[float]], max_degenerate: float = 0.1) -> Outcomes:
-        """The outcomes of some directions at some strengths in gaps; see `Outcomes.from_rows`."""
-        return Outcomes.from_rows(self.rows, levels, max_degenerate)
+    def outcomes(self, levels: Mapping[str, Sequence[float]], directions: Iterable[str] | None = None) -> Outcomes:
+        """The outcomes at the strengths in gaps of `levels`, of all its directions or of some; see `Outcomes.from_rows`."""
+        return Outcomes.from_rows(self.rows, {name: levels[name] for name in directions or levels})
 
     def refused(self, by: str | Sequence[str] = "direction") -> pd.Series:
         """The share of responses refused, over harmful and benign prompts alike, in the order of the rows."""

@@ -109,7 +109,7 @@ def test_several_margins_are_tested_on_the_same_draws():
     for margin in (0.1, 0.02):
         alone = knob_test(outcomes, [margin], n_draws=200)
         assert both.verdicts[margin].tolist() == alone.pairs["verdict"].tolist()
-    assert both.table().loc["equivalent"].tolist() == [1, 0]
+    assert both.table().loc["equivalent"].tolist() == [3, 0]
     pd.testing.assert_frame_equal(both.pairs, knob_test(outcomes, n_draws=200).pairs)
 
 
