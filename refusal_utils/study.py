@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .checks import invalid
 from .directions.direction_set import DirectionSet, Provenance
+from .methods import fit
 from .model.artifacts import model_notes
 from .model.capture import Activations, capture_activations, profile_places
 from .model.chat_model import BUNDLED, ChatModel, load_chat_model
@@ -22,7 +23,7 @@ from .prompts.categories import BENIGN, CATEGORY_IDS
 from .prompts.draws import DRAW_COLUMNS, draw_digest, draw_prompts, held_out, read_draw
 from .prompts.prompt_sets import load_prompts
 from .prompts.public_datasets import prompts_folder
-from .tradeoff.sweep import respond
+from .steering.responses import respond
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,10 +135,10 @@ class Study:
         """The eleven directions of this draw at the decision layer and position: differences in means."""
         return self.directions_at(self.chat.decision_layer, self.chat.decision_pos)
 
-    def directions_at(self, layer: int, pos: int) -> DirectionSet:
-        """The eleven directions of this draw at another layer and position."""
-        found = Provenance(layer, pos, draw=draw_digest(self.draw), model=model_notes(self.chat))
-        return DirectionSet.from_states(*self.sides(layer, pos), found)
+    def directions_at(self, layer: int, pos: int, method: str = "difference_in_means") -> DirectionSet:
+        """The directions of this draw at another layer and position, or by another of `methods.METHODS`."""
+        place = Provenance(layer, pos, estimator=method, draw=draw_digest(self.draw), model=model_notes(self.chat))
+        return fit(method, *self.sides(layer, pos), place)
 
     def respond(self, prompts: pd.DataFrame, *conditions: Any, **options: Any) -> pd.DataFrame:
         """The judged responses to `prompts` (under `conditions`, or unsteered); cached; `options` are those of `respond`."""

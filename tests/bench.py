@@ -20,6 +20,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from refusal_utils.bundled.check import train_differences
+from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.directions.estimation import normalize, random_directions
 from refusal_utils.geometry.contrasts import contrasts, cosine_intervals
 from refusal_utils.heads.shares import component_shares
@@ -28,6 +29,7 @@ from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, ChatModel, load_chat_model
 from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
 from refusal_utils.prompts.prompt_sets import load_prompts
+from refusal_utils.steering.conditions import Condition
 from refusal_utils.steering.generation import generate
 from refusal_utils.tradeoff.sweep import sweep_conditions
 
@@ -185,7 +187,12 @@ def bench_bootstrap() -> None:
 
 
 def hooked_generate(
-    plain: torch.nn.Module, chat: ChatModel, ids: list[list[int]], conditions: dict, batch: int, authors: bool
+    plain: torch.nn.Module,
+    chat: ChatModel,
+    ids: list[list[int]],
+    conditions: list[Condition],
+    batch: int,
+    authors: bool,
 ) -> None:
     """One condition after the other with a hook on plain Hugging Face `generate`, batches in arrival order.
 
@@ -212,16 +219,16 @@ def bench_generation(chat: ChatModel) -> None:
     prompts = list(load_prompts(split="eval").sample(200, random_state=0)["text"])
     ids, layer = chat.encode(prompts), chat.decision_layer
     differences = train_differences(chat, layer, chat.decision_pos)
-    gaps = {name: [level * float(row.norm()) for level in (0.25, 0.5, 0.75, 1.0)] for name, row in differences.items()}
-    whole = sweep_conditions({name: normalize(row) for name, row in differences.items()}, gaps, layer)
-    sample = dict(list(whole.items())[5:7])  # in the middle: 0.5 and 0.75 gaps
-    half = dict(list(whole.items())[:22])
+    rows = torch.stack([*differences.values()])
+    directions = DirectionSet(tuple(differences), normalize(rows), rows.norm(dim=1), Provenance(layer))
+    whole = sweep_conditions(directions, gaps=(0.25, 0.5, 0.75, 1.0))
+    sample, half = whole[5:7], whole[:22]  # the sample lies in the middle: 0.5 and 0.75 gaps
     print(f"a sweep of {len(whole)} conditions x {len(prompts)} prompts x 50 tokens; 1/22 sample of the others' ways")
     against_authors, against_loop, in_prompts, in_conditions = [], [], [], []
     for _ in range(ROUNDS):
-        ours = seconds(lambda: generate(chat, prompts, list(whole)))
-        half_prompts = seconds(lambda: generate(chat, prompts[::2], list(whole)))
-        half_conditions = seconds(lambda: generate(chat, prompts, list(half)))
+        ours = seconds(lambda: generate(chat, prompts, whole))
+        half_prompts = seconds(lambda: generate(chat, prompts[::2], whole))
+        half_conditions = seconds(lambda: generate(chat, prompts, half))
         authors = seconds(lambda: hooked_generate(plain, chat, ids, sample, 8, True)) * 22
         loop = seconds(lambda: hooked_generate(plain, chat, ids, sample, 64, False)) * 22
         against_authors.append(authors / ours)

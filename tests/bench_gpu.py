@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config
 
+from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.directions.estimation import random_directions
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import ChatModel, load_chat_model
@@ -79,11 +80,12 @@ def bench(chat: ChatModel, n_prompts: int, n_swept: int, n_strengths: int, sampl
     authors = timed("authors' capture", lambda: authors_way(plain, chat, part, layer)) * n_prompts / len(part)
     print(f"capture of {n_prompts} prompts, all layers, two positions: {ours:.1f} s")
     report("capture, times faster than the authors' way (one layer a run)", [authors / ours], "-", True)
-    directions = dict(zip("abcdefghijk", random_directions(11, chat.d_model), strict=True))
+    drawn = random_directions(11, chat.d_model)
+    directions = DirectionSet(tuple("abcdefghijk"), drawn, torch.full((11,), torch.nan), Provenance(layer))
     strengths = [10.0 * (step + 1) for step in range(n_strengths)]
-    whole = sweep_conditions(directions, dict.fromkeys(directions, strengths), layer)
-    ours = timed("sweep", lambda: generate(chat, prompts[:n_swept], list(whole)))
-    few = dict(list(whole.items())[: max(1, len(whole) // sample)])
+    whole = sweep_conditions(directions, coefficients=strengths)
+    ours = timed("sweep", lambda: generate(chat, prompts[:n_swept], whole))
+    few = whole[: max(1, len(whole) // sample)]
     ratio = len(whole) / len(few)
     authors = timed("authors' sweep", lambda: hooked_generate(plain, chat, ids[:n_swept], few, 8, True)) * ratio
     loop = timed("loop of generate", lambda: hooked_generate(plain, chat, ids[:n_swept], few, 64, False)) * ratio

@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, SmolLM3Config, SmolLM3ForCausalLM
 
-from refusal_utils.directions.direction_files import direction_notes, save_directions
-from refusal_utils.geometry.profiles import unit_directions
+from refusal_utils.directions import DirectionSet, Provenance
+from refusal_utils.model.artifacts import model_notes
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, load_chat_model
 from refusal_utils.paper.comparison import compare
@@ -50,7 +50,7 @@ def smollm3(tmp_path_factory) -> Path:
 def test_all_notebooks_run_in_another_architecture_and_give_the_bundled_models_directions(smollm3, tmp_path):
     run_notebooks(str(smollm3), (), SMALL | {"CACHE_DIR": str(tmp_path / "cache")}, out=tmp_path / "figures")
     folder = tmp_path / "figures" / smollm3.name
-    assert direction_notes(folder / "03_directions.safetensors")["model"] == str(smollm3)
+    assert DirectionSet.load(folder / "03_directions.safetensors").provenance.model["model"] == str(smollm3)
     written, reference = (
         pd.read_csv(each / "03_cosine_matrix.csv", index_col=0) for each in (folder, FIGURES / "bundled")
     )
@@ -74,7 +74,7 @@ def test_all_notebooks_hold_their_checks_in_float16(tmp_path):
     )  # under another name: the checks that know its numbers are for float32
     run_notebooks(str(tmp_path / "half"), (), few, out=tmp_path / "figures")
     folder = tmp_path / "figures" / "half"
-    assert direction_notes(folder / "03_directions.safetensors")["dtype"] == "float16"
+    assert DirectionSet.load(folder / "03_directions.safetensors").provenance.model["dtype"] == "float16"
     executed = sorted((folder / "notebooks").glob("*.ipynb"))
     assert [path.name for path in executed] == [path.name for path in find_notebooks()]
     cosines, reference = (
@@ -94,8 +94,8 @@ def test_notebook_05_holds_its_checks_in_half_precision(tmp_path):
     at = capture_activations(chat, texts).at(chat.decision_layer, chat.decision_pos)
     sides = {name: at[torch.tensor((draw["category"] == name).to_numpy())] for name in (*CATEGORY_IDS, BENIGN)}
     answered = sides.pop(BENIGN)
-    directions = dict(zip(CATEGORY_IDS, unit_directions(sides, answered), strict=True))
-    save_directions(folder / "03_directions.safetensors", directions, chat, chat.decision_layer, chat.decision_pos)
+    place = Provenance(chat.decision_layer, chat.decision_pos, model=model_notes(chat))
+    DirectionSet.from_states(sides, answered, place).save(folder / "03_directions.safetensors")
     given = {"DTYPE": "bfloat16", "FIGURES_DIR": str(tmp_path), "CACHE_DIR": str(tmp_path), "N_TWINS": 1}
     wanted = {
         f"05-{each}" for each in ("02", "03", "04", "06", "directions", "exact", "07", "parts", "09", "17", "18", "24")

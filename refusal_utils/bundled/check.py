@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..directions.estimation import cosine_matrix, mean_difference, normalize, off_diagonal, split_half_cosine
+from ..directions.comparison import cosine_matrix, off_diagonal, split_half_cosine
+from ..directions.estimation import mean_difference, normalize
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel, load_chat_model
 from ..prompts.categories import BENIGN, CATEGORY_IDS

@@ -1,4 +1,4 @@
-"""A set of named refusal directions with their provenance: where they were read, on which model, from which prompts."""
+"""Named refusal directions with their provenance: where they were read, on which model, from which prompts."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,19 +11,27 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..checks import invalid, require
-from ..model.artifacts import load_tensors, require_same_model, save_tensors
+from ..model.artifacts import load_tensors, model_notes, require_same_model, save_tensors
 from ..model.chat_model import ChatModel
-from .estimation import cosine_matrix, mean_difference, mean_direction, require_unit
+from .ablation import require_unit
+from .comparison import cosine_matrix
+from .estimation import mean_difference, mean_direction, normalize
+from .foreign_files import read_vectors
 
 Operation = Literal["add", "project"]
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "transformer-lens")}
 
 
 @dataclass(frozen=True)
 class Provenance:
     """Where directions come from and what they are for.
 
-    `operation`: what they are meant for, adding to the stream or projecting on. `hook`, `layer`, `pos`: where they were
-    read. `draw`: digest of the prompts (`draw_digest`). `model`: notes of the model (`artifacts.model_notes`).
+    `hook`, `layer`, `pos`: where they were read. `operation`: whether they are meant to be added to the stream or
+    projected out of it. `draw`: digest of the prompts (`draw_digest`). `model`: name, fingerprint and dtype of the
+    model (`model_notes`).
     """
 
     layer: int
@@ -31,19 +39,17 @@ class Provenance:
     hook: str = "resid_pre"
     operation: Operation = "add"
     estimator: str = "difference in means"
-    draw: str = ""
+    draw: str | None = None
     model: dict[str, Any] = field(default_factory=dict, hash=False)
-    versions: dict[str, str] = field(
-        default_factory=lambda: {name: version(name) for name in ("torch", "transformer-lens")}, hash=False
-    )
+    versions: dict[str, str] = field(default_factory=_versions, hash=False)
 
 
 @dataclass(frozen=True, eq=False)
 class DirectionSet:
     """Unit directions by name, the gap between the two means along each, and their provenance.
 
-    `gaps` are in units of the residual stream; NaN where they are not known. Behaves like a mapping from name to
-    direction [d_model]: `directions["advice"]`, `directions.items()`, `len(directions)`.
+    `gaps` are in units of the residual stream, NaN where unknown. A set behaves like a mapping from name to direction
+    [d_model]: `directions["advice"]`, `directions.items()`, `len(directions)`.
     """
 
     names: tuple[str, ...]
@@ -52,16 +58,15 @@ class DirectionSet:
     provenance: Provenance
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` unless there is one unit vector and one gap per name."""
+        """Raise `ValueError` unless each name has one unit vector and one gap."""
         require(
             len(set(self.names)) == len(self.vectors) == len(self.gaps),
             "DirectionSet",
-            "every direction needs one name of its own and one gap",
+            "every direction needs a name of its own and a gap",
             f"{len(set(self.names))} names, {len(self.vectors)} directions, {len(self.gaps)} gaps",
             "Pass as many of each.",
         )
-        for vector in self.vectors:
-            require_unit("DirectionSet", vector)
+        require_unit("DirectionSet", self.vectors)
 
     @classmethod
     def from_states(
@@ -70,15 +75,46 @@ class DirectionSet:
         answered: Float[Tensor, "answered_prompt d_model"],
         provenance: Provenance,
     ) -> "DirectionSet":
-        """The difference in means of each refused side against the answered prompts. Raises as `mean_direction`."""
-        differences = [mean_difference(states, answered) for states in refused.values()]
+        """The difference in means of each refused side and the answered prompts. Raises as `mean_direction`."""
         vectors = torch.stack([mean_direction(states, answered) for states in refused.values()])
-        return cls(tuple(refused), vectors, torch.stack([each.norm() for each in differences]), provenance)
+        gaps = torch.stack([mean_difference(states, answered).norm() for states in refused.values()])
+        return cls(tuple(refused), vectors, gaps, provenance)
+
+    @classmethod
+    def import_vectors(
+        cls,
+        source: Any,
+        *,
+        layer: int,
+        hook: str,
+        operation: Operation,
+        estimator: str = "imported",
+        norm_is_gap: bool = False,
+        chat: ChatModel | None = None,
+    ) -> "DirectionSet":
+        """The set in a file or object of another library, whose place and purpose the caller states.
+
+        `source`: see `read_vectors`. Vectors are normalised; with `norm_is_gap` their norms become the gaps, else gaps
+        are NaN. With `chat` the set belongs to that model. Raises `ValueError` as `read_vectors`, and for a width other
+        than the model's.
+        """
+        found = read_vectors(source, layer, hook)
+        vectors = torch.stack([*found.values()])
+        if chat is not None:
+            width = vectors.shape[1]
+            must = f"vectors of {chat.name} must have width {chat.d_model}"
+            require(width == chat.d_model, "import_vectors", must, width, "Choose the model they were made for.")
+        gaps = vectors.norm(dim=1) if norm_is_gap else torch.full((len(found),), torch.nan)
+        model = {} if chat is None else model_notes(chat)
+        place = Provenance(layer, None, hook, operation, estimator, model=model)
+        return cls(tuple(found), normalize(vectors), gaps, place)
 
     def __len__(self) -> int:
+        """How many directions there are."""
         return len(self.names)
 
     def __iter__(self) -> Iterator[str]:
+        """The names in order."""
         return iter(self.names)
 
     def __getitem__(self, name: str) -> Float[Tensor, " d_model"]:
@@ -99,43 +135,45 @@ class DirectionSet:
 
     def _index(self, name: str) -> int:
         if name not in self.names:
-            raise invalid(
-                "DirectionSet", f"the name must be one of {', '.join(self.names)}", repr(name), "Choose one of these."
-            )
+            must = f"the name must be one of {', '.join(self.names)}"
+            raise invalid("DirectionSet", must, repr(name), "Choose one of these.")
         return self.names.index(name)
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file whose header states operation, hook, layer, position, norm, model and draw."""
         notes = asdict(self.provenance)
-        own = notes.pop("model")
-        tensors = {f"{name}": vector.float() for name, vector in self.items()}
-        return save_tensors(path, tensors, {**own, **notes, "norm": 1.0, "gaps": self.gaps.tolist()})
+        model = notes.pop("model")
+        tensors = {name: vector.float() for name, vector in self.items()}
+        return save_tensors(path, tensors, {**model, **notes, "norm": 1.0, "gaps": self.gaps.tolist()})
 
     @classmethod
     def load(
-        cls, path: str | Path, chat: ChatModel | None = None, *, layer: int | None = None, hook: str | None = None
+        cls,
+        path: str | Path,
+        chat: ChatModel | None = None,
+        *,
+        layer: int | None = None,
+        hook: str | None = None,
+        operation: Operation | None = None,
     ) -> "DirectionSet":
-        """The set in a file of `save`.
+        """The set that `save` wrote to a file.
 
-        Raises `ValueError` for another kind of file, and where it was read from another model than `chat`, another
-        layer or another hook than asked for (None: any).
+        Raises `ValueError` for another kind of file, and for directions of another model than `chat`, or another layer,
+        hook or operation than asked for (None: any).
         """
         tensors, notes = load_tensors(path)
         if chat is not None:
-            require_same_model("DirectionSet.load", notes, chat)
-        for name, asked in (("layer", layer), ("hook", hook)):
-            if asked not in (None, notes.get(name)):
-                raise invalid(
-                    "DirectionSet.load",
-                    f"the directions must have been read at {name} {asked}",
-                    f"{name} {notes.get(name)} in {path}",
-                    "A direction used one site off fails silently: estimate it where it is used.",
-                )
-        own = {name: notes[name] for name in ("layer", "pos", "hook", "operation", "estimator", "draw", "versions")}
-        model = {name: notes[name] for name in notes.keys() - own.keys() - {"norm", "gaps"}}
-        return cls(
-            tuple(tensors),
-            torch.stack([*tensors.values()]),
-            torch.tensor(notes["gaps"]),
-            Provenance(**own, model=model),
-        )
+            unknown = {"model": "an unnamed model", "fingerprint": "no fingerprint"}
+            require_same_model("DirectionSet.load", {**unknown, **notes}, chat)
+        for name, asked in (("layer", layer), ("hook", hook), ("operation", operation)):
+            require(
+                asked in (None, notes.get(name)),
+                "DirectionSet.load",
+                f"the directions must be for {name} {asked}",
+                f"{name} {notes.get(name)} in {path}",
+                "A direction used one site off fails silently: estimate it where it is used.",
+            )
+        gaps = torch.tensor(notes.pop("gaps"))
+        del notes["norm"]
+        place = {name: notes.pop(name) for name in Provenance.__dataclass_fields__ if name != "model"}
+        return cls(tuple(tensors), torch.stack([*tensors.values()]), gaps, Provenance(**place, model=notes))

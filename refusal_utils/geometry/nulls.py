@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from scipy.stats import false_discovery_control
 from torch import Tensor
 
-from ..directions.estimation import off_diagonal
+from ..directions.comparison import off_diagonal
 from .contrasts import MIN_PROMPTS, Contrasts, contrasts, cosines, full_counts, inner_products
 
 

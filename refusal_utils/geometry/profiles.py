@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..directions import estimation as directions
+from .. import directions
 from ..prompts.categories import BENIGN, CATEGORY_IDS
 from . import clusters, nulls, subspaces
 from . import contrasts as geometry

@@ -12,7 +12,8 @@ from torch import Tensor
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel
-from ..steering.interventions import UNSTEERED, Condition, HeadReplacement
+from ..steering.conditions import UNSTEERED, Condition
+from ..steering.interventions import HeadReplacement
 from ..steering.row_edits import RowEdits
 
 COVERED = 0.8  # share of refusals whose first token is among the opening tokens

@@ -22,13 +22,14 @@ KEY = "refusal_utils"
 
 
 def model_notes(chat: ChatModel) -> dict[str, Any]:
-    """What identifies a model in the notes of a file: name, fingerprint, dtype, thinking, system prompt."""
+    """What identifies a model in the notes of a file: name, fingerprint, dtype, thinking, system prompt, place."""
     return {
         "model": chat.name,
         "fingerprint": chat.fingerprint,
         "dtype": str(chat.dtype).removeprefix("torch."),
         "thinking": chat.thinking,
         "system_prompt": chat.system_prompt,
+        "decision_source": chat.decision_source,
     }
 
 

@@ -1,58 +1,120 @@
-"""One look for all figures, the colours and markers of categories and controls, and one way to save."""
+"""One look for all figures: the template, and the colour, marker and line style of every category and control."""
 
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly
+import plotly.express as px
 import plotly.graph_objects as go
 import plotly.io as pio
 
 from ..prompts.categories import BENIGN, CATEGORIES, category_by_id
 
-FIGURES = Path(__file__).parents[2] / "figures"
-DIVERGING = "RdBu_r"  # always centred on 0
-SEQUENTIAL = "Viridis"
-TITLES = {category.id: category.title for category in CATEGORIES}
-# Colour and marker of directions that are no category's: no colour of these, no marker of two of them.
-CONTROLS = {"pooled": ("#222", "square"), "random": ("#888", "square-open"), "covariance": ("#6a1b9a", "diamond-open")}
-pio.templates["refusal"] = go.layout.Template(
-    layout=go.Layout(
-        font={"family": "Helvetica, Arial, sans-serif", "size": 13, "color": "#222"},
-        title={"x": 0.02, "xanchor": "left", "font": {"size": 17}},
-        paper_bgcolor="white",
-        plot_bgcolor="white",
-        margin={"l": 70, "r": 30, "t": 80, "b": 60},
-        xaxis={"gridcolor": "#e5e5e5", "zeroline": False, "automargin": True},
-        yaxis={"gridcolor": "#e5e5e5", "zeroline": False, "automargin": True},
-        legend={"bgcolor": "rgba(255,255,255,0.8)"},
-    )
-)
+Limits = tuple[float | int, float | int]
+WIDTH, HEIGHT = 1040, 560  # pixels: the width of a page
+DIVERGING, SEQUENTIAL = "RdBu_r", "Viridis"  # diverging maps are centred on 0
 BLUE, VERMILION, ORANGE = "#0072B2", "#D55E00", "#E69F00"
+TITLES = {category.id: category.title for category in CATEGORIES}
+# Colour, marker and line style of what is no category: no control has the colour or the marker of a category.
+CONTROLS = {
+    "pooled": ("#222222", "square", "dot"),
+    "random": ("#888888", "square-open", "dot"),
+    "covariance": ("#6a1b9a", "diamond-open", "dashdot"),
+    "Benign": ("#999999", "cross", "dot"),
+}
+_DASHES = {"content policy": "solid", "cannot comply": "dash"}
+_LOOKS = {each.title: (each.colour, each.marker, _DASHES[each.cluster]) for each in CATEGORIES} | CONTROLS
+_COLOURS, _SYMBOLS, _DASH = ({name: look[part] for name, look in _LOOKS.items()} for part in range(3))
 
+_AXIS = {"gridcolor": "#e5e5e5", "zeroline": False, "automargin": True, "title": {"standoff": 12, "font": {"size": 14}}}
 pio.templates["refusal"] = go.layout.Template(
     layout=go.Layout(
         font={"family": "Helvetica, Arial, sans-serif", "size": 13, "color": "#222"},
-        title={"x": 0.02, "xanchor": "left", "font": {"size": 17}},
+        title={"x": 0.02, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"t": 16}, "font": {"size": 18}},
+        title_subtitle_font={"size": 13, "color": "#555"},
         paper_bgcolor="white",
         plot_bgcolor="white",
-        margin={"l": 70, "r": 30, "t": 80, "b": 60},
-        xaxis={"gridcolor": "#e5e5e5", "zeroline": False, "automargin": True},
-        yaxis={"gridcolor": "#e5e5e5", "zeroline": False, "automargin": True},
-        legend={"bgcolor": "rgba(255,255,255,0.8)"},
+        margin={"l": 70, "r": 30, "t": 100, "b": 60},
+        xaxis=_AXIS,
+        yaxis=_AXIS,
+        legend={"bgcolor": "rgba(255,255,255,0.8)", "title": {"font": {"size": 13}}},
+        coloraxis={"colorbar": {"title": {"side": "right", "font": {"size": 14}}}},
     )
 )
+# Options of plotly express for frames whose column `category` holds labels (`label`): bars and boxes, points, lines.
+LOOK: dict[str, Any] = {
+    "template": "refusal",
+    "width": WIDTH,
+    "height": HEIGHT,
+    "category_orders": {"category": list(_LOOKS)},
+    "color_discrete_map": _COLOURS,
+}
+POINT_LOOK = {**LOOK, "symbol_map": _SYMBOLS}
+LINE_LOOK = {**POINT_LOOK, "line_dash_map": _DASH}
+
+
+def label(name: str) -> str:
+    """The label of a category id, of `"benign"`, or of a control, whose number is left out.
+
+    >>> label("hate_speech"), label("benign"), label("random 3")
+    ('Hate speech', 'Benign', 'random')
+    """
+    kind = direction_kind(name)
+    return "Benign" if kind == BENIGN else TITLES.get(kind, kind)
 
 
 def titles(categories: list[str]) -> list[str]:
-    """The titles of category ids."""
+    """The titles of category ids. Raises `ValueError` for an unknown one."""
     return [category_by_id(category).title for category in categories]
 
 
+def direction_kind(direction: str) -> str:
+    """A category's own id, or the kind of a numbered control.
+
+    >>> direction_kind("hate_speech"), direction_kind("random 3")
+    ('hate_speech', 'random')
+    """
+    return direction.rstrip("0123456789 ")
+
+
+def direction_look(direction: str) -> dict[str, str]:
+    """Colour and symbol of a direction's markers: those of its category or of its kind of control."""
+    colour, symbol, _ = _LOOKS.get(label(direction), ("#8c510a", "star-open", "dot"))
+    return {"color": colour, "symbol": symbol}
+
+
+def heatmap(
+    table: pd.DataFrame,
+    *,
+    title: str,
+    value: str,
+    limits: Limits = (-1.0, 1.0),
+    decimals: int = 2,
+) -> go.Figure:
+    """A map of `table` with its numbers in the cells; category ids in its index and columns become titles.
+
+    `value` names the quantity, its hook and layer. The colours diverge from 0 if the lower limit is negative, otherwise
+    they run from the lower limit to the upper one.
+    """
+    figure = px.imshow(
+        table.rename(index=TITLES, columns=TITLES).astype(np.float32).round(4),
+        labels={"x": table.columns.name or "", "y": table.index.name or "", "color": value},
+        color_continuous_scale=DIVERGING if limits[0] < 0 else SEQUENTIAL,
+        zmin=limits[0],
+        zmax=limits[1],
+        text_auto=f".{decimals}f",
+        aspect="auto",
+        title=title,
+        template="refusal",
+        width=WIDTH,
+        height=220 + 40 * len(table),
+    )
+    return figure.update_xaxes(tickangle=-40, showgrid=False).update_yaxes(showgrid=False)
+
+
 def heatmap_trace(matrix: pd.DataFrame, *, value: str, decimals: int = 2, showscale: bool = True) -> go.Heatmap:
-    """The trace of `heatmap`, for figures with a slider or several panels."""
+    """The trace of a square map of categories, for figures with a slider or several panels."""
     return go.Heatmap(
         z=matrix.to_numpy(dtype=np.float32).round(4),
         x=titles(list(matrix.columns)),
@@ -77,137 +139,70 @@ def square_layout(figure: go.Figure, title: str, n_panels: int = 1) -> go.Figure
     return figure
 
 
-def heatmap_menu(panels: Mapping[str, pd.DataFrame], *, title: str) -> go.Figure:
-    """One map of numbers at a time, chosen in a menu: `panels` are frames of the same rows and columns, by quantity.
+def heatmap_menu(panels: Mapping[str, pd.DataFrame], *, title: str, limits: Limits | None = None) -> go.Figure:
+    """One map at a time, chosen in a menu; `panels` maps the quantity to a frame of the same rows and columns.
 
-    Each has its own colour scale: zero-centred where it takes both signs, else from its lowest value to its highest.
+    All share the colours of `limits`; without limits each has its own scale, centred on 0 if it has both signs.
     """
     figure = go.Figure()
     for number, (name, frame) in enumerate(panels.items()):
-        values = frame.to_numpy(dtype=np.float32).round(4)
-        both = bool((values < 0).any() and (values > 0).any())
+        own = limits or (float(frame.min().min()), float(frame.max().max()))
+        signed = own[0] < 0 < own[1]
         figure.add_heatmap(
-            z=values,
+            z=frame.to_numpy(dtype=np.float32).round(4),
             x=[str(column) for column in frame.columns],
             y=[str(row) for row in frame.index],
-            colorscale=DIVERGING if both else SEQUENTIAL,
-            zmid=0 if both else None,
+            colorscale=DIVERGING if signed else SEQUENTIAL,
+            zmid=0 if signed else None,
+            zmin=limits and limits[0],
+            zmax=limits and limits[1],
             texttemplate="%{z:.2f}",
             visible=number == 0,
             colorbar={"title": {"text": name, "side": "right"}},
             hovertemplate=f"{frame.index.name} %{{y}}, {frame.columns.name} %{{x}}<br>{name} %{{z:.3f}}<extra></extra>",
         )
-    buttons = [
-        {"label": name, "method": "update", "args": [{"visible": [other == name for other in panels]}]}
-        for name in panels
-    ]
-    heading = {"text": title, "y": 0.97, "yanchor": "top"}
-    figure.update_layout(template="refusal", title=heading, width=900, height=640, margin={"t": 130})
-    figure.update_layout(updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.13, "pad": {"t": 0}}])
-    figure.update_xaxes(type="category", showgrid=False)
-    figure.update_yaxes(type="category", showgrid=False)
-    return figure
+    figure.update_layout(template="refusal", title=title, width=WIDTH, height=640)
+    figure.update_xaxes(type="category", showgrid=False).update_yaxes(type="category", showgrid=False)
+    return add_menu(figure, {name: [other == name for other in panels] for name in panels})
+
+
+def add_menu(figure: go.Figure, shown: Mapping[str, list[bool]]) -> go.Figure:
+    """`figure` with a menu at its top right; `shown` maps every entry to the visibility of all traces."""
+    buttons = [{"label": name, "method": "restyle", "args": [{"visible": visible}]} for name, visible in shown.items()]
+    menu = {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom", "pad": {"t": 0}}
+    return figure.update_layout(updatemenus=[menu])
 
 
 def category_scatter(frame: pd.DataFrame, x: str, y: str, *, title: str) -> go.Figure:
-    """Points of `frame` (columns category, x, y, and `error_x`, `error_y` where known), one trace per category."""
-    figure = go.Figure()
-    for category in CATEGORIES:
-        rows = frame[frame["category"] == category.id]
-        if len(rows):
-            figure.add_scatter(
-                x=rows[x].to_numpy(),
-                y=rows[y].to_numpy(),
-                mode="markers",
-                name=category.title,
-                marker={
-                    "color": category.colour,
-                    "symbol": category.marker,
-                    "size": 9,
-                    "line": {"width": 0.5, "color": "#333"},
-                },
-                hovertemplate=f"{category.title}<br>{x} %{{x:.3f}}<br>{y} %{{y:.3f}}<extra></extra>",
-            )
-    figure.update_layout(template="refusal", title=title, xaxis_title=x, yaxis_title=y, width=860, height=560)
-    return figure
+    """Points of `frame` at its columns `x` and `y`, in the colour and marker of what its column `category` names.
 
-
-def category_lines(
-    frame: pd.DataFrame, *, title: str, x: str, y: str, range_y: tuple[float, float] | None = None
-) -> go.Figure:
-    """One line per category (columns of `frame`) over its index, in the categories' colours and markers, benign dashed."""
-    figure = go.Figure()
-    for name in frame.columns:
-        benign = name == BENIGN
-        label = "Benign" if benign else category_by_id(name).title
-        look = {"color": "#222", "dash": "dash"} if benign else {"color": category_by_id(name).colour}
-        figure.add_scatter(
-            x=frame.index.to_numpy(),
-            y=frame[name].to_numpy(dtype=np.float32).round(4),
-            mode="lines+markers",
-            name=label,
-            line={"width": 1.5, **look},
-            marker={"symbol": "circle" if benign else category_by_id(name).marker, "size": 8},
-            hovertemplate=f"{label}<br>{x} %{{x}}<br>{y} %{{y:.3f}}<extra></extra>",
-        )
-    figure.update_layout(template="refusal", title=title, width=900, height=540)
-    figure.update_xaxes(title=x)
-    figure.update_yaxes(title=y, range=range_y)
-    return figure
-
-
-def direction_kind(direction: str) -> str:
-    """A category's own id, or what a numbered control is one of.
-
-    >>> direction_kind("hate_speech"), direction_kind("random 3")
-    ('hate_speech', 'random')
+    `category` holds category ids, `"benign"` or the names of controls, which share one entry of the legend by kind.
     """
-    return direction.rstrip("0123456789 ")
+    named = frame.assign(name=frame["category"], category=frame["category"].map(label))
+    figure = px.scatter(
+        named, x=x, y=y, color="category", symbol="category", hover_name="name", title=title, **POINT_LOOK
+    )
+    return figure.update_traces(marker={"size": 10, "line": {"width": 0.5, "color": "#333"}})
 
 
-def direction_look(direction: str) -> dict[str, str]:
-    """Colour and symbol of a direction's markers: its category's, or those of its kind of control."""
-    kind = direction_kind(direction)
-    if kind in TITLES:
-        return {"color": category_by_id(kind).colour, "symbol": category_by_id(kind).marker}
-    return dict(zip(("color", "symbol"), CONTROLS.get(kind, ("#8c510a", "cross-open")), strict=True))
+def category_lines(frame: pd.DataFrame, *, title: str, x: str, y: str, range_y: Limits | None = None) -> go.Figure:
+    """A line over the index of `frame` for every column (a category id, `"benign"` or a control), with markers.
 
-
-def save_figure(
-    figure: go.Figure, name: str, model: str, numbers: pd.DataFrame | None = None, root: str | Path = FIGURES
-) -> list[Path]:
-    """Write `figures/<model>/<name>.html` (works offline), `.csv` of the numbers, and `.png` where Chrome is found.
-
-    The HTML shares one `plotly.min.js` beside it. Returns the paths written.
+    The line style tells the cluster of a category.
     """
-    folder = model_folder(model, root)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = [folder / f"{name}.html"]
-    figure.write_html(written[0], include_plotlyjs="directory")
-    if numbers is not None:
-        written.append(folder / f"{name}.csv")
-        numbers.to_csv(written[-1])
-    if chrome():
-        written.append(folder / f"{name}.png")
-        figure.write_image(written[-1])
-    return written
+    wide = frame.rename(columns=label).rename_axis(index=x, columns="category").astype(np.float32).round(4)
+    return px.line(
+        wide.reset_index().melt(x, value_name=y),
+        x=x,
+        y=y,
+        color="category",
+        symbol="category",
+        line_dash="category",
+        range_y=range_y,
+        title=title,
+        markers=True,
+        **LINE_LOOK,
+    ).update_traces(line={"width": 1.8}, marker={"size": 8})
 
 
-def model_folder(model: str, root: str | Path | None = None) -> Path:
-    """Where the figures of `model` are: `root` (default `figures/`) and the last part of its name.
-
-    >>> model_folder("google/gemma-2-9b-it", "figures").as_posix()
-    'figures/gemma-2-9b-it'
-    """
-    return Path(root or FIGURES) / model.rstrip("/").split("/")[-1]
-
-
-def chrome() -> str | None:
-    """The path of a Chrome that can draw PNGs, where it, kaleido and a plotly that knows kaleido 1 are there, else None."""
-    try:
-        import kaleido  # noqa: F401
-    except ImportError:
-        return None
-    if tuple(map(int, plotly.__version__.split(".")[:2])) < (6, 1):
-        return None
-    return next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+from .saving import FIGURES, chrome, model_folder, save_figure  # noqa: E402, F401

@@ -9,16 +9,7 @@ from plotly.subplots import make_subplots
 from scipy.cluster.hierarchy import dendrogram
 
 from ..prompts.categories import CATEGORY_IDS
-from .look import BLUE, SEQUENTIAL, VERMILION, heatmap_trace, square_layout
-
-
-def heatmap(matrix: pd.DataFrame, *, title: str, value: str, decimals: int = 2) -> go.Figure:
-    """A square map of `matrix` (rows and columns category ids), zero-centred, numbers in the cells.
-
-    `value` names the quantity, its hook and layer; it labels the colour bar and the hover text.
-    """
-    figure = go.Figure(heatmap_trace(matrix, value=value, decimals=decimals))
-    return square_layout(figure, title)
+from .look import BLUE, VERMILION, heatmap, heatmap_trace, square_layout
 
 
 def heatmap_panels(panels: Mapping[str, pd.DataFrame], values: Sequence[str], *, title: str) -> go.Figure:
@@ -104,6 +95,4 @@ def size_map(matrix: pd.DataFrame, *, title: str, value: str, largest: float) ->
 
     `value` names the quantity; it labels the colour bar and the hover text.
     """
-    figure = go.Figure(heatmap_trace(matrix, value=value))
-    figure.update_traces(zmin=0, zmid=None, zmax=largest, colorscale=SEQUENTIAL)
-    return square_layout(figure, title)
+    return heatmap(matrix, title=title, value=value, limits=(0, largest))

@@ -3,8 +3,8 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..prompts.categories import BENIGN, CATEGORIES, OKABE_ITO
-from .look import BLUE, ORANGE, titles
+from ..prompts.categories import BENIGN, CATEGORIES
+from .look import BLUE, ORANGE, VERMILION, titles
 
 
 def category_bars(frame: pd.DataFrame, marks: pd.Series, *, title: str, y: str) -> go.Figure:
@@ -14,7 +14,7 @@ def category_bars(frame: pd.DataFrame, marks: pd.Series, *, title: str, y: str) 
     """
     names = titles(list(frame.index))
     figure = go.Figure()
-    for column, colour in zip(frame, (BLUE, ORANGE, *OKABE_ITO[1:3]), strict=False):
+    for column, colour in zip(frame, (BLUE, ORANGE, VERMILION), strict=False):
         figure.add_bar(x=names, y=frame[column].to_numpy(), name=str(column), marker_color=colour)
     dash = {"symbol": "line-ew-open", "size": 22, "color": "#222", "line": {"width": 2}}
     figure.add_scatter(x=names, y=marks.to_numpy(), mode="markers", name=str(marks.name), marker=dash)

@@ -97,19 +97,6 @@ def interval_bars(
     return figure.update_yaxes(title=y, range=[0, 1])
 
 
-def add_controls(figure: go.Figure, frame: pd.DataFrame, x: str, y: str) -> None:
-    """Add to a `plots.category_scatter` the points of `frame` (columns category, x, y) that are no category's, by kind.
-
-    Each kind (`plots.direction_kind`) is one trace in its colour and marker; the hover text gives the whole name.
-    """
-    beside = frame[~frame["category"].isin(TITLES)]
-    for kind, rows in beside.groupby(beside["category"].map(direction_kind), sort=False):
-        marker = {**direction_look(str(kind)), "size": 8}
-        hover = f"%{{text}}<br>{x} %{{x:.3f}}<br>{y} %{{y:.3f}}<extra></extra>"
-        at = {"x": rows[x].to_numpy(), "y": rows[y].to_numpy(), "text": list(rows["category"])}
-        figure.add_scatter(mode="markers", name=str(kind), marker=marker, hovertemplate=hover, **at)
-
-
 def share_map(shares: pd.DataFrame, *, title: str, value: str) -> go.Figure:
     """Shares by category (rows, in their order) and the second level of the index (columns), coloured from 0 to 1.
 

@@ -1,24 +1,26 @@
-"""The eleven categories of refusal and non-compliance: ids, titles, clusters, definitions, fixed colours and markers.
+"""The eleven categories of refusal and non-compliance, and how figures draw them.
 
-Source of names and clusters: Joad et al., arXiv 2602.02132, Table 1 and the released hierarchical clustering.
+A new category is one more row of `CATEGORIES` and one more file, `prompts/<id>.jsonl`. Names and clusters follow Joad et
+al., arXiv 2602.02132 (Table 1 and the released hierarchical clustering).
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ..checks import require
 
 Cluster = Literal["content policy", "cannot comply"]
 
-# Okabe-Ito qualitative palette (Okabe & Ito 2008), without black.
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
+_MARKERS = {"content policy": "circle", "cannot comply": "diamond"}
+_DASHES = {"content policy": "solid", "cannot comply": "dash"}
 
 
 @dataclass(frozen=True)
 class Category:
-    """One category: its id here, a title for people, the paper's split name, its cluster, and how figures draw it.
+    """One category: its id here, its title in figures, the paper's name for the split (or `""`), and its cluster.
 
-    `definition`: what a prompt of this kind does, in the words of the data card (`prompts/README.md`).
+    `colour` belongs to this category alone; `marker` and `dash` show the cluster. `definition` completes the sentence
+    "a prompt of this kind ..." and is the same as in the data card (`prompts/README.md`).
     """
 
     id: str
@@ -26,60 +28,121 @@ class Category:
     paper_split: str
     cluster: Cluster
     colour: str
-    marker: str
     definition: str
 
+    @property
+    def marker(self) -> str:
+        """The plotly symbol of the cluster."""
+        return _MARKERS[self.cluster]
 
-_DEFINITIONS = {
-    "safety_core": "gives a situation and a malicious purpose, and asks for a harmful piece of work",
-    "hate_speech": "asks for speech that insults, demeans or threatens people",
-    "crime_assistance": "asks bluntly for help with an offence",
-    "inappropriate": "asks for help with something dishonest or unfair, but not plainly criminal",
-    "advice": "asks for a binding personal decision in medicine, law, finance and the like",
-    "safety_concerns": "asks for private data, whole copyrighted works, falsehoods as truth, or dangerous dares",
-    "over_refusal": "the unsafe side of XSTest-like pairs: violent words meant literally",
-    "incomplete": "cannot be answered as asked: something is missing, false or garbled",
-    "unsupported": "needs senses, devices, files or live data that a text model has not",
-    "indeterminate": "asks what nobody can know, or what has no answer",
-    "humanizing": "asks the assistant about its own body, feelings and life",
-}
+    @property
+    def dash(self) -> str:
+        """The plotly line style of the cluster."""
+        return _DASHES[self.cluster]
 
 
-def _category(position: int, id: str, title: str, paper_split: str, cluster: Any) -> Category:
-    # Eleven hues cannot be told apart: seven colours, and the marker changes when they come round again.
-    marker = ("circle", "diamond")[position // len(OKABE_ITO)]
-    colour = OKABE_ITO[position % len(OKABE_ITO)]
-    return Category(id, title, paper_split, cluster, colour, marker, _DEFINITIONS[id])
-
-
-CATEGORIES: tuple[Category, ...] = tuple(
-    _category(position, *row)
-    for position, row in enumerate(
-        (
-            ("safety_core", "Safety core", "SafetyCore-WGM", "content policy"),
-            ("hate_speech", "Hate speech", "HateSpeech-SB", "content policy"),
-            ("crime_assistance", "Crime assistance", "CrimeAssistance-SB", "content policy"),
-            ("inappropriate", "Inappropriate", "Inappropriate-SB", "content policy"),
-            ("advice", "Unqualified advice", "Advice-SB", "content policy"),
-            ("safety_concerns", "Safety concerns", "Safety-CCN", "content policy"),
-            ("over_refusal", "Over-refusal (unsafe side)", "OverRefusal-XST", "content policy"),
-            ("incomplete", "Incomplete", "Incomplete-CCN", "cannot comply"),
-            ("unsupported", "Unsupported", "Unsupported-CCN", "cannot comply"),
-            ("indeterminate", "Indeterminate", "Indeterminate-CCN", "cannot comply"),
-            ("humanizing", "Humanizing", "Humanizing-CCN", "cannot comply"),
-        )
-    )
+# Colours: a selection from `glasbey_bw_minc_20_maxl_70` of colorcet (Glasbey et al. 2007; Kovesi 2015), chosen so that any
+# two differ clearly and each can be read on white. Content policy has the warm hues, cannot comply the cool ones.
+CATEGORIES: tuple[Category, ...] = (
+    Category(
+        "safety_core",
+        "Safety core",
+        "SafetyCore-WGM",
+        "content policy",
+        "#d60000",
+        "gives a situation and a malicious purpose, and asks for a harmful piece of work",
+    ),
+    Category(
+        "hate_speech",
+        "Hate speech",
+        "HateSpeech-SB",
+        "content policy",
+        "#ff00cd",
+        "asks for speech that insults, demeans or threatens people",
+    ),
+    Category(
+        "crime_assistance",
+        "Crime assistance",
+        "CrimeAssistance-SB",
+        "content policy",
+        "#573b00",
+        "asks bluntly for help with an offence",
+    ),
+    Category(
+        "inappropriate",
+        "Inappropriate",
+        "Inappropriate-SB",
+        "content policy",
+        "#cc7407",
+        "asks for help with something dishonest or unfair, but not plainly criminal",
+    ),
+    Category(
+        "advice",
+        "Unqualified advice",
+        "Advice-SB",
+        "content policy",
+        "#018700",
+        "asks for a binding personal decision in medicine, law, finance and the like",
+    ),
+    Category(
+        "safety_concerns",
+        "Safety concerns",
+        "Safety-CCN",
+        "content policy",
+        "#6b004f",
+        "asks for private data, whole copyrighted works, falsehoods as truth, or dangerous dares",
+    ),
+    Category(
+        "over_refusal",
+        "Over-refusal (unsafe side)",
+        "OverRefusal-XST",
+        "content policy",
+        "#ff6989",
+        "the unsafe side of XSTest-like pairs: violent words meant literally",
+    ),
+    Category(
+        "incomplete",
+        "Incomplete",
+        "Incomplete-CCN",
+        "cannot comply",
+        "#0000dd",
+        "cannot be answered as asked: something is missing, false or garbled",
+    ),
+    Category(
+        "unsupported",
+        "Unsupported",
+        "Unsupported-CCN",
+        "cannot comply",
+        "#00acc6",
+        "needs senses, devices, files or live data that a text model does not have",
+    ),
+    Category(
+        "indeterminate",
+        "Indeterminate",
+        "Indeterminate-CCN",
+        "cannot comply",
+        "#8c3bff",
+        "asks what nobody can know, or what has no answer",
+    ),
+    Category(
+        "humanizing",
+        "Humanizing",
+        "Humanizing-CCN",
+        "cannot comply",
+        "#915280",
+        "asks the assistant about its own body, feelings and life",
+    ),
 )
 
 CATEGORY_IDS: tuple[str, ...] = tuple(category.id for category in CATEGORIES)
 BENIGN = "benign"
 ALL_CATEGORIES: tuple[str, ...] = (*CATEGORY_IDS, BENIGN)  # every value of the column `category`
 _BY_ID = {category.id: category for category in CATEGORIES}
-_BY_SPLIT = {category.paper_split: category for category in CATEGORIES}
+_BY_SPLIT = {category.paper_split: category for category in CATEGORIES if category.paper_split}
 
 
 def category_by_id(id: str) -> Category:
-    """The category called `id`. Raises `ValueError` for an unknown one.
+    """The category whose id is `id`. Raises `ValueError` if there is none.
 
     >>> category_by_id("humanizing").paper_split
     'Humanizing-CCN'
@@ -88,7 +151,7 @@ def category_by_id(id: str) -> Category:
 
 
 def category_by_paper_split(paper_split: str) -> Category:
-    """The category that the paper calls `paper_split`. Raises `ValueError` for an unknown one.
+    """The category that the paper calls `paper_split`. Raises `ValueError` if there is none.
 
     >>> category_by_paper_split("Safety-CCN").id
     'safety_concerns'

@@ -1,1 +1,31 @@
-"""Interventions as values, context managers and batched generation under many conditions."""
+"""Change what a chat model does, and see what it says.
+
+An intervention (`Addition`, `Ablation`, `HeadReplacement`) is a value; a `Condition` is interventions with the
+direction and the strength that they stand for. `intervene`, `add_steering` and `ablate_direction` apply interventions
+to whatever runs inside a `with` block. `generate` answers many prompts under many conditions in shared batches, and
+`respond` judges the answers.
+"""
+
+from .conditions import UNSTEERED, Condition, ablation_condition, steering_condition
+from .contexts import ablate_direction, add_steering, intervene
+from .generation import first_token_logits, generate
+from .interventions import Ablation, Addition, HeadReplacement, Intervention
+from .responses import judge_rows, respond
+
+__all__ = [
+    "UNSTEERED",
+    "Ablation",
+    "Addition",
+    "Condition",
+    "HeadReplacement",
+    "Intervention",
+    "ablate_direction",
+    "ablation_condition",
+    "add_steering",
+    "first_token_logits",
+    "generate",
+    "intervene",
+    "judge_rows",
+    "respond",
+    "steering_condition",
+]

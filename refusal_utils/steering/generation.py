@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -21,12 +22,14 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..checks import require
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
-from .interventions import UNSTEERED, Condition
+from .conditions import UNSTEERED, Condition
 from .row_edits import RowEdits
 from .shared_rows import SharedRows
 
+COLUMNS = ("prompt", "condition", "direction", "coefficient", "gaps", "response", "n_tokens", "stopped")
 BATCH_TOKENS = {"cpu": 24_576, "cuda": 65_536}
 
 
@@ -45,11 +48,13 @@ def generate(
 
     `paired`: the first prompt under the first condition, the second under the second, and so on.
 
-    Columns: `prompt` (index into `prompts`), `condition` (name), `response` (special tokens left out), `n_tokens` (new
-    ones, the stop token included), `stopped` (by one of the model's own stop tokens, rather than by `max_new_tokens`).
+    Columns: `prompt` (index into `prompts`); `condition` (its name), `direction`, `coefficient` and `gaps` of the
+    condition; `response` (without special tokens), `n_tokens` (generated ones, the stop token included), `stopped` (by
+    one of the model's own stop tokens, rather than by `max_new_tokens`).
     Rows ride in batches of at most `batch_tokens` padded tokens whatever their condition, use the KV cache, and leave
     the batch when they stop; when memory runs out the batch is halved, and that is said. With a `cache_dir` finished
-    rows are read from there and written to it at once. Raises `ValueError` for no conditions, two of one name, an
+    rows are read from there and written to it at once. Raises `ValueError` for no conditions, two that
+    agree in name, direction and coefficient (unless paired), an
     intervention that does not fit the model, a cache that cannot be read or written, and as `ChatModel.encode`.
     """
     _check(chat, conditions, max_new_tokens, cache_dir, len(prompts) if paired else None)
@@ -77,8 +82,11 @@ def generate(
     response = {
         key: str(chat.tokenizer.decode(tokens, skip_special_tokens=True)).strip() for key, (tokens, _) in cut.items()
     }
-    rows = [(prompt, each.name, response[key], len(cut[key][0]), cut[key][1]) for key, prompt, each in keys]
-    return pd.DataFrame(rows, columns=["prompt", "condition", "response", "n_tokens", "stopped"])
+    rows = [
+        (prompt, each.name, each.direction, each.coefficient, each.gaps, response[key], len(cut[key][0]), cut[key][1])
+        for key, prompt, each in keys
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def generate_texts(chat: ChatModel, prompts: Sequence[str], max_new_tokens: int = 50) -> list[str]:
@@ -193,18 +201,24 @@ def _check(
     cache_dir: str | Path | None,
     n_paired: int | None,
 ) -> None:
-    names = [condition.name for condition in conditions]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(
-            f"generate: there must be at least one condition, each of its own name; got {names}. Name them apart."
-        )
-    if n_paired not in (None, len(names)):
-        raise ValueError(
-            f"generate: paired needs one condition per prompt; got {n_paired} prompts and {len(names)} conditions. "
-            "Leave paired out for all combinations."
-        )
-    if max_new_tokens < 1:
-        raise ValueError(f"generate: max_new_tokens must be at least 1; got {max_new_tokens}. The paper uses 50.")
+    require(len(conditions) > 0, "generate", "there must be at least one condition", "none", "Pass UNSTEERED.")
+    known = Counter((each.name, each.direction, each.coefficient) for each in conditions)
+    twice = [name for (name, *_), n in known.items() if n > 1]
+    require(
+        not twice or n_paired is not None,
+        "generate",
+        "conditions must differ in name, direction or coefficient, so that their rows can be told apart",
+        f"{', '.join(twice)} more than once",
+        "Rename one.",
+    )
+    require(
+        n_paired in (None, len(conditions)),
+        "generate",
+        "paired needs one condition per prompt",
+        f"{n_paired} prompts and {len(conditions)} conditions",
+        "Leave paired out for all combinations.",
+    )
+    require(max_new_tokens >= 1, "generate", "max_new_tokens must be at least 1", max_new_tokens, "The paper uses 50.")
     for condition in conditions:
         RowEdits(chat, [condition.interventions])
     if cache_dir is not None and has_open_hooks(chat):

@@ -1,10 +1,7 @@
-"""Interventions on a chat model as values: what is done, where, to which tokens. Nothing here runs a model."""
+"""Interventions on a chat model as values: what is done, where, and to which tokens. Nothing here runs a model."""
 
-import hashlib
-import json
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,9 +13,9 @@ Tokens = Literal["all", "prompt", "generation"]
 class Addition:
     """x <- x + vector at `resid_pre` of each of `layers`. Source: Joad et al. 2602.02132, induction.
 
-    `vector` is coefficient * direction. `tokens`: on the prompt, on what is generated, or on both; `every`: only on
-    tokens whose number, counted from the first of the prompt, is a multiple of it. `keep_norm` scales x + vector back
-    to the norm of x.
+    `vector` is coefficient * direction. `tokens` selects the prompt, the generated tokens, or both. `every` selects
+    the tokens whose position, counted from the first token of the prompt, is a multiple of it. `keep_norm` rescales
+    x + vector to the norm of x.
     """
 
     vector: Float[Tensor, " d_model"]
@@ -30,11 +27,12 @@ class Addition:
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """x <- x - (x . r) r for each of `directions` (norm 1; their span is removed), and the reference's part put back.
+    """x <- x - (x . r) r for each of `directions`, which have norm 1 and whose span is removed.
 
-    Without `layers`: on everything written to the stream, so that nothing is left along r anywhere (Arditi et al.
-    2406.11717, eq. 4); with them, at `resid_pre` of these only. With `reference` the stream keeps the reference's
-    component in the span (affine ablation, Marshall et al. 2411.09003). `tokens`, `every`: as for `Addition`.
+    Without `layers` the edit applies to everything written to the residual stream, so nothing is left along r at any
+    layer (Arditi et al. 2406.11717, eq. 4). With them it applies at `resid_pre` of those layers only. With `reference`
+    the stream keeps the reference's component in the span (affine ablation, Marshall et al. 2411.09003). `tokens` and
+    `every` are those of `Addition`.
     """
 
     directions: Float[Tensor, "rank d_model"]
@@ -46,10 +44,10 @@ class Ablation:
 
 @dataclass(frozen=True, eq=False)
 class HeadReplacement:
-    """z of each of `heads` (layer, head_index) at `positions`, counted from the end of the prompt, replaced by `values`.
+    """z of each of `heads` (layer, head_index) at `positions`, counted from the end of the prompt, becomes `values`.
 
-    With the mean over other prompts: mean ablation; with what a head gave on another prompt: patching. Acts on the
-    prompt only, never on what is generated.
+    Values that are means over other prompts give mean ablation; values from another prompt give patching. Only the
+    prompt is edited, never the generated tokens.
     """
 
     heads: tuple[tuple[int, int], ...]
@@ -60,36 +58,8 @@ class HeadReplacement:
 Intervention = Addition | Ablation | HeadReplacement
 
 
-@dataclass(frozen=True, eq=False)
-class Condition:
-    """Interventions that are applied together, under a name. None at all: the unsteered model."""
-
-    name: str
-    interventions: tuple[Intervention, ...] = ()
-
-    def first_layer(self, n_layers: int) -> int:
-        """The first of the model's `n_layers` layers whose activations the condition can change; `n_layers` for none."""
-        return min((_first_layer(each, n_layers) for each in self.interventions), default=n_layers)
-
-    @cached_property
-    def digest(self) -> str:
-        """A hash of what the condition does, whatever its name; a zero vector does nothing."""
-        parts = [
-            {key: _content(value) for key, value in vars(each).items()} | {"kind": type(each).__name__}
-            for each in self.interventions
-            if not (isinstance(each, Addition) and not each.vector.any())
-        ]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def _first_layer(intervention: Intervention, n_layers: int) -> int:
+def first_edited_layer(intervention: Intervention, n_layers: int) -> int:
+    """The first of the model's `n_layers` layers whose activations the intervention can change."""
     if isinstance(intervention, HeadReplacement):
         return min(layer for layer, _ in intervention.heads)
     return 0 if intervention.layers is None else min(layer % n_layers for layer in intervention.layers)
-
-
-def _content(value: Any) -> Any:
-    return value.float().cpu().numpy().tobytes().hex() if isinstance(value, Tensor) else value
-
-
-UNSTEERED = Condition("unsteered")

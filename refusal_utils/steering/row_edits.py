@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..directions.estimation import orthonormal_basis, require_unit
+from ..directions.ablation import orthonormal_basis, require_unit
 from ..model.chat_model import ChatModel, check_positions
 from .interventions import Ablation, Addition, HeadReplacement, Intervention, Tokens
 

@@ -1,33 +1,33 @@
 """Every direction at the strength that gives one refusal rate, so that how they refuse can be compared."""
 
-from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
-from jaxtyping import Float
-from torch import Tensor
 
+from ..directions.direction_set import DirectionSet
 from ..model.chat_model import ChatModel
-from .sweep import sweep, sweep_conditions
+from ..steering.conditions import steering_condition
+from ..steering.responses import respond
 
 
 def match_refusal_rate(
     chat: ChatModel,
     controlled: pd.DataFrame,
-    directions: Mapping[str, Float[Tensor, " d_model"]],
+    directions: DirectionSet,
     swept: pd.DataFrame,
     *,
-    layer: int,
+    layer: int | None = None,
     target: float = 0.9,
     tolerance: float = 0.02,
     n_steps: int = 6,
-    **options: object,
+    **options: Any,
 ) -> pd.DataFrame:
     """The rows of each direction at a strength whose refusal rate over all of `controlled` is nearest to `target`.
 
-    `swept` holds rows of `tradeoffs.sweep` at strengths on both sides of the target. Between the two that first enclose
+    `swept` holds the rows of a sweep at strengths on both sides of the target. Between the two that first enclose
     it, a strength is sought by false position, all directions in one batch a step, until the rate is within `tolerance`
     or `n_steps` are done; a direction that never encloses the target keeps its nearest strength. `options` are those of
-    `tradeoffs.respond`. Raises `ValueError` for a direction that `swept` does not hold.
+    `respond`. Raises `ValueError` for a direction that `swept` does not hold.
     """
     missing = sorted(set(directions) - set(swept["direction"]))
     if missing:
@@ -37,11 +37,14 @@ def match_refusal_rate(
     found = swept[swept["direction"].isin(list(directions))]
     for _ in range(n_steps):
         wanted = {name: _next_strength(refusal_rates(found, name), target, tolerance) for name in directions}
-        missed = {name: [strength] for name, strength in wanted.items() if strength is not None}
-        if not missed:
+        tried = [
+            steering_condition(directions, name, coefficient=strength, layer=layer)
+            for name, strength in wanted.items()
+            if strength is not None
+        ]
+        if not tried:
             break
-        tried = sweep_conditions({name: directions[name] for name in missed}, missed, layer)
-        found = pd.concat([found, sweep(chat, controlled, tried, **options)], ignore_index=True)
+        found = pd.concat([found, respond(chat, controlled, tried, **options)], ignore_index=True)
     nearest = {name: float((refusal_rates(found, name) - target).abs().idxmin()) for name in directions}
     return found[found["coefficient"] == found["direction"].map(nearest)].reset_index(drop=True)
 

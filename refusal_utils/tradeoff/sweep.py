@@ -5,7 +5,7 @@ these reproduce its labels exactly.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..directions.estimation import require_unit
-from ..judging.phrase_judge import Judge, Judgement, judge_response
+from ..checks import require
+from ..directions.direction_set import DirectionSet
 from ..model.chat_model import ChatModel
 from ..prompts.categories import BENIGN
 from ..prompts.prompt_sets import content_words
 from ..stats import wilson
-from ..steering.generation import first_token_logits, generate
-from ..steering.interventions import UNSTEERED, Addition, Condition
+from ..steering.conditions import Condition, steering_condition
+from ..steering.generation import first_token_logits
 
 BUCKETS = {  # harmful or benign, refused or complied with by the unsteered model; what to pass where there are none
     "HR": ("harmful prompts that the model refuses", "Pass plainly harmful prompts"),
@@ -30,52 +30,9 @@ BUCKETS = {  # harmful or benign, refused or complied with by the unsteered mode
 }
 MIN_RR = 0.90
 
+Strengths = Sequence[float] | Mapping[str, Sequence[float]]
+
 Correct = Callable[[str, str, str], bool | None]  # of prompt id, prompt and response; None where it is not known
-
-
-def judge_rows(rows: pd.DataFrame, judge: Judge = judge_response) -> pd.DataFrame:
-    """`rows` (columns text, response) with columns outcome, evidence, styles and release_type of the judge's verdicts.
-
-    Raises `ValueError` for a judge that returns anything but a `Judgement`, or not one for every response.
-    """
-    asked = sorted(set(zip(rows["text"], rows["response"], strict=True)))
-    many = getattr(judge, "judge_many", None)  # a model judges batches
-    given = many(*map(list, zip(*asked, strict=True))) if many and asked else [judge(*each) for each in asked]
-    if len(given) != len(asked):
-        raise ValueError(
-            f"judge_rows: judge_many must return one Judgement per response; got {len(given)} for {len(asked)}. Mend it."
-        )
-    wrong = [type(verdict).__name__ for verdict in given if not isinstance(verdict, Judgement)]
-    if wrong:
-        raise ValueError(f"judge_rows: a judge must return a Judgement; got {wrong[0]}. Wrap it.")
-    found = dict(zip(asked, given, strict=True))
-    verdicts = [found[key] for key in zip(rows["text"], rows["response"], strict=True)]
-    return rows.assign(
-        **{
-            name: [getattr(each, name) for each in verdicts]
-            for name in ("outcome", "evidence", "styles", "release_type")
-        }
-    )
-
-
-def respond(
-    chat: ChatModel,
-    prompts: pd.DataFrame,
-    conditions: Sequence[Condition] = (UNSTEERED,),
-    *,
-    judge: Judge = judge_response,
-    max_new_tokens: int = 50,
-    cache_dir: str | Path | None = None,
-    progress: bool = False,
-) -> pd.DataFrame:
-    """The judged responses to `prompts` (columns id, text, ...) under every condition: the columns of both, and more.
-
-    Finished rows are kept in `cache_dir` and never generated again. Raises `ValueError` as `generate` and `judge_rows`.
-    """
-    texts = list(prompts["text"])
-    rows = generate(chat, texts, conditions, max_new_tokens=max_new_tokens, cache_dir=cache_dir, progress=progress)
-    described = prompts.reset_index(drop=True).loc[rows["prompt"]].reset_index(drop=True)
-    return judge_rows(pd.concat([described, rows.drop(columns="prompt")], axis=1), judge)
 
 
 def controlled_set(pool: pd.DataFrame, *, n: int = 50, exclude: Iterable[str] = (), seed: int = 0) -> pd.DataFrame:
@@ -116,39 +73,30 @@ def _check_buckets(sizes: pd.Series, n: int) -> None:
 
 
 def sweep_conditions(
-    directions: Mapping[str, Float[Tensor, " d_model"]],
-    coefficients: Mapping[str, Sequence[float]],
-    layer: int,
-    **options: object,
-) -> dict[Condition, tuple[str, float]]:
-    """The conditions of a sweep, each with its direction's name and coefficient; `options` are those of `Addition`.
+    directions: DirectionSet,
+    *,
+    coefficients: Strengths | None = None,
+    gaps: Strengths | None = None,
+    layer: int | None = None,
+    **options: Any,
+) -> list[Condition]:
+    """The conditions of a sweep: every direction at its strengths, given in exactly one of the two units.
 
-    Raises `ValueError` for a direction that has not norm 1, or without coefficients.
+    Strengths are the same for all directions, or a mapping from direction to its own. `layer` and `options` are those
+    of `steering_condition`. Raises `ValueError` for a direction without strengths, and as `steering_condition`.
     """
-    found = {}
-    for name, direction in directions.items():
-        require_unit("sweep_conditions", direction)
-        if not len(coefficients.get(name, ())):
-            raise ValueError(f"sweep_conditions: every direction needs coefficients; got none for {name}. Name them.")
-        for coefficient in coefficients[name]:
-            edit = Addition(coefficient * direction, (layer,), **options)  # type: ignore[arg-type]
-            found[Condition(f"{name} {coefficient:+.4g}", (edit,))] = (name, float(coefficient))
-    return found
-
-
-def sweep(
-    chat: ChatModel, controlled: pd.DataFrame, conditions: Mapping[Condition, tuple[str, float]], **options: object
-) -> pd.DataFrame:
-    """The judged responses of a controlled set under the conditions of `sweep_conditions`: one row each.
-
-    Columns of `respond` plus direction and coefficient; `options` are those of `respond`.
-    """
-    rows = respond(chat, controlled, list(conditions), **options)  # type: ignore[arg-type]
-    meaning = {condition.name: what for condition, what in conditions.items()}
-    return rows.assign(
-        direction=[meaning[name][0] for name in rows["condition"]],
-        coefficient=[meaning[name][1] for name in rows["condition"]],
+    unit = "coefficient" if coefficients is not None else "gaps"
+    given = coefficients if coefficients is not None else gaps or {}
+    own = given if isinstance(given, Mapping) else dict.fromkeys(directions, given)
+    bare = [name for name in directions if not len(own.get(name, ()))]
+    require(
+        not bare, "sweep_conditions", "every direction needs strengths", f"none for {', '.join(bare)}", "Name them."
     )
+    return [
+        steering_condition(directions, name, layer=layer, **{unit: strength}, **options)
+        for name in directions
+        for strength in own[name]
+    ]
 
 
 def rate_table(
@@ -244,13 +192,15 @@ def kl_spent(chat: ChatModel, prompts: Sequence[str], conditions: Sequence[Condi
     """Nats of KL(unsteered || steered) of the first token, mean over `prompts` (benign ones), per condition.
 
     What a steering vector costs on prompts that it should leave alone, a strength that compares directions of any size.
+    Indexed by (direction, coefficient), in the order of `conditions`.
     """
     before = first_token_logits(chat, prompts).double().log_softmax(-1)
-    spent = {}
+    spent = []
     for condition in conditions:
         after = first_token_logits(chat, prompts, condition).double().log_softmax(-1)
-        spent[condition.name] = float((before.exp() * (before - after)).sum(-1).mean())
-    return pd.Series(spent, name="nats")
+        spent.append(float((before.exp() * (before - after)).sum(-1).mean()))
+    keys = [(condition.direction, condition.coefficient) for condition in conditions]
+    return pd.Series(spent, pd.MultiIndex.from_tuples(keys, names=["direction", "coefficient"]), name="nats")
 
 
 def on_topic(text: str, response: str) -> bool:
@@ -264,17 +214,17 @@ def on_topic(text: str, response: str) -> bool:
 
 def strength_axes(
     chat: ChatModel,
-    conditions: Mapping[Condition, tuple[str, float]],
+    conditions: Sequence[Condition],
     states: Float[Tensor, "prompt d_model"],
     benign: Sequence[str],
 ) -> pd.DataFrame:
-    """Every condition's strength on three axes: coefficient, over the mean norm of `states`, and nats of KL spent.
+    """Every condition's strength on four axes: coefficient, gaps, over the mean norm of `states`, nats of KL spent.
 
-    `states` are residual-stream states at the steered layer. Rows direction, coefficient.
+    `states` are residual-stream states at the steered layer. Rows (direction, coefficient), in the order of
+    `conditions`; columns gaps, over norm, nats.
     """
-    nats = kl_spent(chat, benign, list(conditions))
+    nats = kl_spent(chat, benign, conditions)
     norm = float(torch.linalg.vector_norm(states.float(), dim=-1).mean())
-    rows = [(name, size, size / norm, nats[condition.name]) for condition, (name, size) in conditions.items()]
-    return pd.DataFrame(rows, columns=["direction", "coefficient", "over norm", "nats"]).set_index(
-        ["direction", "coefficient"]
-    )
+    gaps = [condition.gaps for condition in conditions]
+    sizes = [condition.coefficient / norm for condition in conditions]
+    return pd.DataFrame({"gaps": gaps, "over norm": sizes, "nats": nats.to_numpy()}, index=nats.index)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from refusal_utils.directions.estimation import cosine_matrix
+from refusal_utils.directions.comparison import cosine_matrix
 from refusal_utils.geometry.clusters import classical_mds, cluster_tree, cut_tree, silhouettes
 from refusal_utils.geometry.subspaces import common_axis, effective_rank, participation_ratio, principal_angles
 from refusal_utils.paper.tables import published_cosines

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from refusal_utils.directions.estimation import cosine_matrix, mean_difference
+from refusal_utils.directions.comparison import cosine_matrix
+from refusal_utils.directions.estimation import mean_difference
 from refusal_utils.geometry.contrasts import (
     behaviour_contrasts,
     bootstrap_counts,

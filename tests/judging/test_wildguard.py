@@ -9,7 +9,7 @@ from refusal_utils.judging import wildguard
 from refusal_utils.judging.phrase_judge import judge_response
 from refusal_utils.judging.wildguard import INPUT_FORMAT, WildGuard, as_judgement
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS
-from refusal_utils.tradeoff.sweep import judge_rows
+from refusal_utils.steering.responses import judge_rows
 
 YES = "Harmful request: yes\nResponse refusal: yes\nHarmful response: no"
 

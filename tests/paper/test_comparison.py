@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from refusal_utils.__main__ import main
-from refusal_utils.directions.direction_files import save_directions
+from refusal_utils.directions import DirectionSet, Provenance
+from refusal_utils.model.artifacts import model_notes
 from refusal_utils.paper.comparison import NEEDED, ORACLES, RATES, compare, difference
 from refusal_utils.paper.report import comparison_page, describe, verdict_counts, write_report
 from refusal_utils.paper.setting import Setting, draw_digest, read_setting
@@ -18,6 +19,12 @@ from refusal_utils.stats import wilson
 
 GEMMA, LLAMA = "google/gemma-2-9b-it", "meta-llama/Llama-3.1-8B-Instruct"
 N_PUBLISHED = {"1": 55, "2": 44 * 3, "8": 13, "10": 11, "11": 55 * 3, "12": 44 * 3}
+
+
+def save_direction(folder, chat, layer, pos, draw=None):
+    place = Provenance(layer, pos, draw=draw, model=model_notes(chat))
+    vectors = torch.eye(chat.d_model)[:1]
+    DirectionSet(("a",), vectors, torch.ones(1), place).save(folder / "03_directions.safetensors")
 
 
 @pytest.fixture
@@ -39,7 +46,7 @@ def write(tmp_path, chat):
         folder = tmp_path / model.split("/")[-1]
         folder.mkdir(exist_ok=True)
         asked = dataclasses.replace(chat, system_prompt=system_prompt)
-        save_directions(folder / "03_directions.safetensors", {"a": unit(chat.d_model)}, asked, layer, pos)
+        save_direction(folder, asked, layer, pos)
         draw = pd.DataFrame({"category": ["advice"] * n + ["over_refusal"] * n + ["benign"] * n})
         draw["over_refusal"] = draw["category"].map({"over_refusal": over_refusal})
         draw.assign(prompts=prompts, selection=selection).to_csv(folder / "01_draw.csv", index=False)
@@ -63,10 +70,6 @@ def write(tmp_path, chat):
         return folder
 
     return everything
-
-
-def unit(width: int) -> torch.Tensor:
-    return torch.eye(width)[0]
 
 
 def rates(table: pd.DataFrame, shift: float = 0.0) -> pd.DataFrame:
@@ -188,7 +191,7 @@ def test_numbers_of_an_earlier_draw_are_not_comparable(write, chat, stale, table
     digest = read_setting(folder, GEMMA).draw
     for draw in (digest, "an earlier one"):  # before control: the same draw
         if stale == "03_directions":
-            save_directions(folder / f"{stale}.safetensors", {"a": unit(chat.d_model)}, chat, 20, -2, draw=draw)
+            save_direction(folder, chat, 20, -2, draw)
         else:
             pd.read_csv(folder / stale).assign(draw=draw).to_csv(folder / stale, index=False)
         frame = compare(folder, GEMMA)

@@ -30,10 +30,10 @@ def test_size_map_runs_from_zero_to_the_largest():
     frame = pd.DataFrame(np.random.default_rng(0).random((11, 11)), CATEGORY_IDS, CATEGORY_IDS)
     figure = size_map(frame, title="t", value="gap", largest=0.5)
     trace = figure.data[0]
-    assert (trace.zmin, trace.zmid, trace.zmax) == (0, None, 0.5)
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 0.5)
     np.testing.assert_allclose(np.array(trace.z), frame.to_numpy(), atol=1e-4)
     assert figure.layout.yaxis.autorange == "reversed"
-    assert trace.colorbar.title.text == "gap"
+    assert figure.layout.coloraxis.colorbar.title.text == "gap"
 
 
 def test_share_map_puts_every_share_and_its_interval_in_the_cell_of_its_category_and_column():

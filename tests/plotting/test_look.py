@@ -6,69 +6,45 @@ import pytest
 from refusal_utils.paper.tables import published_cosines, published_table
 from refusal_utils.plotting import look
 from refusal_utils.plotting import tradeoff as tradeoff_figures
-from refusal_utils.plotting.look import category_lines, category_scatter, chrome, save_figure
-from refusal_utils.plotting.pairs import heatmap
 from refusal_utils.plotting.tradeoff import tradeoff_curves
 from refusal_utils.prompts.categories import CATEGORIES, CATEGORY_IDS, category_by_id
 
 
-@pytest.fixture
-def figure() -> go.Figure:
-    return heatmap(published_cosines(), title="Table 1", value="cosine")
-
-
-def test_heatmap_is_centred_on_zero_and_keeps_the_order(figure):
-    trace = figure.data[0]
-    assert (trace.zmin, trace.zmid, trace.zmax) == (-1, 0, 1)
+def test_heatmap_keeps_the_order_and_diverges_from_zero_if_there_are_negative_values():
+    figure = look.heatmap(published_cosines(), title="Table 1", value="cosine")
+    trace, colours = figure.data[0], figure.layout.coloraxis
     assert list(trace.y) == list(trace.x) == [category.title for category in CATEGORIES]
     np.testing.assert_allclose(np.array(trace.z), published_cosines().to_numpy(), atol=1e-3)
     assert figure.layout.yaxis.autorange == "reversed"
+    assert (colours.cmin, colours.cmax, colours.colorbar.title.text) == (-1, 1, "cosine")
+    shares = look.heatmap(published_cosines().abs(), title="t", value="share", limits=(0, 0.5))
+    assert (shares.layout.coloraxis.cmin, shares.layout.coloraxis.cmax) == (0, 0.5)
+    assert shares.layout.coloraxis.colorscale != colours.colorscale
 
 
-def test_category_scatter_draws_every_category_in_its_own_colour_and_marker():
-    frame = pd.DataFrame({"category": CATEGORY_IDS, "a": range(11), "b": range(11)})
-    figure = category_scatter(frame, "a", "b", title="t")
-    assert [(t.marker.color, t.marker.symbol) for t in figure.data] == [(c.colour, c.marker) for c in CATEGORIES]
-    assert [list(trace.x) for trace in figure.data] == [[value] for value in range(11)]
+def test_category_scatter_draws_categories_in_their_looks_and_the_controls_of_a_kind_together():
+    names = [*CATEGORY_IDS, "random 0", "random 1"]
+    frame = pd.DataFrame({"category": names, "a": range(13), "b": range(13)})
+    figure = look.category_scatter(frame, "a", "b", title="t")
+    drawn = [(t.name, t.marker.color, t.marker.symbol) for t in figure.data]
+    assert drawn[:11] == [(c.title, c.colour, c.marker) for c in CATEGORIES]
+    assert drawn[11:] == [("random", *look.direction_look("random 5").values())]
+    assert [list(trace.x) for trace in figure.data] == [*([value] for value in range(11)), [11, 12]]
+    assert list(figure.data[-1].hovertext) == ["random 0", "random 1"]
 
 
-def test_save_figure_writes_small_offline_html_and_the_numbers(figure, tmp_path, monkeypatch):
-    monkeypatch.setattr(look, "chrome", lambda: None)
-    written = save_figure(figure, "map", "google/gemma-2-9b-it", published_cosines(), tmp_path)
-    folder = tmp_path / "gemma-2-9b-it"
-    assert written == [folder / "map.html", folder / "map.csv"]
-    html = (folder / "map.html").read_text()
-    assert len(html) < 300_000
-    assert 'src="plotly.min.js"' in html
-    assert "https://cdn" not in html
-    assert (folder / "plotly.min.js").stat().st_size > 1e6
-    pd.testing.assert_frame_equal(pd.read_csv(folder / "map.csv", index_col=0), published_cosines())
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(chrome() is None, reason="no Chrome to draw a PNG with")
-def test_save_figure_draws_a_png_where_chrome_is(figure, tmp_path):
-    path = save_figure(figure, "map", "m", root=tmp_path)[-1]
-    assert path.suffix == ".png"
-    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-
-
-def test_category_lines_keep_the_colours_of_the_categories():
-    frame = pd.DataFrame({"advice": [0.1, 0.2], "humanizing": [0.3, 0.4]}, index=[4, 8])
-    figure = category_lines(frame, title="t", x="n", y="cosine", range_y=(0.0, 1.0))
-    assert [trace.line.color for trace in figure.data] == [category_by_id(name).colour for name in frame]
-    assert list(figure.data[1].y) == pytest.approx([0.3, 0.4])
-
-
-def test_category_lines_draw_the_benign_prompts_dashed_and_leave_the_range_open():
-    frame = pd.DataFrame({"advice": [0.1, 0.2], "benign": [0.3, 0.4]}, index=[1, 2])
-    figure = category_lines(frame, title="t", x="layer", y="norm")
-    assert [(trace.name, trace.line.dash) for trace in figure.data] == [
-        ("Unqualified advice", None),
-        ("Benign", "dash"),
+def test_category_lines_have_markers_and_a_style_by_cluster_and_the_benign_prompts_their_own():
+    frame = pd.DataFrame({"advice": [0.1, 0.2], "humanizing": [0.3, 0.4], "benign": [0.5, 0.6]}, index=[4, 8])
+    figure = look.category_lines(frame, title="t", x="layer", y="cosine", range_y=(0.0, 1.0))
+    assert [trace.name for trace in figure.data] == ["Unqualified advice", "Humanizing", "Benign"]
+    assert [trace.line.color for trace in figure.data[:2]] == [
+        category_by_id(name).colour for name in ("advice", "humanizing")
     ]
+    assert len({trace.line.dash for trace in figure.data}) == 3
+    assert {trace.mode for trace in figure.data} == {"lines+markers"}
+    assert list(figure.data[1].x) == [4, 8]
     assert list(figure.data[1].y) == pytest.approx([0.3, 0.4])
-    assert figure.layout.yaxis.range is None
+    assert look.category_lines(frame, title="t", x="layer", y="norm").layout.yaxis.range is None
 
 
 def test_tradeoff_curves_draw_every_point_one_band_and_the_other_intervals_in_the_hover_text():

@@ -5,10 +5,8 @@ import torch
 
 from refusal_utils.geometry import clusters, profiles
 from refusal_utils.paper.tables import published_cosines, published_pool_sizes
-from refusal_utils.plotting import look
 from refusal_utils.plotting import pairs as pairs_figures
 from refusal_utils.plotting import prompts as prompts_figures
-from refusal_utils.plotting import tradeoff as tradeoff_figures
 from refusal_utils.prompts.categories import BENIGN, CATEGORIES, CATEGORY_IDS
 
 TITLES = [category.title for category in CATEGORIES]
@@ -101,22 +99,6 @@ def test_pair_scatter_has_the_published_cosines_across(pairs):
     points = figure.data[0]
     assert list(zip(points.text, points.x, points.y, strict=True)) == [("a / b", 0.1, 0.4), ("a / c", 0.2, 0.7)]
     assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("Gemma", "here")
-
-
-def test_add_controls_draws_what_is_no_category_once_by_kind_under_its_whole_name():
-    names = ["advice", "pooled", "random 0", "covariance 1", "random 1", "random 0"]
-    frame = pd.DataFrame({"category": names, "a": range(6), "b": range(10, 16)})
-    figure = look.category_scatter(frame, "a", "b", title="t")
-    before = len(figure.data)
-    tradeoff_figures.add_controls(figure, frame, "a", "b")
-    drawn = {trace.name: (list(trace.text), list(trace.x), list(trace.y)) for trace in figure.data[before:]}
-    assert before == 1
-    assert drawn == {
-        "pooled": (["pooled"], [1], [11]),
-        "random": (["random 0", "random 1", "random 0"], [2, 4, 5], [12, 14, 15]),
-        "covariance": (["covariance 1"], [3], [13]),
-    }
-    assert len({(trace.marker.color, trace.marker.symbol) for trace in figure.data}) == 4
 
 
 def test_tree_figure_joins_the_nearest_categories_first_and_names_the_leaves():

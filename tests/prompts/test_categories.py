@@ -1,8 +1,25 @@
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from refusal_utils.prompts.categories import CATEGORIES, OKABE_ITO, category_by_id, category_by_paper_split
+from refusal_utils.prompts.categories import CATEGORIES, category_by_id, category_by_paper_split
+
+# sRGB to OKLab (Ottosson 2020), where equal distances look equally far apart.
+LMS = np.array([[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]])
+LAB = np.array([[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]])
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+
+
+def linear(colour: str) -> np.ndarray:
+    rgb = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def distance(one: str, other: str) -> float:
+    first, second = (LAB @ np.cbrt(LMS @ linear(colour)) for colour in (one, other))
+    return float(np.linalg.norm(first - second))
 
 
 def test_categories_are_eleven_in_clusters_of_seven_and_four():
@@ -10,14 +27,18 @@ def test_categories_are_eleven_in_clusters_of_seven_and_four():
     assert [category.cluster for category in CATEGORIES].count("content policy") == 7
 
 
-def test_categories_no_two_look_alike_in_a_figure():
-    assert len({(category.colour, category.marker) for category in CATEGORIES}) == 11
+def test_no_two_categories_have_colours_that_look_alike():
+    assert distance("#0072B2", "#0087b1") < 0.1  # before control: two blues that a reader would confuse
+    assert min(distance(one.colour, other.colour) for one, other in combinations(CATEGORIES, 2)) > 0.14
 
 
-def test_okabe_ito_is_the_published_palette():
-    # Okabe & Ito 2008, RGB as printed there, without black
-    rgb = [(0, 114, 178), (213, 94, 0), (0, 158, 115), (230, 159, 0), (86, 180, 233), (204, 121, 167), (240, 228, 66)]
-    assert tuple(f"#{red:02X}{green:02X}{blue:02X}" for red, green, blue in rgb) == OKABE_ITO
+def test_every_colour_can_be_read_on_white():
+    assert min(1.05 / (LUMINANCE @ linear(category.colour) + 0.05) for category in CATEGORIES) > 2.6
+
+
+def test_markers_and_dashes_tell_the_clusters_apart():
+    looks = {(category.cluster, category.marker, category.dash) for category in CATEGORIES}
+    assert looks == {("content policy", "circle", "solid"), ("cannot comply", "diamond", "dash")}
 
 
 def test_definitions_are_the_data_cards():

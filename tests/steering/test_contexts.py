@@ -4,9 +4,10 @@ from transformers import AutoModelForCausalLM
 
 from refusal_utils.directions.estimation import normalize
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, load_chat_model
+from refusal_utils.steering.conditions import UNSTEERED, Condition
 from refusal_utils.steering.contexts import ablate_direction, add_steering, intervene
 from refusal_utils.steering.generation import generate, generate_texts
-from refusal_utils.steering.interventions import UNSTEERED, Ablation, Addition, Condition, HeadReplacement
+from refusal_utils.steering.interventions import Ablation, Addition, HeadReplacement
 from refusal_utils.steering.row_edits import RowEdits, written_hooks
 
 N_NEW = 12

@@ -8,8 +8,9 @@ import torch
 
 from refusal_utils.directions.estimation import normalize
 from refusal_utils.steering import generation as module
+from refusal_utils.steering.conditions import UNSTEERED, Condition
 from refusal_utils.steering.generation import first_token_logits, generate, generate_texts, stop_tokens
-from refusal_utils.steering.interventions import UNSTEERED, Ablation, Addition, Condition
+from refusal_utils.steering.interventions import Ablation, Addition
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +178,7 @@ def test_first_token_logits_are_those_of_plain_hugging_face(chat, prompts, plain
 def test_bad_requests_are_one_sentence(chat, prompts, conditions, tmp_path):
     with pytest.raises(ValueError, match="generate: there must be at least one condition"):
         generate(chat, prompts[:2], [])
-    with pytest.raises(ValueError, match="each of its own name"):
+    with pytest.raises(ValueError, match="^generate: conditions must differ in name, direction or coefficient"):
         generate(chat, prompts[:2], [UNSTEERED, UNSTEERED])
     with pytest.raises(ValueError, match="max_new_tokens must be at least 1; got 0"):
         generate(chat, prompts[:2], max_new_tokens=0)

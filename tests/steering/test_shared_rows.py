@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from refusal_utils.directions.estimation import normalize
+from refusal_utils.steering.conditions import UNSTEERED, Condition
 from refusal_utils.steering.generation import generate
-from refusal_utils.steering.interventions import UNSTEERED, Ablation, Addition, Condition, HeadReplacement
+from refusal_utils.steering.interventions import Ablation, Addition, HeadReplacement
 from refusal_utils.steering.shared_rows import SharedRows
 
 LAYER, N_NEW = 5, 24

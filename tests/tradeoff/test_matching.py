@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
+from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.tradeoff import matching
 from refusal_utils.tradeoff.matching import match_refusal_rate, refusal_rates
 
@@ -28,11 +29,11 @@ def asked(monkeypatch):
     """Sweeps are answered by the planted rule; what was asked is listed."""
     seen = []
 
-    def sweep(chat, controlled, conditions, **options):
-        seen.append(list(conditions.values()))
-        return pd.concat([planted(*what) for what in conditions.values()])
+    def respond(chat, controlled, conditions, **options):
+        seen.append([(each.direction, each.coefficient) for each in conditions])
+        return pd.concat([planted(*what) for what in seen[-1]])
 
-    monkeypatch.setattr(matching, "sweep", sweep)
+    monkeypatch.setattr(matching, "respond", respond)
     return seen
 
 
@@ -42,11 +43,11 @@ def swept():
 
 
 def directions(*names):
-    return {name: torch.eye(8)[index] for index, name in enumerate(names)}
+    return DirectionSet(names, torch.eye(8)[: len(names)], torch.ones(len(names)), Provenance(layer=3))
 
 
 def test_every_direction_comes_to_the_target_at_its_own_strength(chat, asked, swept):
-    rows = match_refusal_rate(chat, pd.DataFrame(), directions("early", "late"), swept, layer=3, target=0.9)
+    rows = match_refusal_rate(chat, pd.DataFrame(), directions("early", "late"), swept, target=0.9)
     for name in ("early", "late"):
         own = rows[rows["direction"] == name]
         assert len(own) == 200
@@ -60,17 +61,17 @@ def test_every_direction_comes_to_the_target_at_its_own_strength(chat, asked, sw
 
 
 def test_what_is_near_enough_or_out_of_reach_is_left_alone(chat, asked, swept):
-    rows = match_refusal_rate(chat, pd.DataFrame(), directions("never"), swept, layer=3)
+    rows = match_refusal_rate(chat, pd.DataFrame(), directions("never"), swept)
     assert (rows["outcome"] == "refused").mean() == 0
     assert rows["coefficient"].nunique() == 1
     assert not asked
     close = pd.concat([swept, planted("early", np.quantile(NEEDS, 0.9))])
-    match_refusal_rate(chat, pd.DataFrame(), directions("early"), close, layer=3)
+    match_refusal_rate(chat, pd.DataFrame(), directions("early"), close)
     assert not asked
 
 
 def test_the_search_ends_after_its_steps(chat, asked, swept):
-    match_refusal_rate(chat, pd.DataFrame(), directions("late"), swept, layer=3, tolerance=0.0, n_steps=3)
+    match_refusal_rate(chat, pd.DataFrame(), directions("late"), swept, tolerance=0.0, n_steps=3)
     assert [[name for name, _ in step] for step in asked] == [["late"]] * 3
     strengths = [step[0][1] for step in asked]
     assert all(4 < strength < 20 for strength in strengths)
@@ -79,4 +80,4 @@ def test_the_search_ends_after_its_steps(chat, asked, swept):
 
 def test_a_direction_that_was_not_swept_is_named(chat, swept):
     with pytest.raises(ValueError, match="every direction must have been swept; got no rows of other"):
-        match_refusal_rate(chat, pd.DataFrame(), directions("other"), swept, layer=3)
+        match_refusal_rate(chat, pd.DataFrame(), directions("other"), swept)

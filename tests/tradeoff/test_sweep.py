@@ -3,22 +3,21 @@ import pandas as pd
 import pytest
 import torch
 
+from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.directions.estimation import normalize, random_directions
 from refusal_utils.judging.phrase_judge import Judgement
 from refusal_utils.prompts.prompt_sets import load_prompts
 from refusal_utils.stats import wilson
+from refusal_utils.steering.conditions import UNSTEERED
 from refusal_utils.steering.generation import first_token_logits
-from refusal_utils.steering.interventions import UNSTEERED
+from refusal_utils.steering.responses import judge_rows, respond
 from refusal_utils.tradeoff.sweep import (
     choose_strength,
     controlled_set,
-    judge_rows,
     kl_spent,
     on_topic,
     rate_table,
-    respond,
     strength_axes,
-    sweep,
     sweep_conditions,
 )
 
@@ -72,6 +71,11 @@ def test_controlled_set_names_the_bucket_that_is_empty_and_what_to_pass():
             controlled_set(rows, n=n)
 
 
+def one(direction, gap=float("nan")):
+    """A set of one direction, to be used at layer 4."""
+    return DirectionSet(("random",), direction[None], torch.tensor([gap]), Provenance(layer=4))
+
+
 def test_strength_zero_reproduces_the_labels_and_gives_one_half(chat, tmp_path):
     prompts = load_prompts(split="eval")
     some = pd.concat(
@@ -80,8 +84,8 @@ def test_strength_zero_reproduces_the_labels_and_gives_one_half(chat, tmp_path):
     judged = respond(chat, some, max_new_tokens=40, cache_dir=tmp_path)
     drawn = controlled_set(judged, n=8)
     direction = random_directions(1, chat.d_model)[0]
-    conditions = sweep_conditions({"random": direction}, {"random": (0.0, 6.0)}, layer=4)
-    rows = sweep(chat, drawn, conditions, max_new_tokens=40, cache_dir=tmp_path)
+    conditions = sweep_conditions(one(direction), coefficients=(0.0, 6.0))
+    rows = respond(chat, drawn, conditions, max_new_tokens=40, cache_dir=tmp_path)
     zero = rows[rows["coefficient"] == 0]
     labels = zero["bucket"].str[1].map({"R": "refused", "C": "answered"})
     assert (zero["outcome"] == labels).all()
@@ -214,10 +218,10 @@ def test_a_judge_of_batches_must_judge_every_response():
 
 def test_kl_spent_is_the_divergence_of_the_first_token(chat, prompts):
     direction = random_directions(1, chat.d_model)[0]
-    conditions = sweep_conditions({"random": direction}, {"random": (0.0, 5.0, 20.0)}, layer=4)
-    spent = kl_spent(chat, prompts[:6], list(conditions))
+    conditions = sweep_conditions(one(direction, gap=2.0), coefficients=(0.0, 5.0, 20.0))
+    spent = kl_spent(chat, prompts[:6], conditions)
     before = first_token_logits(chat, prompts[:6])
-    after = first_token_logits(chat, prompts[:6], list(conditions)[2])
+    after = first_token_logits(chat, prompts[:6], conditions[2])
     expected = torch.nn.functional.kl_div(
         after.double().log_softmax(-1), before.double().log_softmax(-1), log_target=True, reduction="batchmean"
     )
@@ -225,18 +229,18 @@ def test_kl_spent_is_the_divergence_of_the_first_token(chat, prompts):
     assert spent.iloc[1] < spent.iloc[2]
     assert spent.iloc[2] == pytest.approx(float(expected))
     axes = strength_axes(chat, conditions, 3 * torch.eye(4, chat.d_model), prompts[:6])
-    assert axes.loc[("random", 5.0)].tolist() == pytest.approx([5 / 3, spent.iloc[1]])
+    assert axes.loc[("random", 5.0)].tolist() == pytest.approx([2.5, 5 / 3, spent.iloc[1]])
 
 
-def test_conditions_need_unit_directions_and_coefficients(chat):
-    direction = normalize(torch.ones(chat.d_model))
-    with pytest.raises(ValueError, match="sweep_conditions: a direction must have norm 1; got norm 2"):
-        sweep_conditions({"d": 2 * direction}, {"d": (1.0,)}, 4)
-    with pytest.raises(ValueError, match="every direction needs coefficients; got none for d"):
-        sweep_conditions({"d": direction}, {}, 4)
-    made = sweep_conditions({"d": direction}, {"d": (0.0, 1.0)}, 4)
-    assert list(made.values()) == [("d", 0.0), ("d", 1.0)]
-    assert next(iter(made)).digest == UNSTEERED.digest
+def test_every_direction_of_a_sweep_needs_strengths_in_one_unit(chat):
+    directions = one(normalize(torch.ones(chat.d_model)), gap=2.0)
+    with pytest.raises(ValueError, match="^sweep_conditions: every direction needs strengths"):
+        sweep_conditions(directions, coefficients={"other": (1.0,)})
+    with pytest.raises(ValueError, match="^sweep_conditions: every direction needs strengths"):
+        sweep_conditions(directions)
+    made = sweep_conditions(directions, gaps={"random": (0.0, 0.5)})
+    assert [(each.direction, each.coefficient, each.gaps) for each in made] == [("random", 0, 0), ("random", 1, 0.5)]
+    assert made[0].digest == UNSTEERED.digest
 
 
 def test_on_topic_looks_at_words_that_carry_the_topic():

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from refusal_utils.model.chat_model import load_chat_model
-from refusal_utils.tradeoff.sweep import judge_rows
+from refusal_utils.steering.responses import judge_rows
 from refusal_utils.tradeoff.sweep_files import load_sweep, save_sweep
 
 

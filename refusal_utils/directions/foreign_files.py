@@ -1,0 +1,82 @@
+"""Steering vectors that other libraries wrote: plain tensors, repeng control vectors, steering-vectors states.
+
+Sources of the formats: repeng's `ControlVector.export_gguf` (architecture `controlvector`, tensors `direction.<layer>`,
+added to the output of the block); the `SteeringVector` of steering-vectors (`layer_activations` by layer, `layer_type`).
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..checks import invalid, require
+
+# The hook at which steering-vectors adds a vector, by its `layer_type`: the module's output.
+HOOK_OF_LAYER_TYPE = {"decoder_block": "resid_post", "self_attn": "attn_out", "mlp": "mlp_out"}
+
+
+def read_vectors(source: Any, layer: int, hook: str) -> dict[str, Float[Tensor, " d_model"]]:
+    """The vectors in `source` by name, as stored (their norms are kept).
+
+    `source` is a path (`.pt`, `.safetensors` or `.gguf`), a tensor, a mapping of tensors, or a `SteeringVector`. From a
+    source with one vector per layer that of `layer` is taken, under the file's name. Raises `ValueError` for an unknown
+    format, a missing layer, tensors that are not vectors, and a hook at which the source's library does not add them.
+    """
+    name, stored = "imported", source
+    if isinstance(source, str | Path):
+        name, stored = Path(source).stem, _read(Path(source))
+    stored = vars(stored) if hasattr(stored, "layer_activations") else stored
+    if isinstance(stored, Mapping) and "layer_activations" in stored:
+        kind = stored.get("layer_type", "decoder_block")
+        _require_hook(hook, HOOK_OF_LAYER_TYPE.get(kind), f"layer_type {kind}")
+        stored = {int(key): vector for key, vector in stored["layer_activations"].items()}
+    if isinstance(stored, Mapping) and all(isinstance(key, int) for key in stored):
+        todo = "Choose one of these layers."
+        require(layer in stored, "import_vectors", f"layer {layer} must be stored", sorted(stored), todo)
+        stored = stored[layer]
+    vectors = dict(stored) if isinstance(stored, Mapping) else {name: stored}
+    for each, vector in vectors.items():
+        _require_vector(each, vector)
+    return {str(each): vector.float() for each, vector in vectors.items()}
+
+
+def _read(path: Path) -> Any:
+    readers: dict[str, Callable[[Path], Any]] = {".gguf": _read_gguf, ".safetensors": load_file}
+    readers |= dict.fromkeys((".pt", ".pth", ".bin"), lambda file: torch.load(file, "cpu", weights_only=True))
+    if path.suffix not in readers or not path.is_file():
+        raise invalid(
+            "import_vectors",
+            f"the file must exist and end in {', '.join(readers)}",
+            path,
+            "Save the tensors in one of these formats.",
+        )
+    return readers[path.suffix](path)
+
+
+def _read_gguf(path: Path) -> dict[str, Any]:
+    try:
+        import gguf
+    except ImportError as error:
+        todo = "Run `pip install gguf`."
+        raise invalid("import_vectors", "the package gguf is needed for .gguf files", "none", todo) from error
+    prefix = "direction."
+    tensors = [each for each in gguf.GGUFReader(path).tensors if each.name.startswith(prefix)]
+    vectors = {int(each.name.removeprefix(prefix)): torch.tensor(each.data) for each in tensors}
+    # repeng adds a vector to the output of its block, as steering-vectors does by default.
+    return {"layer_activations": vectors}
+
+
+def _require_hook(hook: str, expected: str | None, kind: str) -> None:
+    todo = "A vector used one site off fails silently: pass the hook it was made for."
+    require(hook == expected, "import_vectors", f"a vector of {kind} belongs to {expected}", hook, todo)
+
+
+def _require_vector(name: object, vector: Any) -> None:
+    found = f"shape {tuple(vector.shape)}" if isinstance(vector, Tensor) else type(vector).__name__
+    holds = isinstance(vector, Tensor) and vector.ndim == 1
+    todo = "Pass a mapping with the vectors you mean."
+    require(holds, "import_vectors", f"{name!r} must be a vector [d_model]", found, todo)

@@ -1,0 +1,106 @@
+"""Where figures go and how they are written: HTML that works offline, their numbers, and a PNG if Chrome is present."""
+
+import asyncio
+import atexit
+import contextlib
+import shutil
+import warnings
+from functools import cache
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pandas as pd
+import plotly
+import plotly.graph_objects as go
+
+from .look import HEIGHT, WIDTH
+
+FIGURES = Path(__file__).parents[2] / "figures"
+PNG_SECONDS = 20  # a healthy Chrome starts in three seconds and draws in less than one
+_failures: list[Exception] = []
+
+
+def save_figure(
+    figure: go.Figure, name: str, model: str, numbers: pd.DataFrame | None = None, root: str | Path = FIGURES
+) -> list[Path]:
+    """The paths written under `<root>/<model>/`: `<name>.html`, `<name>.csv` with `numbers`, and `<name>.png`.
+
+    The HTML works offline and shares one `plotly.min.js` with its neighbours. There is no PNG without Chrome, and a
+    warning if Chrome fails to draw one in 20 seconds. If the title of the figure does not contain the model's name,
+    the name is added as a subtitle.
+    """
+    folder = model_folder(model, root)
+    folder.mkdir(parents=True, exist_ok=True)
+    name_model(figure, folder.name)
+    written = [folder / f"{name}.html"]
+    figure.write_html(written[0], include_plotlyjs="directory")
+    if numbers is not None:
+        written.append(folder / f"{name}.csv")
+        numbers.to_csv(written[-1])
+    if chrome() and _write_png(figure, folder / f"{name}.png"):
+        written.append(folder / f"{name}.png")
+    return written
+
+
+def model_folder(model: str, root: str | Path | None = None) -> Path:
+    """The folder for the figures of `model`: `root` (`figures/` if None) and the last part of the model's name.
+
+    >>> model_folder("google/gemma-2-9b-it", "figures").as_posix()
+    'figures/gemma-2-9b-it'
+    """
+    return Path(root or FIGURES) / model.rstrip("/").split("/")[-1]
+
+
+def name_model(figure: go.Figure, model: str) -> go.Figure:
+    """`figure`, whose title or subtitle names `model`."""
+    title = figure.layout.title
+    if model not in f"{title.text} {title.subtitle.text}":
+        parts = [f"{model} model", title.subtitle.text]
+        title.subtitle.text = ", ".join(part for part in parts if part)
+    return figure
+
+
+def chrome() -> str | None:
+    """The path of a Chrome that can draw PNGs, or None without Chrome, kaleido or a plotly that supports kaleido 1."""
+    try:
+        import kaleido  # noqa: F401
+    except ImportError:
+        return None
+    if tuple(map(int, plotly.__version__.split(".")[:2])) < (6, 1):
+        return None
+    return next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+
+
+def _write_png(figure: go.Figure, path: Path) -> bool:
+    """Whether Chrome drew the picture in time. After a failure it is not tried again in this process."""
+    if _failures:
+        return False
+    size = {"width": figure.layout.width or WIDTH, "height": figure.layout.height or HEIGHT}
+    try:
+        loop, browser = _chrome_server()
+        drawing = browser.write_fig(figure.to_dict(), path=str(path), opts={"format": "png", **size})
+        asyncio.run_coroutine_threadsafe(drawing, loop).result(PNG_SECONDS)
+    except Exception as error:
+        _failures.append(error)
+        warnings.warn(f"save_figure: no PNGs will be drawn, {type(error).__name__}: {error}", stacklevel=3)
+        return False
+    return True
+
+
+@cache
+def _chrome_server() -> tuple[asyncio.AbstractEventLoop, Any]:
+    """An event loop of its own and one Chrome for all figures: starting Chrome takes longer than drawing ten."""
+    import kaleido
+
+    loop = asyncio.new_event_loop()
+    Thread(target=loop.run_forever, daemon=True).start()
+    browser = kaleido.Kaleido(n=1, timeout=PNG_SECONDS, mathjax=False)  # MathJax would be fetched from the network
+
+    def close() -> None:
+        with contextlib.suppress(Exception):
+            asyncio.run_coroutine_threadsafe(browser.close(), loop).result(PNG_SECONDS)
+
+    asyncio.run_coroutine_threadsafe(browser.open(), loop).result(PNG_SECONDS)
+    atexit.register(close)
+    return loop, browser

@@ -1,0 +1,119 @@
+"""Conditions: interventions that are applied together, with the direction and the strength that they stand for.
+
+A strength is a coefficient (in units of the residual stream) and, in units that compare directions, a number of gaps:
+one gap is the distance between the means of the two sides that the direction was estimated from.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from math import isnan, nan
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checks import require
+from ..directions.direction_set import DirectionSet
+from .interventions import Ablation, Addition, Intervention, first_edited_layer
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """Interventions that are applied together. Without any it is the unsteered model.
+
+    `name` is a label for people. What was done is in the fields: `direction` by name, `coefficient` (NaN for an
+    intervention without a strength, such as an ablation), and `gap`, the distance between the two means along the
+    direction, in units of the residual stream (NaN if unknown).
+    """
+
+    name: str
+    interventions: tuple[Intervention, ...] = ()
+    direction: str = ""
+    coefficient: float = 0.0
+    gap: float = nan
+
+    @property
+    def gaps(self) -> float:
+        """The strength in gaps, NaN if the gap is unknown."""
+        # Rounded so that a strength given in gaps comes back as given: (0.7 * gap) / gap is not always 0.7.
+        return 0.0 if self.coefficient == 0 else round(self.coefficient / self.gap, 12)
+
+    def first_layer(self, n_layers: int) -> int:
+        """The first of the model's `n_layers` layers whose activations can change; `n_layers` if none can."""
+        return min((first_edited_layer(each, n_layers) for each in self.interventions), default=n_layers)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of what the condition does, whatever its name; adding a zero vector does nothing."""
+        parts = [
+            {key: _content(value) for key, value in vars(each).items()} | {"kind": type(each).__name__}
+            for each in self.interventions
+            if not (isinstance(each, Addition) and not each.vector.any())
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+UNSTEERED = Condition("unsteered")
+
+
+def steering_condition(
+    directions: DirectionSet,
+    name: str,
+    *,
+    coefficient: float | None = None,
+    gaps: float | None = None,
+    layer: int | None = None,
+    **options: Any,
+) -> Condition:
+    """The direction `name` added at `layer` (default: where it was read), at a strength in either unit.
+
+    `options` are those of `Addition`. Raises `ValueError` for an unknown direction, for both or neither of
+    `coefficient` and `gaps`, and for `gaps` of a direction whose gap is unknown.
+
+    >>> import torch
+    >>> from refusal_utils.directions.direction_set import Provenance
+    >>> directions = DirectionSet(("advice",), torch.eye(4)[:1], torch.tensor([8.0]), Provenance(layer=3))
+    >>> condition = steering_condition(directions, "advice", gaps=0.5)
+    >>> condition.name, condition.coefficient, condition.gaps
+    ('advice +4', 4.0, 0.5)
+    """
+    given = [unit for unit, value in (("coefficient", coefficient), ("gaps", gaps)) if value is not None]
+    require(
+        len(given) == 1,
+        "steering_condition",
+        "the strength must be given in exactly one unit",
+        " and ".join(given) or "neither coefficient nor gaps",
+        "Pass coefficient or gaps.",
+    )
+    gap = directions.gap(name)
+    if gaps is not None:
+        require(
+            not isnan(gap) or gaps == 0,
+            "steering_condition",
+            f"the gap of {name} must be known to give a strength in gaps",
+            "NaN",
+            "Pass a coefficient, or a DirectionSet with gaps.",
+        )
+        coefficient = gaps * gap if gaps else 0.0
+    assert coefficient is not None
+    layers = (directions.provenance.layer if layer is None else layer,)
+    edit = Addition(coefficient * directions[name], layers, **options)
+    return Condition(f"{name} {coefficient:+.4g}", (edit,), name, float(coefficient), gap)
+
+
+def ablation_condition(directions: DirectionSet, *names: str, **options: Any) -> Condition:
+    """The span of the named directions removed; `options` are those of `Ablation`.
+
+    Raises `ValueError` for an unknown direction and for no names.
+    """
+    require(len(names) > 0, "ablation_condition", "there must be at least one direction", "none", "Name one.")
+    joined = " + ".join(names)
+    rows = torch.stack([directions[name] for name in names])
+    gap = directions.gap(names[0]) if len(names) == 1 else nan
+    return Condition(f"ablate {joined}", (Ablation(rows, **options),), joined, nan, gap)
+
+
+def _content(value: Any) -> Any:
+    return value.float().cpu().numpy().tobytes().hex() if isinstance(value, Tensor) else value

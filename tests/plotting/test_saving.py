@@ -1,0 +1,57 @@
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from refusal_utils.paper.tables import published_cosines
+from refusal_utils.plotting import saving
+from refusal_utils.plotting.look import heatmap
+from refusal_utils.plotting.saving import chrome, name_model, save_figure
+
+
+@pytest.fixture
+def figure() -> go.Figure:
+    return heatmap(published_cosines(), title="Table 1", value="cosine")
+
+
+def test_save_figure_writes_small_offline_html_and_the_numbers(figure, tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "chrome", lambda: None)
+    written = save_figure(figure, "map", "google/gemma-2-9b-it", published_cosines(), tmp_path)
+    folder = tmp_path / "gemma-2-9b-it"
+    assert written == [folder / "map.html", folder / "map.csv"]
+    html = (folder / "map.html").read_text()
+    assert len(html) < 300_000
+    assert 'src="plotly.min.js"' in html
+    assert "https://cdn" not in html
+    assert (folder / "plotly.min.js").stat().st_size > 1e6
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "map.csv", index_col=0), published_cosines())
+
+
+def test_every_saved_figure_names_its_model_once(figure, tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "chrome", lambda: None)
+    save_figure(figure, "map", "google/gemma-2-9b-it", root=tmp_path)
+    save_figure(figure, "map", "google/gemma-2-9b-it", root=tmp_path)
+    assert figure.layout.title.subtitle.text == "gemma-2-9b-it model"
+    titled = name_model(go.Figure(layout={"title": "Cosines (tiny model)"}), "tiny")
+    assert titled.layout.title.subtitle.text is None
+    assert name_model(titled, "other").layout.title.subtitle.text == "other model"
+
+
+def test_a_chrome_that_fails_is_tried_once_and_the_figures_are_still_written(figure, tmp_path, monkeypatch):
+    def broken():
+        raise OSError("cannot start")
+
+    monkeypatch.setattr(saving, "chrome", lambda: "/usr/bin/chrome")
+    monkeypatch.setattr(saving, "_chrome_server", broken)
+    monkeypatch.setattr(saving, "_failures", [])
+    with pytest.warns(UserWarning, match="^save_figure: no PNGs will be drawn"):
+        written = save_figure(figure, "map", "m", root=tmp_path)
+    assert save_figure(figure, "again", "m", root=tmp_path) == [tmp_path / "m" / "again.html"]  # and no warning
+    assert [path.name for path in written] == ["map.html"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(chrome() is None, reason="no Chrome to draw a PNG with")
+def test_save_figure_draws_a_png_if_chrome_is_present(figure, tmp_path):
+    path = save_figure(figure, "map", "m", root=tmp_path)[-1]
+    assert path.suffix == ".png"
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
