@@ -160,7 +160,7 @@ class RowLog:
         for number, line in enumerate(lines, 1):
             try:
                 key, *value = json.loads(line)
-                self.values[key] = value
+                self.values[str.strip(key)] = value
             except (ValueError, TypeError) as error:
                 todo = "Delete that line; the others are kept."
                 must = "every line of the results must be whole"
