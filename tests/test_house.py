@@ -123,7 +123,7 @@ def test_ci_runs_the_readmes_test_command():
 
 def test_the_readmes_windows_lines_work_in_its_old_shell_and_name_a_python():
     """Windows PowerShell 5.1 has no `&&`, and a bare `py` takes the newest Python, which may be too new."""
-    block = next(each for each in (ROOT / "README.md").read_text().split("```") if "py -" in each)
+    block = next(each for each in (ROOT / "docs" / "install.md").read_text().split("```") if "py -" in each)
     assert "&&" not in block
     named = re.search(r"^py -(3\.\d+) -m venv \.venv$", block, re.M)[1]
     assert f'"{named}"' in (ROOT / ".github/workflows/ci.yml").read_text()

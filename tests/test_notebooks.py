@@ -9,7 +9,7 @@ import pytest
 
 from refusal_utils.paper.setting import draw_digest
 from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
-from refusal_utils.prompts.prompt_sets import load_prompts
+from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.prompts.public_sources import SOURCES
 from refusal_utils.tradeoff.sweep_files import load_sweep
 from refusal_utils.workflow.notebooks import find_notebooks, parameter_names

@@ -17,7 +17,7 @@ from ..checks import require
 from ..directions.direction_set import DirectionSet
 from ..model.chat_model import ChatModel
 from ..prompts.categories import BENIGN
-from ..prompts.prompt_sets import content_words
+from ..prompts.text_features import content_words
 from ..stats import wilson
 from ..steering.conditions import Condition, steering_condition
 from ..steering.generation import first_token_logits

@@ -218,9 +218,9 @@ def completions(name: str) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_readme_says_how_good_the_judge_is_on_every_set_and_model(name):
+def test_the_docs_say_how_good_the_judge_is_on_every_set_and_model(name):
     rows = completions(name)
-    readme = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "docs" / "judge.md").read_text(encoding="utf-8")
     for model, part in [("both" if rows["model"].nunique() == 2 else "all", rows), *rows.groupby("model")]:
         found = agreement(part["judged"].tolist(), part["refused"].tolist())
         errors = worst_errors(*(part[column].tolist() for column in ("evidence", "judged", "refused")))

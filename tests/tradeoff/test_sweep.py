@@ -6,7 +6,7 @@ import torch
 from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.directions.estimation import normalize, random_directions
 from refusal_utils.judging.phrase_judge import Judgement
-from refusal_utils.prompts.prompt_sets import load_prompts
+from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.stats import wilson
 from refusal_utils.steering.conditions import UNSTEERED
 from refusal_utils.steering.generation import first_token_logits
