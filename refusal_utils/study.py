@@ -58,6 +58,11 @@ class Study:
         """Whether this is the bundled model on the built-in prompts, whose numbers are known."""
         return self.model == BUNDLED and self.source == "builtin"
 
+    @property
+    def where(self) -> str:
+        """The place that directions are read from, for axis titles: `resid_pre, layer 6, pos -2`."""
+        return f"resid_pre, layer {self.chat.decision_layer}, pos {self.chat.decision_pos}"
+
     @cached_property
     def draw(self) -> pd.DataFrame:
         """The prompts that directions are estimated from, as notebook 01 wrote them. Raises `ValueError` without them."""
@@ -112,7 +117,7 @@ class Study:
         self, category: str, layer: int | None = None, pos: int | None = None
     ) -> Float[Tensor, "prompt d_model"]:
         """The states of a category's drawn prompts (or the benign ones), by default at the decision layer and position."""
-        rows = (self.draw["category"] == category).to_numpy()
+        rows = (self.draw["category"] == category).to_numpy(copy=True)
         if not rows.any():
             raise invalid(
                 "Study.states",

@@ -127,7 +127,7 @@ class Views:
         return pd.DataFrame(rows).T.rename_axis("view")
 
     def figure(
-        self, view: str, *, title: str, n_axes: int = 2, directions: Float[Tensor, "category d_model"] | None = None
+        self, view: str, n_axes: int = 2, directions: Float[Tensor, "category d_model"] | None = None
     ) -> go.Figure:
         """The prompts in a view, with the directions as arrows from the benign mean if given (in the plane of PCA).
 
@@ -135,6 +135,9 @@ class Views:
         """
         frame = self.coordinates(view, n_axes)
         axes = list(frame)[:n_axes]
+        space = "in a plane" if n_axes == 2 else f"on {n_axes} axes"
+        arrows = "" if directions is None else ", with the directions as arrows"
+        title = f"{len(frame)} prompts {space}: {view}{arrows}"
         figure = embedding_scatter(frame, *axes, where=self.where, title=title)
         if directions is None:
             return figure
@@ -176,8 +179,12 @@ class LayerViews:
         columns = ["share of variance", "category told (all axes)"]
         return pd.DataFrame(rows.values(), index=pd.Index(rows, name="layer"), columns=columns)
 
-    def figure(self, layer: int, *, title: str, where: str) -> go.Figure:
-        """The plane of one layer, with a slider that moves the prompts to their places at the others."""
+    def figure(self, layer: int, *, where: str) -> go.Figure:
+        """The plane of one layer, with a slider that moves the prompts to their places at the others.
+
+        `where` names hook and position.
+        """
+        title = "Prompts in the PCA plane of each layer"
         shares = self.table()["share of variance"]
         frames = {each: own.coordinates("PCA") for each, own in self.views.items()}
         steps = {
@@ -214,12 +221,14 @@ class Projections:
         others = (self.auc.sum() - own) / (n - 1)
         return pd.DataFrame({"own": own, "mean of others": others, "largest": self.auc.max(), "by": self.auc.idxmax()})
 
-    def figure(self, *, title: str) -> go.Figure:
+    def figure(self) -> go.Figure:
         """The prompts along any two directions, chosen in menus."""
+        title = f"{len(self.points)} prompts along two directions"
         return projection_scatter(self.points, self.lengths, where=self.where, title=title)
 
-    def auc_figure(self, *, title: str) -> go.Figure:
+    def auc_figure(self) -> go.Figure:
         """The map of `auc`, centred on 0.5."""
+        title = "How well each direction (row) tells each category (column) from benign prompts"
         figure = heatmap(self.auc, title=title, value=f"AUC, {self.where}", limits=(0, 1))
         return figure.update_coloraxes(colorscale=DIVERGING)
 

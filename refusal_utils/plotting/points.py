@@ -39,9 +39,10 @@ def embedding_scatter(frame: pd.DataFrame, *axes: str, where: str, title: str) -
         trace.update(legendgroup=trace.name, marker={"symbol": np.where(refused, symbol, f"{symbol}-open")})
     figure.update_traces(marker={"size": 4 if solid else 7, "opacity": 0.75})
     notes = [where] * solid + ["filled: refused, open: not refused"] * (rows["outcome"].nunique() > 1)
-    figure.update_layout(title_subtitle_text=", ".join(notes), scene_camera_eye={"x": 1.7, "y": 1.7, "z": 0.8})
+    figure.update_layout(title_subtitle_text=", ".join(notes), legend_itemsizing="constant")
     if solid:  # the axis titles of a cube stay short, since they run along its edges
-        figure.update_layout(margin={"l": 0, "b": 20}, scene_aspectmode="cube")
+        camera = {"eye": {"x": 1.55, "y": 1.55, "z": 0.7}, "center": {"z": -0.12}}
+        figure.update_layout(margin={"l": 0, "b": 20}, scene={"camera": camera, "aspectmode": "cube"})
     return _add_category_menu(figure)
 
 
@@ -107,7 +108,7 @@ def projection_scatter(points: pd.DataFrame, projected: pd.DataFrame, *, where: 
     `where` names hook, layer and position. Points are rounded to a hundredth of the smallest range.
     """
     decimals = 2 - int(np.floor(np.log10(np.ptp(projected, axis=0).min())))
-    values = projected.round(decimals).set_axis(titles(list(projected)), axis=1)
+    values = projected.astype(np.float64).round(decimals).set_axis(titles(list(projected)), axis=1)
     names = list(values)
     figure = px.scatter(
         points.join(values),

@@ -51,7 +51,6 @@ def test_lda_of_all_axes_tells_what_a_plane_loses():
     away = shown_places[:, None] - means
     nearest = np.einsum("pci,ij,pcj->pc", away, np.linalg.inv(spread), away).argmin(1)
     assert told["plane of PCA"] == pytest.approx((nearest == labels).mean(), abs=0.02)
-    print(told)
     assert min(told["all axes"], told["plane of LDA"]) > 0.95 > 0.91 > told["plane of PCA"]
     mixed = np.random.default_rng(0).permutation(fitted_labels)
     assert views_of(shown, labels, fitted, mixed).told["all axes"].mean() < 0.6
@@ -111,7 +110,7 @@ def test_figures_show_the_coordinates_and_the_arrows_start_at_the_benign_mean():
     views = named_views(0, 8.0)
     frame = views.coordinates("PCA")
     directions = torch.nn.functional.normalize(torch.randn(11, 30, generator=torch.Generator().manual_seed(0)), dim=1)
-    figure = views.figure("PCA", title="t", directions=directions)
+    figure = views.figure("PCA", directions=directions)
     points = [trace for trace in figure.data if trace.mode == "markers"]
     arrows = [trace for trace in figure.data if trace.mode == "lines+markers"]
     assert sum(len(trace.x) for trace in points) == len(frame)
@@ -124,7 +123,7 @@ def test_figures_show_the_coordinates_and_the_arrows_start_at_the_benign_mean():
             reach * float(share), rel=1e-4
         )
     with pytest.raises(ValueError, match="^Views.coordinates: the view must be one of PCA, LDA"):
-        views.figure("UMAP, seed 0", title="t")
+        views.figure("UMAP, seed 0")
 
 
 def test_layer_views_tell_more_if_the_clouds_lie_further_apart():
@@ -133,7 +132,7 @@ def test_layer_views_tell_more_if_the_clouds_lie_further_apart():
     told = table["category told (all axes)"]
     assert told[1] < 0.6 < 0.98 < told[4]
     assert table.loc[4, "share of variance"] == layers.views[4].pca.explained_variance_ratio_[:2].sum()
-    slider = layers.figure(4, title="t", where="here").layout.sliders[0]
+    slider = layers.figure(4, where="here").layout.sliders[0]
     assert (slider.active, [step.label[0] for step in slider.steps]) == (1, ["1", "4"])
 
 
