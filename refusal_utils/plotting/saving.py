@@ -14,7 +14,8 @@ import pandas as pd
 import plotly
 import plotly.graph_objects as go
 
-FIGURES = Path(__file__).parents[2] / "figures"
+_CHECKOUT = Path(__file__).parents[2]
+FIGURES = (_CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path()) / "figures"
 PNG_SECONDS = 20  # a healthy Chrome starts in three seconds and draws in less than one
 _failures: list[Exception] = []
 
