@@ -21,8 +21,7 @@ from .paper.tables import published_pool_rows
 from .plotting.look import model_folder, save_figure
 from .prompts.categories import BENIGN, CATEGORY_IDS
 from .prompts.draws import DRAW_COLUMNS, draw_digest, draw_prompts, held_out, read_draw
-from .prompts.prompt_sets import load_prompts
-from .prompts.public_datasets import prompts_folder
+from .prompts.loading import load_prompts
 from .steering.responses import respond
 
 
@@ -47,7 +46,7 @@ class Study:
     @cached_property
     def prompts(self) -> pd.DataFrame:
         """All prompts of the source, with the columns of `load_prompts`."""
-        return load_prompts(folder=prompts_folder(self.source, self.cache_dir))
+        return load_prompts(source=self.source, cache_dir=self.cache_dir)
 
     @property
     def folder(self) -> Path:
@@ -168,7 +167,7 @@ def open_study(
 ) -> Study:
     """The study of `model` on `prompts`: `.chat`, `.prompts`, `.draw`, `.states("advice")`, `.directions`, `.save(...)`.
 
-    `prompts`: `"builtin"`, `"paper"`, a folder or a file (`prompts_folder`). `loading`: dtype, layer, pos, system_prompt
+    `prompts`: `"builtin"`, `"paper"`, a folder or a file (`load_prompts`). `loading`: dtype, layer, pos, system_prompt
     and other options of `load_chat_model`. Nothing is loaded or computed until it is used.
     """
     return Study(model, prompts, Path(figures_dir), Path(cache_dir), seed, loading)

@@ -30,7 +30,7 @@ from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_format import left_pad
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, ChatModel, load_chat_model
 from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
-from refusal_utils.prompts.prompt_sets import load_prompts
+from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.steering.conditions import Condition
 from refusal_utils.steering.generation import generate
 from refusal_utils.tradeoff.sweep import sweep_conditions

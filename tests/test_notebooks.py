@@ -9,9 +9,9 @@ import pytest
 
 from refusal_utils.paper.setting import draw_digest
 from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
-from refusal_utils.prompts.prompt_sets import load_prompts
+from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.prompts.public_sources import SOURCES
-from refusal_utils.tradeoff.sweep_files import load_sweep
+from refusal_utils.tradeoff.sweep import Sweep
 from refusal_utils.workflow.notebooks import find_notebooks, parameter_names
 from refusal_utils.workflow.runner import NotebookFailure, run_notebook
 
@@ -54,7 +54,7 @@ def test_notebooks_run_from_an_empty_cache_and_write_the_figures_and_numbers_tha
         ("01_draw", ["id"], 0),
         ("03_cosine_matrix", list(CATEGORY_IDS), 1e-3),
         ("03_stability", list(CATEGORY_IDS), 1e-3),
-        ("06_rates", ["RR", "ORR"], 0.02),  # shares of 100 prompts: a near tie may fall otherwise on another processor
+        ("07_rates", ["RR", "ORR"], 0.02),  # shares of 100 prompts: a near tie may fall otherwise on another processor
     ],
 )
 def test_committed_numbers_are_those_of_this_code_and_model(executed, name, columns, atol):
@@ -64,11 +64,11 @@ def test_committed_numbers_are_those_of_this_code_and_model(executed, name, colu
 
 def test_steering_rates_and_responses_say_what_they_were_measured_with(executed):
     folder = executed / "figures" / "bundled"
-    rates = pd.read_csv(folder / "06_rates.csv", dtype={"draw": str})
+    rates = pd.read_csv(folder / "07_rates.csv", dtype={"draw": str})
     digest = draw_digest(pd.read_csv(folder / "01_draw.csv"))
     assert rates[["judge", "max_new_tokens", "draw"]].drop_duplicates().to_numpy().tolist() == [["phrases", 50, digest]]
     for name in ("sweep", "matched"):
-        assert load_sweep(executed / "cache" / f"06_{name}_bundled.jsonl.gz")[0].attrs["draw"] == digest
+        assert Sweep.load(executed / "cache" / f"07_{name}_bundled.jsonl.gz").notes["draw"] == digest
 
 
 def test_notebook_03_map_equals_an_independent_route(executed):
@@ -173,4 +173,4 @@ def test_the_papers_prompts_go_through_the_notebooks(tmp_path):
     small = ["hate_speech", "advice"]  # SORRY-Bench has 50 of each, of the others there are 64 for 32 against 32
     assert halves[small].to_list() == [25, 25]
     assert set(halves.drop(small)) == {32}
-    assert (tmp_path / "cache" / "06_sweep_bundled.jsonl.gz").is_file()
+    assert (tmp_path / "cache" / "07_sweep_bundled.jsonl.gz").is_file()

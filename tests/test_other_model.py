@@ -20,7 +20,7 @@ from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, load_chat_model
 from refusal_utils.paper.comparison import compare
 from refusal_utils.plotting.look import FIGURES
 from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
-from refusal_utils.prompts.prompt_sets import load_prompts
+from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.workflow.notebooks import find_notebooks, read_cells
 from refusal_utils.workflow.runner import run_notebooks
 

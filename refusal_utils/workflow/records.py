@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..plotting.look import model_folder
-from ..prompts.prompt_sets import prompts_dir
+from ..prompts.loading import prompts_dir
 from .notebooks import find_notebooks, parameter_defaults, read_cells
 
 PACKAGE = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..model.chat_model import BUNDLED
 from ..plotting.look import FIGURES, model_folder
-from ..prompts.prompt_files import ONE_FILE
+from ..prompts.files import ONE_FILE
 from .notebooks import find_notebooks, parameter_names, read_promise
 from .records import RENDERER, digest, is_done, missing_inputs, write_record
 

@@ -19,7 +19,8 @@ from refusal_utils.model.capture import capture_activations
 from refusal_utils.plotting.look import FIGURES
 from refusal_utils.prompts.categories import CATEGORY_IDS
 from refusal_utils.prompts.draws import held_out, read_draw
-from refusal_utils.prompts.prompt_sets import load_prompts, twin_pairs
+from refusal_utils.prompts.loading import load_prompts
+from refusal_utils.prompts.twins import twin_pairs
 from refusal_utils.steering.conditions import UNSTEERED, Condition
 from refusal_utils.steering.generation import first_token_logits
 from refusal_utils.workflow.notebooks import find_notebooks, parameter_defaults

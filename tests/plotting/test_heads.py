@@ -1,11 +1,9 @@
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 
 from refusal_utils.plotting.heads import head_maps
 from refusal_utils.plotting.pairs import size_map
-from refusal_utils.plotting.tradeoff import share_map
 from refusal_utils.prompts.categories import CATEGORIES, CATEGORY_IDS
 
 
@@ -34,19 +32,3 @@ def test_size_map_runs_from_zero_to_the_largest():
     np.testing.assert_allclose(np.array(trace.z), frame.to_numpy(), atol=1e-4)
     assert figure.layout.yaxis.autorange == "reversed"
     assert figure.layout.coloraxis.colorbar.title.text == "gap"
-
-
-def test_share_map_puts_every_share_and_its_interval_in_the_cell_of_its_category_and_column():
-    rows = [(name, style) for name in ("humanizing", "advice") for style in ("generic", "apology")]
-    shares = pd.DataFrame({"share": [0.1, 0.2, 0.3, 0.4], "interval": list("abcd")}, pd.MultiIndex.from_tuples(rows))
-    trace = share_map(shares, title="t", value="share").data[0]
-    titles = {category.id: category.title for category in CATEGORIES}
-    assert list(trace.y) == [titles["advice"], titles["humanizing"]]  # the order of the eleven
-    assert list(trace.x) == ["generic", "apology"]
-    cells = {
-        (row, column): (trace.z[i][j], trace.customdata[i][j])
-        for i, row in enumerate(trace.y)
-        for j, column in enumerate(trace.x)
-    }
-    for (name, style), row in shares.iterrows():
-        assert cells[titles[name], style] == (pytest.approx(row["share"]), row["interval"])

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from refusal_utils.prompts.categories import CATEGORY_IDS
-from refusal_utils.prompts.prompt_files import read_prompt_file, split_in_order, write_prompt_folder
-from refusal_utils.prompts.prompt_sets import load_prompts
+from refusal_utils.prompts.files import read_prompt_file, split_in_order, write_prompt_folder
+from refusal_utils.prompts.loading import load_prompts
 
 
 def test_read_prompt_file_takes_the_projects_own_files_unchanged(tmp_path):
@@ -61,13 +61,16 @@ def test_read_prompt_file_keeps_what_the_rows_say_of_themselves(tmp_path):
         ("a.jsonl", b'{"text": "fine"}\n{"text": ', r"invalid JSON .* at .*a\.jsonl, line 2"),
         ("a.jsonl", b'{"text": "fine"}\n\n["fine"]', r"JSON that is not an object at .*, line 3"),
         ("a.jsonl", b'{"question": "fine"}', "no text or prompt at .*, line 1"),
+        ("a.jsonl", b'{"text": "fine"}\n{"text": 5}', "no text or prompt at .*, line 2"),
+        ("a.jsonl", b'{"text": "fine", "split": ["eval"]}', "no text in the field split at .*, line 1"),
+        ("a.jsonl", b'{"text": "fine", "category": "advise"}', "the category 'advise', not one of"),
         ("a.csv", b"prompt\nfine\n  \n", r"no text or prompt at .*a\.csv, line 3"),
         ("a.csv", b"question\nfine\n", "a header without a column text or prompt at .*, line 1"),
         ("a.csv", b"prompt,category\nfine,advise\n", "the category 'advise', not one of safety_core, .* line 2"),
         ("a.csv", b"prompt,split\nfine,test\n", "the split 'test', not train or eval at .* line 2"),
         ("a.txt", b"fine\ncaf\xe9\n", r"must be UTF-8; got the byte 0xe9 at .*a\.txt, line 2\. Save it as UTF-8"),
         ("a.txt", b"\n", r"the file must hold prompts; got none in .*a\.txt"),
-        ("a.xlsx", b"fine", r"must be that of a \.jsonl, \.csv or \.txt file; got .*a\.xlsx"),
+        ("a.xlsx", b"fine", r"must be a \.jsonl, \.csv or \.txt file; got .*a\.xlsx"),
     ],
 )
 def test_read_prompt_file_names_file_and_line(tmp_path, name, content, reason):
@@ -77,11 +80,19 @@ def test_read_prompt_file_names_file_and_line(tmp_path, name, content, reason):
 
 
 def test_read_prompt_file_needs_a_file_and_a_category(tmp_path):
-    with pytest.raises(ValueError, match=r"^read_prompt_file: .*got .*none\.txt\. Give one"):
+    with pytest.raises(ValueError, match=r"^read_prompt_file: .*got .*none\.txt\. Check"):
         read_prompt_file(tmp_path / "none.txt", "advice")
     (tmp_path / "some.txt").write_text("fine")
-    with pytest.raises(ValueError, match="got the category None, .* or pass the category"):
+    with pytest.raises(ValueError, match="got the category None"):
         read_prompt_file(tmp_path / "some.txt")
+
+
+def test_a_prompt_may_hold_any_character_but_a_line_feed(tmp_path):
+    text = "What does\u2028this mean\x0c, please?"
+    (tmp_path / "advice.jsonl").write_text(json.dumps({"text": text}, ensure_ascii=False) + "\n", encoding="utf-8")
+    (tmp_path / "advice.txt").write_text(text + "\n", encoding="utf-8")
+    for name in ("advice.jsonl", "advice.txt"):
+        assert list(read_prompt_file(tmp_path / name, "advice")["text"]) == [text]
 
 
 def test_split_in_order_counts_each_category_for_itself():
@@ -89,22 +100,12 @@ def test_split_in_order_counts_each_category_for_itself():
     assert splits[::2] == splits[1::2] == ["train"] * 32 + ["eval"] * 18
 
 
-def test_a_written_folder_is_read_back_by_load_prompts(tmp_path):
-    rows = load_prompts()
-    folder = write_prompt_folder(rows, tmp_path / "new" / "folder")
-    pd.testing.assert_frame_equal(load_prompts(folder=folder), rows)
-    pd.testing.assert_frame_equal(load_prompts("advice", "eval", folder), load_prompts("advice", "eval"))
-    (folder / "advice.jsonl").unlink()
-    with pytest.raises(ValueError, match=r"^read_prompts: the file must exist; got .*advice\.jsonl"):
-        load_prompts(folder=folder)
-
-
 def test_a_written_folder_survives_line_separators_and_records_its_sources(tmp_path):
     rows = load_prompts().groupby("category").head(2).reset_index(drop=True)
     rows.loc[0, "text"] = "one\u2028line\x85still \U0001f600\none"
     public = rows.assign(source="made up", source_index=range(len(rows)), revision="main")
     folder = write_prompt_folder(public, tmp_path / "first")
-    assert set(load_prompts(folder=folder)["text"]) == set(rows["text"])
+    assert set(load_prompts(source=folder)["text"]) == set(rows["text"])
     first = json.loads((folder / "sources.json").read_text())["made up"]
     assert (first["revision"], first["n_prompts"], len(first["sha256"])) == ("main", 2 * (len(CATEGORY_IDS) + 1), 64)
     public.loc[3, "text"] = "another text"
