@@ -1,10 +1,8 @@
 import numpy as np
-import pandas as pd
 import torch
 
 from refusal_utils.plotting.heads import head_maps
-from refusal_utils.plotting.pairs import size_map
-from refusal_utils.prompts.categories import CATEGORIES, CATEGORY_IDS
+from refusal_utils.prompts.categories import CATEGORIES
 
 
 def test_head_maps_show_one_category_at_a_time_and_star_what_is_significant():
@@ -22,13 +20,3 @@ def test_head_maps_show_one_category_at_a_time_and_star_what_is_significant():
     buttons = figure.layout.updatemenus[0].buttons
     assert [button.label for button in buttons] == [category.title for category in CATEGORIES]
     assert np.array_equal([button.args[0]["visible"] for button in buttons], np.eye(11, dtype=bool))
-
-
-def test_size_map_runs_from_zero_to_the_largest():
-    frame = pd.DataFrame(np.random.default_rng(0).random((11, 11)), CATEGORY_IDS, CATEGORY_IDS)
-    figure = size_map(frame, title="t", value="gap", largest=0.5)
-    trace = figure.data[0]
-    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 0.5)
-    np.testing.assert_allclose(np.array(trace.z), frame.to_numpy(), atol=1e-4)
-    assert figure.layout.yaxis.autorange == "reversed"
-    assert figure.layout.coloraxis.colorbar.title.text == "gap"
