@@ -15,7 +15,7 @@ from ..directions.ablation import ablate
 from ..directions.comparison import cosine_matrix, off_diagonal
 from ..directions.estimation import feature_direction, mean_direction, mean_directions, normalize
 from ..plotting.look import heatmap
-from .contrasts import States
+from .gram import States
 
 Twins = Mapping[str, tuple[Float[Tensor, "_ d_model"], Float[Tensor, "_ d_model"]]]
 # The readings of a direction r, and what the table of categories shows of each.

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..directions.comparison import off_diagonal
-from .contrasts import Contrasts
+from .gram import Contrasts
 
 
 def distinctness_p(sample: Contrasts, n_draws: int = 1000, seed: int = 0) -> Float[Tensor, " pair"]:

@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity
 
 from ..directions.estimation import mean_difference
 from ..plotting.look import heatmap
-from .contrasts import States, behaviour_contrasts
+from .gram import States, behaviour_contrasts
 from .uncertainty import cosine_intervals, subset_cosines, subset_counts
 
 COMPARED = ("HR-BC", "BR-BC")  # refusal of harmful and of benign prompts

@@ -15,7 +15,7 @@ from ..prompts.categories import CATEGORIES
 from .confounds import measure_confounds
 from .labelled import Labelled, paired_sides
 from .oracles import measure_oracles
-from .pair_table import PairTable, pair_table
+from .pairs import PairTable, pair_table
 from .stability import measure_stability
 from .subspaces import space_summary
 
@@ -69,7 +69,7 @@ def depth_profile(evidence: Evidence, published: pd.Series, n_most: int, n_bucke
     layers = [layer for layer in activations.layers if layer > 0]
     places = pd.MultiIndex.from_product([layers, activations.positions], names=["layer", "pos"])
     pairs = {place: pair_table(*evidence.drawn.sides(*place), 200, 1000, seed) for place in places}
-    rows = [_numbers_at(evidence, *place, pairs[place], n_most, n_bucket, seed) for place in places]
+    rows = [_numbers_at(evidence, place, pairs[place], n_most, n_bucket, seed) for place in places]
     by_place = pd.DataFrame(rows, index=places)
     by_place["like published"] = [pairs[place].likeness(published) for place in places]
     frames = {place: table.by_pair for place, table in pairs.items()}
@@ -77,13 +77,13 @@ def depth_profile(evidence: Evidence, published: pd.Series, n_most: int, n_bucke
 
 
 def _numbers_at(
-    evidence: Evidence, layer: int, pos: int, pairs: PairTable, n_most: int, n_bucket: int, seed: int
+    evidence: Evidence, place: tuple[int, int], pairs: PairTable, n_most: int, n_bucket: int, seed: int
 ) -> dict[str, float]:
-    refused, answered = evidence.drawn.sides(layer, pos)
-    stability = measure_stability(refused, answered, evidence.wide.sides(layer, pos), n_most, seed=seed)
-    twins = paired_sides(*evidence.twins, layer, pos)
+    refused, answered = evidence.drawn.sides(*place)
+    stability = measure_stability(refused, answered, evidence.wide.sides(*place), n_most, seed=seed)
+    twins = paired_sides(*evidence.twins, *place)
     confounds = measure_confounds(refused, answered, evidence.features, twins)
-    buckets = {name: own.at(layer, pos) for name, own in evidence.buckets.items()}
+    buckets = {name: own.at(*place) for name, own in evidence.buckets.items()}
     oracles = measure_oracles(buckets, n_bucket, n_intervals=200, seed=seed)
     directions = dict(zip(refused, mean_directions(refused, answered), strict=True))
     return {

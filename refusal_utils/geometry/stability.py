@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..plotting.look import category_lines
-from .contrasts import Contrasts, States, contrasts, inner_products
+from .gram import Contrasts, States, contrasts, inner_products
 from .uncertainty import reliability, subset_cosines
 
 HALVES = ["split half mean", "split half std"]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..checks import require
 from ..stats import bootstrap_counts, percentile_interval
-from .contrasts import Contrasts, cosines, inner_products, noise_products
+from .gram import Contrasts, cosines, inner_products, noise_products
 
 DRAWS_AT_ONCE = 250  # bounds memory; results do not depend on it
 
@@ -49,8 +49,9 @@ def cosine_intervals(sample: Contrasts, n_draws: int = 1000, level: float = 0.95
     moved = torch.cat([_corrected(sample, counts) for counts in drawn])
     stretch = (share[:, None] * share[None, :]).clamp(min=1e-3) ** -0.5
     below, above = percentile_interval((_z(moved) - _z(raw)) * stretch, level)
-    ends = (torch.tanh(_z(corrected) - deviation) for deviation in (above, below))
-    return CosineIntervals(*map(_with_ones, (raw, corrected, *ends)), share.float())
+    low, high = (torch.tanh(_z(corrected) - deviation) for deviation in (above, below))
+    maps = {"raw": raw, "corrected": corrected, "low": low, "high": high}
+    return CosineIntervals(reliability=share.float(), **{name: _with_ones(values) for name, values in maps.items()})
 
 
 def reliability(sample: Contrasts) -> Float[Tensor, " category"]:

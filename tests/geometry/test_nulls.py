@@ -8,7 +8,7 @@ import torch
 
 from refusal_utils.directions.comparison import cosine_matrix
 from refusal_utils.directions.estimation import mean_difference
-from refusal_utils.geometry.contrasts import contrasts, twin_contrasts
+from refusal_utils.geometry.gram import contrasts, twin_contrasts
 from refusal_utils.geometry.nulls import distinctness_p, mantel_p, relatedness_p
 
 from .planted import NAMES, planted

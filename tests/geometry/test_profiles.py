@@ -9,7 +9,7 @@ import torch
 from refusal_utils.geometry.confounds import measure_confounds
 from refusal_utils.geometry.labelled import Labelled, paired_sides
 from refusal_utils.geometry.oracles import measure_oracles
-from refusal_utils.geometry.pair_table import pair_table
+from refusal_utils.geometry.pairs import pair_table
 from refusal_utils.geometry.profiles import Evidence, depth_profile
 from refusal_utils.geometry.stability import measure_stability
 from refusal_utils.model.capture import Activations

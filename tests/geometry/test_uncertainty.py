@@ -6,7 +6,7 @@ import torch
 from refusal_utils.directions.comparison import cosine_matrix
 from refusal_utils.directions.estimation import mean_difference
 from refusal_utils.geometry import uncertainty
-from refusal_utils.geometry.contrasts import contrasts
+from refusal_utils.geometry.gram import contrasts
 from refusal_utils.geometry.uncertainty import cosine_intervals, reliability, subset_cosines, subset_counts
 
 from .planted import TRUE, planted

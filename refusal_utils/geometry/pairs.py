@@ -15,7 +15,7 @@ from ..directions.estimation import mean_directions
 from ..plotting.look import titles
 from ..plotting.pairs import heatmap_panels, pair_intervals, pair_map, pair_scatter
 from ..stats import adjust_p, bootstrap_counts
-from .contrasts import Contrasts, States, contrasts, cosines, inner_products
+from .gram import Contrasts, States, contrasts, cosines, inner_products
 from .nulls import distinctness_p, mantel_p, relatedness_p
 from .uncertainty import cosine_intervals
 

@@ -7,7 +7,7 @@ import torch
 
 from refusal_utils.directions.comparison import cosine_matrix
 from refusal_utils.directions.estimation import mean_difference
-from refusal_utils.geometry.contrasts import (
+from refusal_utils.geometry.gram import (
     behaviour_contrasts,
     contrasts,
     cosines,

@@ -7,7 +7,7 @@ import torch
 
 from refusal_utils.directions.comparison import cosine_frame
 from refusal_utils.directions.estimation import mean_directions
-from refusal_utils.geometry.pair_table import compare_with_map, pair_table
+from refusal_utils.geometry.pairs import compare_with_map, pair_table
 from refusal_utils.prompts.categories import CATEGORY_IDS
 
 from .planted import WIDTH, four_categories

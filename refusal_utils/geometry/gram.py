@@ -73,17 +73,16 @@ def contrasts(refused: States, answered: Float[Tensor, "answered_prompt d_model"
     category without answered prompts, and a category whose two sides are identical.
     """
     require(bool(refused), "contrasts", "there must be at least one category", "none", "Check how they were chosen.")
-    own = isinstance(answered, Mapping)
-    missing = [name for name in refused if own and name not in answered]
-    must = "every category must have answered prompts"
-    require(not missing, "contrasts", must, f"none for {', '.join(missing)}", "Add them.")
-    others = {f"answered {name}": answered[name] for name in refused} if own else {"answered": answered}
+    shared = not isinstance(answered, Mapping)
+    given: States = dict.fromkeys(refused, answered) if isinstance(answered, Tensor) else answered
+    missing = ", ".join(name for name in refused if name not in given)
+    require(not missing, "contrasts", "every category must have answered prompts", f"none for {missing}", "Add them.")
+    other_of = {name: "answered" if shared else f"answered {name}" for name in refused}
+    others = {other_of[name]: given[name] for name in refused}
     gram, rows = _stack({f"refused {name}": states for name, states in refused.items()} | others)
-    other_of = {name: f"answered {name}" if own else "answered" for name in refused}
-    for name, other in other_of.items():
-        same = torch.equal(refused[name], others[other])
-        todo = "Check what each was read from."
-        require(not same, "contrasts", "the two sides must differ", f"identical ones for {name}", todo)
+    for name in refused:
+        same, got = torch.equal(refused[name], given[name]), f"identical ones for {name}"
+        require(not same, "contrasts", "the two sides must differ", got, "Check what each was read from.")
     refused_rows = tuple(rows[f"refused {name}"] for name in refused)
     return Contrasts(gram, tuple(refused), refused_rows, tuple(rows[other] for other in other_of.values()))
 
