@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..checks import require
 from ..model.chat_model import BUNDLED
-from ..plotting.look import model_folder
+from ..plotting.saving import model_folder
 from .comparison import Comparison, compare
 from .setting import Setting
 from .tables import CITATION
