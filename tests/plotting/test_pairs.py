@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from refusal_utils.geometry import clusters, profiles
-from refusal_utils.paper.tables import published_cosines, published_pool_sizes
+from refusal_utils.paper.tables import published_cosines
 from refusal_utils.plotting import pairs as pairs_figures
-from refusal_utils.plotting import prompts as prompts_figures
-from refusal_utils.prompts.categories import BENIGN, CATEGORIES, CATEGORY_IDS
+from refusal_utils.prompts.categories import CATEGORIES, CATEGORY_IDS
 
 TITLES = [category.title for category in CATEGORIES]
 
@@ -16,25 +15,6 @@ TITLES = [category.title for category in CATEGORIES]
 def pairs() -> pd.DataFrame:
     frame = pd.DataFrame({"pair": ["a / b", "a / c"], "raw": [0.4, 0.7], "corrected": [0.5, 0.8]})
     return frame.assign(low=[0.3, 0.75], high=[0.6, 0.95], published=[0.1, 0.2])
-
-
-def test_category_bars_draw_every_column_and_the_marks_over_their_categories():
-    frame = pd.DataFrame({"ours, train": range(11), "ours, eval": range(11, 22)}, index=list(CATEGORY_IDS))
-    figure = prompts_figures.category_bars(frame, published_pool_sizes().rename("paper"), title="t", y="prompts")
-    bars = {trace.name: list(trace.y) for trace in figure.data if trace.type == "bar"}
-    assert bars == {name: frame[name].tolist() for name in frame}
-    assert len({trace.marker.color for trace in figure.data[:2]}) == 2
-    marks = dict(zip(figure.data[2].x, figure.data[2].y, strict=True))
-    assert marks == dict(zip(TITLES, published_pool_sizes(), strict=True))
-    assert (figure.layout.yaxis.type, figure.layout.yaxis.title.text) == ("log", "prompts (log scale)")
-
-
-def test_category_boxes_hold_the_values_of_their_own_category():
-    frame = pd.DataFrame({"category": [*CATEGORY_IDS, BENIGN] * 2, "words": range(24)})
-    figure = prompts_figures.category_boxes(frame, "words", title="t", y="words in the prompt")
-    assert [trace.name for trace in figure.data] == [*TITLES, "Benign"]
-    assert [list(trace.y) for trace in figure.data] == [[number, number + 12] for number in range(12)]
-    assert [trace.marker.color for trace in figure.data] == [*(each.colour for each in CATEGORIES), "#999999"]
 
 
 def test_heatmap_panels_stand_side_by_side_under_one_colour_bar():
