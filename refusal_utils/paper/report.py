@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..model.chat_model import BUNDLED
-from ..plotting.look import model_folder
+from ..plotting.saving import model_folder
 from .comparison import VERDICTS, compare
 from .setting import Setting, read_setting
 from .tables import CITATION

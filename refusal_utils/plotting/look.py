@@ -18,18 +18,19 @@ BLUE, VERMILION, ORANGE = "#0072B2", "#D55E00", "#E69F00"
 TITLES = {category.id: category.title for category in CATEGORIES}
 # Colour, marker and line style of what is no category: no control has the colour or the marker of a category.
 CONTROLS = {
-    "pooled": ("#222222", "square", "dot"),
-    "random": ("#888888", "square-open", "dot"),
-    "covariance": ("#6a1b9a", "diamond-open", "dashdot"),
-    "Benign": ("#999999", "cross", "dot"),
+    "pooled": ("#222222", "star", "dot"),
+    "random": ("#888888", "cross-open", "dot"),
+    "covariance": ("#6a1b9a", "hexagon-open", "dashdot"),
+    "Benign": ("#999999", "square", "dot"),  # one of the few markers that a cube can show filled and open
 }
-_DASHES = {"content policy": "solid", "cannot comply": "dash"}
-_LOOKS = {each.title: (each.colour, each.marker, _DASHES[each.cluster]) for each in CATEGORIES} | CONTROLS
+_LOOKS = {each.title: (each.colour, each.marker, each.dash) for each in CATEGORIES} | CONTROLS
 _COLOURS, _SYMBOLS, _DASH = ({name: look[part] for name, look in _LOOKS.items()} for part in range(3))
 
 _AXIS = {"gridcolor": "#e5e5e5", "zeroline": False, "automargin": True, "title": {"standoff": 12, "font": {"size": 14}}}
 pio.templates["refusal"] = go.layout.Template(
     layout=go.Layout(
+        width=WIDTH,
+        height=HEIGHT,
         font={"family": "Helvetica, Arial, sans-serif", "size": 13, "color": "#222"},
         title={"x": 0.02, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"t": 16}, "font": {"size": 18}},
         title_subtitle_font={"size": 13, "color": "#555"},
@@ -170,7 +171,8 @@ def add_menu(figure: go.Figure, shown: Mapping[str, list[bool]]) -> go.Figure:
     """`figure` with a menu at its top right; `shown` maps every entry to the visibility of all traces."""
     buttons = [{"label": name, "method": "restyle", "args": [{"visible": visible}]} for name, visible in shown.items()]
     menu = {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom", "pad": {"t": 0}}
-    return figure.update_layout(updatemenus=[menu])
+    figure.layout.updatemenus = [menu]
+    return figure
 
 
 def category_scatter(frame: pd.DataFrame, x: str, y: str, *, title: str) -> go.Figure:

@@ -14,8 +14,6 @@ import pandas as pd
 import plotly
 import plotly.graph_objects as go
 
-from .look import HEIGHT, WIDTH
-
 _CHECKOUT = Path(__file__).parents[2]
 FIGURES = (_CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path()) / "figures"
 PNG_SECONDS = 20  # a healthy Chrome starts in three seconds and draws in less than one
@@ -77,10 +75,9 @@ def _write_png(figure: go.Figure, path: Path) -> bool:
     """Whether Chrome drew the picture in time. After a failure it is not tried again in this process."""
     if _failures:
         return False
-    size = {"width": figure.layout.width or WIDTH, "height": figure.layout.height or HEIGHT}
     try:
         loop, browser = _chrome_server()
-        drawing = browser.write_fig(figure.to_dict(), path=str(path), opts={"format": "png", **size})
+        drawing = browser.write_fig(figure.to_dict(), path=str(path), opts={"format": "png"})
         asyncio.run_coroutine_threadsafe(drawing, loop).result(PNG_SECONDS)
     except Exception as error:
         _failures.append(error)
