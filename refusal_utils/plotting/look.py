@@ -34,6 +34,7 @@ pio.templates["refusal"] = go.layout.Template(
         font={"family": "Helvetica, Arial, sans-serif", "size": 13, "color": "#222"},
         title={"x": 0.02, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"t": 16}, "font": {"size": 18}},
         title_subtitle_font={"size": 13, "color": "#555"},
+        colorway=[BLUE, ORANGE, VERMILION, "#009E73", "#CC79A7", "#56B4E9"],  # Okabe & Ito 2008
         paper_bgcolor="white",
         plot_bgcolor="white",
         margin={"l": 70, "r": 30, "t": 100, "b": 60},
@@ -112,32 +113,6 @@ def heatmap(
         height=220 + 40 * len(table),
     )
     return figure.update_xaxes(tickangle=-40, showgrid=False).update_yaxes(showgrid=False)
-
-
-def heatmap_trace(matrix: pd.DataFrame, *, value: str, decimals: int = 2, showscale: bool = True) -> go.Heatmap:
-    """The trace of a square map of categories, for figures with a slider or several panels."""
-    return go.Heatmap(
-        z=matrix.to_numpy(dtype=np.float32).round(4),
-        x=titles(list(matrix.columns)),
-        y=titles(list(matrix.index)),
-        zmin=-1,
-        zmax=1,
-        zmid=0,
-        colorscale=DIVERGING,
-        texttemplate=f"%{{z:.{decimals}f}}",
-        textfont={"size": 10},
-        showscale=showscale,
-        colorbar={"title": {"text": value, "side": "right"}},
-        hovertemplate="%{y}<br>%{x}<br>" + value + " %{z:.3f}<extra></extra>",
-    )
-
-
-def square_layout(figure: go.Figure, title: str, n_panels: int = 1) -> go.Figure:
-    """`figure` with the layout of the category maps: first row on top, slanted labels, room for the titles."""
-    figure.update_layout(template="refusal", title=title, width=240 + 640 * n_panels, height=760)
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(tickangle=-40, showgrid=False)
-    return figure
 
 
 def heatmap_menu(panels: Mapping[str, pd.DataFrame], *, title: str, limits: Limits | None = None) -> go.Figure:
