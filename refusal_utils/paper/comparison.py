@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..prompts.categories import CATEGORY_IDS, category_by_id
+from ..prompts.categories import category_by_id
 from ..stats import wilson
 from .setting import GEMMA, LLAMA, N_PAPER, Setting, read_setting
 from .tables import TABLE7_SOURCE, published_cosines, published_gaps, published_table
@@ -100,7 +100,7 @@ def _cosines(ours: pd.DataFrame | None, setting: Setting) -> pd.DataFrame:
     """Table 1: the plain cosines of all pairs; our interval is that of the corrected one, moved to the plain one."""
     published, rows = published_cosines(), []
     apart = _other_size(setting.n_prompts)
-    for first, second in combinations(CATEGORY_IDS, 2):
+    for first, second in combinations(published.index, 2):
         about = f"{category_by_id(first).title} / {category_by_id(second).title}"
         mine = _find(ours, first=first, second=second) or _find(ours, first=second, second=first)
         values = (
