@@ -57,6 +57,7 @@ def name_model(figure: go.Figure, model: str) -> go.Figure:
     if model not in f"{title.text} {title.subtitle.text}":
         parts = [f"{model} model", title.subtitle.text]
         title.subtitle.text = ", ".join(part for part in parts if part)
+        figure.layout.margin.t = max(figure.layout.margin.t or 0, 100)  # plotly express leaves less above facets
     return figure
 
 
