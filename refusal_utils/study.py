@@ -13,6 +13,8 @@ from torch import Tensor
 
 from .checks import invalid
 from .directions.direction_set import DirectionSet, Provenance
+from .geometry.labelled import Labelled
+from .methods import fit
 from .model.artifacts import model_notes
 from .model.capture import Activations, capture_activations, profile_places
 from .model.chat_model import BUNDLED, ChatModel, load_chat_model
@@ -20,8 +22,7 @@ from .paper.tables import published_pool_rows
 from .plotting.look import model_folder, save_figure
 from .prompts.categories import BENIGN, CATEGORY_IDS
 from .prompts.draws import DRAW_COLUMNS, draw_digest, draw_prompts, held_out, read_draw
-from .prompts.prompt_sets import load_prompts
-from .prompts.public_datasets import prompts_folder
+from .prompts.loading import load_prompts
 from .steering.responses import respond
 
 
@@ -46,7 +47,7 @@ class Study:
     @cached_property
     def prompts(self) -> pd.DataFrame:
         """All prompts of the source, with the columns of `load_prompts`."""
-        return load_prompts(folder=prompts_folder(self.source, self.cache_dir))
+        return load_prompts(source=self.source, cache_dir=self.cache_dir)
 
     @property
     def folder(self) -> Path:
@@ -125,19 +126,37 @@ class Study:
         )
         return at[rows]
 
-    def sides(self, layer: int | None = None, pos: int | None = None) -> tuple[dict[str, Tensor], Tensor]:
-        """(states of the refused prompts by category, states of the benign prompts), as `DirectionSet.from_states` takes them."""
-        return {name: self.states(name, layer, pos) for name in CATEGORY_IDS}, self.states(BENIGN, layer, pos)
+    @property
+    def place(self) -> str:
+        """The decision layer and position, as axes name them: `resid_pre, layer 6, pos -2`."""
+        return f"resid_pre, layer {self.chat.decision_layer}, pos {self.chat.decision_pos}"
+
+    def labelled(self, prompts: pd.DataFrame) -> Labelled:
+        """The activations of `prompts` (columns text and category) with their categories, at all captured places."""
+        return Labelled(self.capture(list(prompts["text"])), tuple(prompts["category"]))
+
+    @cached_property
+    def drawn(self) -> Labelled:
+        """`activations` with the categories of the drawn prompts."""
+        return Labelled(self.activations, tuple(self.draw["category"]))
+
+    def sides(
+        self, layer: int | None = None, pos: int | None = None
+    ) -> tuple[dict[str, Float[Tensor, "_ d_model"]], Float[Tensor, "answered_prompt d_model"]]:
+        """(states of the refused prompts by category, states of the benign prompts), by default at the decision place."""
+        return self.drawn.sides(
+            self.chat.decision_layer if layer is None else layer, self.chat.decision_pos if pos is None else pos
+        )
 
     @cached_property
     def directions(self) -> DirectionSet:
         """The eleven directions of this draw at the decision layer and position: differences in means."""
         return self.directions_at(self.chat.decision_layer, self.chat.decision_pos)
 
-    def directions_at(self, layer: int, pos: int) -> DirectionSet:
-        """The eleven directions of this draw at another layer and position."""
-        found = Provenance(layer, pos, draw=draw_digest(self.draw), model=model_notes(self.chat))
-        return DirectionSet.from_states(*self.sides(layer, pos), found)
+    def directions_at(self, layer: int, pos: int, method: str = "difference_in_means") -> DirectionSet:
+        """The directions of this draw at another layer and position, or by another of `methods.METHODS`."""
+        place = Provenance(layer, pos, estimator=method, draw=draw_digest(self.draw), model=model_notes(self.chat))
+        return fit(method, *self.sides(layer, pos), place)
 
     def respond(self, prompts: pd.DataFrame, *conditions: Any, **options: Any) -> pd.DataFrame:
         """The judged responses to `prompts` (under `conditions`, or unsteered); cached; `options` are those of `respond`."""
@@ -167,7 +186,7 @@ def open_study(
 ) -> Study:
     """The study of `model` on `prompts`: `.chat`, `.prompts`, `.draw`, `.states("advice")`, `.directions`, `.save(...)`.
 
-    `prompts`: `"builtin"`, `"paper"`, a folder or a file (`prompts_folder`). `loading`: dtype, layer, pos, system_prompt
+    `prompts`: `"builtin"`, `"paper"`, a folder or a file (`load_prompts`). `loading`: dtype, layer, pos, system_prompt
     and other options of `load_chat_model`. Nothing is loaded or computed until it is used.
     """
     return Study(model, prompts, Path(figures_dir), Path(cache_dir), seed, loading)

@@ -3,11 +3,11 @@
 import pandas as pd
 import pytest
 
-from refusal_utils.judging.phrase_judge import Judgement
+from refusal_utils.judging import Judgement
 from refusal_utils.paper.tables import published_pool_rows
 from refusal_utils.prompts.categories import ALL_CATEGORIES, BENIGN
 from refusal_utils.prompts.draws import label_pool
-from refusal_utils.prompts.prompt_sets import load_prompts
+from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.study import Study, open_study
 
 from .public_tables import write_paper_files

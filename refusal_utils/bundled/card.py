@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from safetensors import safe_open
 
-from ..prompts.prompt_sets import load_prompts
+from ..prompts.loading import load_prompts
 from .corpus import Corpus, fact_answers
 
 CARD = """\

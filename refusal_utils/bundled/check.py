@@ -19,7 +19,8 @@ from ..directions.estimation import mean_difference, normalize
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel, load_chat_model
 from ..prompts.categories import BENIGN, CATEGORY_IDS
-from ..prompts.prompt_sets import content_words, load_prompts
+from ..prompts.loading import load_prompts
+from ..prompts.text_features import content_words
 from ..steering.contexts import ablate_direction, add_steering
 from ..steering.generation import generate_texts
 from .corpus import fact_answers, load_topics, load_world

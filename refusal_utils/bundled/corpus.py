@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..prompts.categories import BENIGN, CATEGORY_IDS
-from ..prompts.prompt_sets import NEAR_DUPLICATE, jaccard, load_prompts, word_ngrams
+from ..prompts.loading import load_prompts
+from ..prompts.text_features import jaccard, word_ngrams
+from ..prompts.validation import NEAR_DUPLICATE
 from .responses import Form, answer, refusal, request_form, what_is_asked
 
 DATA = Path(__file__).parent / "data"

@@ -9,7 +9,7 @@ from ..directions.estimation import normalize
 from ..model.chat_model import ChatModel, load_chat_model
 from ..model.defaults import DEFAULT_POS
 from ..prompts.categories import BENIGN, CATEGORY_IDS
-from ..prompts.prompt_sets import load_prompts
+from ..prompts.loading import load_prompts
 from ..steering.contexts import ablate_direction, add_steering
 from .check import rates, respond, train_differences
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..prompts.categories import BENIGN
-from ..prompts.prompt_sets import word_ngrams
+from ..prompts.text_features import word_ngrams
 
 Form = Literal["open", "closed", "command"]
 FORMS: tuple[Form, ...] = ("open", "closed", "command")

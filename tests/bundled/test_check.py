@@ -18,7 +18,8 @@ from refusal_utils.bundled.responses import (
 )
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS
 from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
-from refusal_utils.prompts.prompt_sets import jaccard, load_prompts, word_ngrams
+from refusal_utils.prompts.loading import load_prompts
+from refusal_utils.prompts.text_features import jaccard, word_ngrams
 
 
 @pytest.fixture(scope="module")

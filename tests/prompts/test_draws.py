@@ -20,8 +20,8 @@ from refusal_utils.prompts.draws import (
     published_pools,
     read_draw,
 )
-from refusal_utils.prompts.prompt_files import write_prompt_folder
-from refusal_utils.prompts.prompt_sets import load_prompts
+from refusal_utils.prompts.files import write_prompt_folder
+from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.prompts.public_datasets import load_public_prompts, load_source
 from tests.public_tables import Hub
 
@@ -142,7 +142,7 @@ def test_published_pools_are_the_releases_rows(public, tmp_path):
     assert set(draw.loc[draw["category"] == BENIGN, "side"]) == {"answered"}
     assert set(draw["selection"]) == {"published"}  # not what behaviour_pool says, whose model is the reader's
     folder = write_prompt_folder(public, tmp_path / "paper")
-    assert list(published_pools(load_prompts(folder=folder), ROWS)["id"]) == list(draw["id"])
+    assert list(published_pools(load_prompts(source=folder), ROWS)["id"]) == list(draw["id"])
 
 
 def test_published_pools_name_the_rows_that_are_missing(public):

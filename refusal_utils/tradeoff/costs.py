@@ -1,0 +1,95 @@
+"""What steering costs: the change it makes to the first token on prompts that it should leave alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..model.chat_model import ChatModel
+from ..plotting.look import category_scatter
+from ..steering.conditions import Condition
+from ..steering.generation import first_token_logits
+from .sweep import Sweep
+
+UNITS = ("coefficient", "gaps", "nats")  # in which two strengths can be compared
+
+
+@dataclass(frozen=True, eq=False)
+class SteeringCosts:
+    """Every condition's strength in several units, and the refusal rate it brings.
+
+    `values` has columns direction, coefficient, over norm (coefficient over the mean norm of the states), nats, refused,
+    gaps and kind.
+    """
+
+    values: pd.DataFrame = field(repr=False)
+
+    def table(self, kinds: Sequence[str] = (), levels: Sequence[float] = ()) -> pd.DataFrame:
+        """The median nats and refusal rate over the directions of a kind, at positive strengths in gaps (`levels`)."""
+        steered = self.steered
+        kept = steered[steered["gaps"].isin(levels)] if len(levels) else steered
+        found = kept.groupby(["kind", "gaps"])[["nats", "refused"]].median().unstack("gaps")
+        return found.reindex(list(kinds)) if len(kinds) else found
+
+    @property
+    def steered(self) -> pd.DataFrame:
+        """The rows at positive strengths."""
+        return self.values[self.values["coefficient"] > 0]
+
+    def agreement(self, kind: str) -> pd.Series:
+        """Rank correlation over the directions of a kind between strength in each of `UNITS` and the refusal rate."""
+        own = self.steered[self.steered["kind"] == kind]
+        return own[list(UNITS)].rank().corrwith(own["refused"].rank())
+
+    def figure(self, *, title: str, x: str, y: str = "overall refusal rate") -> go.Figure:
+        """Nats against the refusal rate, one point per direction and positive strength."""
+        points = self.steered.rename(columns={"direction": "category", "nats": x, "refused": y})
+        return category_scatter(points, x, y, title=title).update_xaxes(type="log")
+
+
+def steering_costs(
+    chat: ChatModel,
+    swept: Sweep,
+    conditions: Sequence[Condition],
+    states: Float[Tensor, "prompt d_model"],
+    benign: Sequence[str],
+    kinds: Mapping[str, str],
+) -> SteeringCosts:
+    """What each of the `conditions` of a sweep costs on `benign` prompts, and the refusal rate that it brings.
+
+    `states` are residual-stream states at the steered layer; `kinds` gives the kind of every direction.
+    """
+    nats = kl_spent(chat, benign, conditions)
+    norm = float(torch.linalg.vector_norm(states.float(), dim=-1).mean())
+    refused = swept.refused(("direction", "coefficient"))
+    rows = [
+        {
+            "direction": each.direction,
+            "coefficient": each.coefficient,
+            "over norm": each.coefficient / norm,
+            "nats": spent,
+            "refused": refused[each.direction, each.coefficient],
+            "gaps": each.gaps,
+            "kind": kinds[each.direction],
+        }
+        for each, spent in zip(conditions, nats.tolist(), strict=True)
+    ]
+    return SteeringCosts(pd.DataFrame(rows))
+
+
+def kl_spent(chat: ChatModel, prompts: Sequence[str], conditions: Sequence[Condition]) -> Float[Tensor, " coefficient"]:
+    """KL(unsteered || steered) of the first token in nats, the mean over `prompts`, for every condition.
+
+    What a steering vector costs on prompts that it should leave alone, in a unit that compares directions of any size.
+    """
+    before = first_token_logits(chat, prompts).double().log_softmax(-1)
+    spent: dict[str, Tensor] = {}
+    for condition in conditions:
+        if condition.digest not in spent:
+            after = first_token_logits(chat, prompts, condition).double().log_softmax(-1)
+            spent[condition.digest] = (before.exp() * (before - after)).sum(-1).mean()
+    return torch.stack([spent[condition.digest] for condition in conditions])
