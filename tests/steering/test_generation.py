@@ -131,7 +131,7 @@ def test_lack_of_memory_halves_the_batch_and_keeps_finished_rows(chat, prompts, 
 
     monkeypatch.setattr(decoding, "forward", small)
     pd.testing.assert_frame_equal(generate(chat, prompts[:4], conditions[:2], max_new_tokens=12), expected)
-    assert "generate: out of memory at 8 prompts, continuing with 4" in capsys.readouterr().err
+    assert "generate: out of memory at 4 prompts, continuing with 2" in capsys.readouterr().err
 
 
 def test_first_token_logits_are_those_of_plain_hugging_face(chat, prompts, plain, plain_ids, conditions):
