@@ -135,7 +135,7 @@ class Views:
         """
         frame = self.coordinates(view, n_axes)
         axes = list(frame)[:n_axes]
-        space = "in a plane" if n_axes == 2 else f"on {n_axes} axes"
+        space = "in a plane" if n_axes == 2 else f"along {n_axes} axes"
         arrows = "" if directions is None else ", with the directions as arrows"
         title = f"{len(frame)} prompts {space}: {view}{arrows}"
         figure = embedding_scatter(frame, *axes, where=self.where, title=title)
