@@ -4,12 +4,13 @@
 `replace_top_heads` and `ablate_single_heads` test attributions by intervention.
 """
 
+from .attention import attention_pattern
 from .attribution import HeadAttribution, attribute_heads
 from .effects import HeadEffects, replace_top_heads
 from .overlap import top_heads
 from .refusal_opening import RefusalOpening
 from .replacement import HeadTrial
-from .shares import Shares, component_shares, logit_shares
+from .shares import Shares, component_shares, logit_shares, tolerance
 from .single_heads import SingleHeads, ablate_single_heads
 
 __all__ = [
@@ -20,9 +21,11 @@ __all__ = [
     "Shares",
     "SingleHeads",
     "ablate_single_heads",
+    "attention_pattern",
     "attribute_heads",
     "component_shares",
     "logit_shares",
     "replace_top_heads",
+    "tolerance",
     "top_heads",
 ]

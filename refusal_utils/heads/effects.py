@@ -59,6 +59,13 @@ class HeadEffects:
             rows[name] = pd.DataFrame({"change": mean, "low": mean - error, "high": mean + error})
         return pd.concat(rows, names=["heads", "of"])
 
+    def change(self, name: str, of: str) -> str:
+        """The mean change of the quantity `of` after replacing the heads called `name`, with its interval, as text."""
+        if name not in self.after:
+            return "not measured"
+        row = self.table().loc[(name, of)]
+        return f"{row['change']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+
     def by_category(self, name: str) -> pd.DataFrame:
         """The mean change of each quantity per category after replacing the heads called `name`."""
         return (self.after[name] - self.before).groupby(self.category, sort=False).mean()

@@ -46,6 +46,14 @@ def head_maps(
     return figure.update_yaxes(dtick=max(1, n_layers // 8), showgrid=False)
 
 
+def part_bars(parts: pd.DataFrame, *, title: str, value: str) -> go.Figure:
+    """A stacked bar per category (index of `parts`), divided by the columns."""
+    long = parts.set_axis(titles(list(parts.index))).rename_axis("category").reset_index()
+    long = long.melt("category", var_name="written by", value_name=value)
+    look = {**LOOK, "color_discrete_map": {}, "title": title}
+    return px.bar(long, x=value, y="category", color="written by", orientation="h", **look).update_yaxes(title="")
+
+
 def outcome_dots(shares: pd.DataFrame, *, title: str, value: str) -> go.Figure:
     """A row per category (index of `shares`) and a dot per column, from 0 to 1."""
     long = shares.set_axis(titles(list(shares.index))).rename_axis("category").reset_index()
