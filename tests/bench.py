@@ -26,7 +26,6 @@ from refusal_utils.geometry.contrasts import contrasts, cosine_intervals
 from refusal_utils.heads.shares import component_shares
 from refusal_utils.model.batching import FORWARD_TOKENS, plan_batches
 from refusal_utils.model.capture import capture_activations
-from refusal_utils.model.chat_format import left_pad
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, ChatModel, load_chat_model
 from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
 from refusal_utils.prompts.loading import load_prompts
@@ -64,7 +63,7 @@ def authors_way(plain: torch.nn.Module, chat: ChatModel, ids: list[list[int]], l
     kept = []
     with torch.inference_mode():
         for start in range(0, len(ids), 4):
-            batch = left_pad(ids[start : start + 4], chat.tokenizer.pad_token_id, chat.device)
+            batch = chat.pad(ids[start : start + 4])
             hidden = plain(**batch._asdict(), output_hidden_states=True).hidden_states
             kept.append(hidden[layer][:, -2])
     torch.cat(kept)
@@ -207,7 +206,7 @@ def hooked_generate(
 
         handle = plain.model.layers[edit.layers[0]].register_forward_pre_hook(add, with_kwargs=True)
         for start in range(0, len(ids), batch):
-            padded = left_pad(ids[start : start + batch], chat.tokenizer.pad_token_id, chat.device)._asdict()
+            padded = chat.pad(ids[start : start + batch])._asdict()
             if authors:
                 padded["attention_mask"] = torch.ones_like(padded["attention_mask"])
             with torch.inference_mode():

@@ -23,6 +23,11 @@ TEXTS = [
 ]
 
 
+def forty_prompts() -> list[str]:
+    """Forty different prompts of mixed length."""
+    return [f"{text} ({number})" if number else text for number in range(5) for text in TEXTS]
+
+
 @pytest.fixture(scope="session")
 def chat() -> ChatModel:
     return load_chat_model("bundled", device="cpu")
@@ -30,8 +35,7 @@ def chat() -> ChatModel:
 
 @pytest.fixture(scope="session")
 def prompts() -> list[str]:
-    """Forty different prompts of mixed length."""
-    return [f"{text} ({number})" if number else text for number in range(5) for text in TEXTS]
+    return forty_prompts()
 
 
 @pytest.fixture(scope="session")

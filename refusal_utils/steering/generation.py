@@ -4,11 +4,7 @@ Every row (prompt x condition) is written as soon as it is finished, under a key
 so a killed run goes on where it was, and a row that was generated once is never generated again.
 """
 
-import errno
-import hashlib
 import inspect
-import json
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +21,7 @@ from tqdm.auto import tqdm
 from ..checks import require
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
+from ..model.store import RowLog, content_key
 from .conditions import UNSTEERED, Condition
 from .row_edits import RowEdits
 from .shared_rows import SharedRows
@@ -59,7 +56,7 @@ def generate(
     """
     _check(chat, conditions, max_new_tokens, cache_dir, len(prompts) if paired else None)
     ids = chat.encode(prompts)
-    store = _Store(cache_dir, chat)
+    store = _Finished(cache_dir, chat)
     pairs = zip(conditions, range(len(ids)), strict=True) if paired else product(conditions, range(len(ids)))
     keys = [(_key(ids[prompt], condition), prompt, condition) for condition, prompt in pairs]
     last = 0 if has_open_hooks(chat) else chat.n_layers - 1  # hooks from outside may act anywhere
@@ -72,7 +69,7 @@ def generate(
         with tqdm(total=len(todo), desc="generate", unit="row", disable=not progress) as bar:
 
             def finish(row: _Row) -> None:
-                store.write(row)
+                store.write(row.key, list(row.tokens), row.stopped)
                 bar.update()
 
             _decode_all(chat, list(todo.values()), max_new_tokens, batch_tokens, finish)
@@ -234,68 +231,21 @@ def has_open_hooks(chat: ChatModel) -> bool:
 
 
 def _key(ids: Sequence[int], condition: Condition) -> str:
-    return hashlib.sha256(f"{list(ids)} {condition.digest}".encode()).hexdigest()[:24]
+    return content_key(list(ids), condition.digest)
 
 
-class _Store:
-    """Finished rows in memory and, where a folder is given, in one file of JSON lines per model."""
+class _Finished(RowLog):
+    """Finished rows, (tokens, stopped) by key: in memory and, if a folder is given, in one file per model."""
 
     def __init__(self, root: str | Path | None, chat: ChatModel) -> None:
-        self.rows: dict[str, tuple[list[int], bool]] = {}
-        self.file: Any = None
-        self.path = None if root is None else Path(root) / f"{chat.fingerprint}.jsonl"
-        if self.path is not None and self.path.is_file():
-            try:
-                self._load(self.path)
-            except OSError as error:
-                raise self._unusable("readable and writable", error) from error
-
-    def _load(self, path: Path) -> None:
-        *lines, rest = path.read_bytes().split(b"\n")
-        for number, line in enumerate(lines, 1):
-            try:
-                key, tokens, stopped = json.loads(line)
-            except (ValueError, TypeError) as error:
-                raise ValueError(
-                    f"generate: every line of the results must be whole; got a broken one at {path}:{number}. "
-                    "Delete that line, the others are kept."
-                ) from error
-            self.rows[key] = (tokens, stopped)
-        if rest:  # a run was killed in the middle of a line: that row is generated again
-            with path.open("rb+") as file:
-                file.truncate(path.stat().st_size - len(rest))
+        super().__init__("generate", None if root is None else Path(root) / f"{chat.fingerprint}.jsonl")
 
     def has(self, key: str, max_new_tokens: int) -> bool:
-        """Whether the row is known as far as `max_new_tokens`."""
-        tokens, stopped = self.rows.get(key, ((), False))
+        """Whether the row is known up to `max_new_tokens`."""
+        tokens, stopped = self.values.get(key, ((), False))
         return stopped or len(tokens) >= max_new_tokens
 
     def read(self, key: str, max_new_tokens: int) -> tuple[list[int], bool]:
         """(tokens, stopped) of a row, cut at `max_new_tokens`: greedy responses of any length begin the same."""
-        tokens, stopped = self.rows[key]
+        tokens, stopped = self.values[key]
         return tokens[:max_new_tokens], stopped and len(tokens) <= max_new_tokens
-
-    def write(self, row: _Row) -> None:
-        """Keep a finished row, on disk at once."""
-        self.rows[row.key] = (list(row.tokens), row.stopped)
-        if self.path is None:
-            return
-        line = json.dumps([row.key, row.tokens, row.stopped]).encode() + b"\n"
-        try:
-            if self.file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.file = self.path.open("ab", buffering=0)
-            if self.file.write(line) < len(line):  # the half line is cut off when the file is read again
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise self._unusable("writable", error) from error
-
-    def _unusable(self, what: str, error: OSError) -> ValueError:
-        return ValueError(
-            f"generate: the cache must be {what}; got {error.strerror} at {self.path}. "
-            "Free space or choose another cache_dir; finished rows are kept."
-        )
-
-    def close(self) -> None:
-        if self.file is not None:
-            self.file.close()

@@ -111,7 +111,7 @@ def test_layers_that_are_offloaded_are_refused(device_map, outside):
 
 def test_options_that_exclude_each_other_are_one_sentence(folder):
     model = load_plain(folder)
-    with pytest.raises(ValueError, match=r"hf_model is used as it is; got device and dtype beside it\."):
+    with pytest.raises(ValueError, match="^load_chat_model: hf_model is used as it is; got also device and dtype"):
         load_chat_model(folder, hf_model=model, device="cpu", dtype=torch.float32)
     with pytest.raises(ValueError, match="hf_model needs the name of its tokenizer; got none"):
         load_chat_model(hf_model=model)
@@ -208,7 +208,7 @@ def save_other(folder, model_type, architecture, **options):
 def test_an_architecture_that_the_bridge_does_not_know_is_one_sentence(tmp_path):
     save_other(tmp_path, "persimmon", "PersimmonForCausalLM", partial_rotary_factor=0.5)
     with pytest.raises(
-        ValueError, match="TransformerLens must support the architecture; got PersimmonForCausalLM, where"
+        ValueError, match="^load_chat_model: TransformerLens must support the architecture; got PersimmonForCausalLM"
     ):
         load_chat_model(tmp_path, device="cpu")
 
