@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -123,7 +124,7 @@ class Study:
         at = self.activations.at(
             self.chat.decision_layer if layer is None else layer, self.chat.decision_pos if pos is None else pos
         )
-        return at[rows]
+        return at[torch.tensor(rows)]
 
     def sides(self, layer: int | None = None, pos: int | None = None) -> tuple[dict[str, Tensor], Tensor]:
         """(states of the refused prompts by category, states of the benign prompts), as `DirectionSet.from_states` takes them."""
