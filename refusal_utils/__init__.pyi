@@ -2,8 +2,9 @@ from .directions.comparison import cosine_matrix as cosine_matrix
 from .directions.direction_set import DirectionSet as DirectionSet
 from .directions.direction_set import Provenance as Provenance
 from .directions.estimation import mean_direction as mean_direction
-from .geometry.contrasts import contrasts as contrasts
-from .geometry.contrasts import cosine_intervals as cosine_intervals
+from .geometry.gram import contrasts as contrasts
+from .geometry.pairs import pair_table as pair_table
+from .geometry.uncertainty import cosine_intervals as cosine_intervals
 from .judging.phrase_judge import Judgement as Judgement
 from .judging.phrase_judge import judge_response as judge_response
 from .model.capture import Activations as Activations
@@ -12,7 +13,7 @@ from .model.chat_model import ChatModel as ChatModel
 from .model.chat_model import load_chat_model as load_chat_model
 from .paper.tables import published_cosines as published_cosines
 from .paper.tables import published_table as published_table
-from .plotting.look import save_figure as save_figure
+from .plotting.saving import save_figure as save_figure
 from .prompts.categories import BENIGN as BENIGN
 from .prompts.categories import CATEGORIES as CATEGORIES
 from .prompts.categories import CATEGORY_IDS as CATEGORY_IDS

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from .checks import invalid
 from .directions.direction_set import DirectionSet, Provenance
+from .geometry.labelled import Labelled
 from .methods import fit
 from .model.artifacts import model_notes
 from .model.capture import Activations, capture_activations, profile_places
 from .model.chat_model import BUNDLED, ChatModel, load_chat_model
 from .paper.tables import published_pool_rows
-from .plotting.look import model_folder, save_figure
+from .plotting.saving import model_folder, save_figure
 from .prompts.categories import BENIGN, CATEGORY_IDS
 from .prompts.draws import DRAW_COLUMNS, draw_digest, draw_prompts, held_out, read_draw
 from .prompts.loading import load_prompts
@@ -58,6 +59,11 @@ class Study:
     def is_reference(self) -> bool:
         """Whether this is the bundled model on the built-in prompts, whose numbers are known."""
         return self.model == BUNDLED and self.source == "builtin"
+
+    @property
+    def where(self) -> str:
+        """The place that directions are read from, for axis titles: `resid_pre, layer 6, pos -2`."""
+        return f"resid_pre, layer {self.chat.decision_layer}, pos {self.chat.decision_pos}"
 
     @cached_property
     def draw(self) -> pd.DataFrame:
@@ -113,7 +119,7 @@ class Study:
         self, category: str, layer: int | None = None, pos: int | None = None
     ) -> Float[Tensor, "prompt d_model"]:
         """The states of a category's drawn prompts (or the benign ones), by default at the decision layer and position."""
-        rows = (self.draw["category"] == category).to_numpy()
+        rows = (self.draw["category"] == category).to_numpy(copy=True)
         if not rows.any():
             raise invalid(
                 "Study.states",
@@ -126,9 +132,27 @@ class Study:
         )
         return at[torch.tensor(rows)]
 
-    def sides(self, layer: int | None = None, pos: int | None = None) -> tuple[dict[str, Tensor], Tensor]:
-        """(states of the refused prompts by category, states of the benign prompts), as `DirectionSet.from_states` takes them."""
-        return {name: self.states(name, layer, pos) for name in CATEGORY_IDS}, self.states(BENIGN, layer, pos)
+    @property
+    def place(self) -> str:
+        """The decision layer and position, as axes name them: `resid_pre, layer 6, pos -2`."""
+        return f"resid_pre, layer {self.chat.decision_layer}, pos {self.chat.decision_pos}"
+
+    def labelled(self, prompts: pd.DataFrame) -> Labelled:
+        """The activations of `prompts` (columns text and category) with their categories, at all captured places."""
+        return Labelled(self.capture(list(prompts["text"])), tuple(prompts["category"]))
+
+    @cached_property
+    def drawn(self) -> Labelled:
+        """`activations` with the categories of the drawn prompts."""
+        return Labelled(self.activations, tuple(self.draw["category"]))
+
+    def sides(
+        self, layer: int | None = None, pos: int | None = None
+    ) -> tuple[dict[str, Float[Tensor, "_ d_model"]], Float[Tensor, "answered_prompt d_model"]]:
+        """(states of the refused prompts by category, states of the benign prompts), by default at the decision place."""
+        return self.drawn.sides(
+            self.chat.decision_layer if layer is None else layer, self.chat.decision_pos if pos is None else pos
+        )
 
     @cached_property
     def directions(self) -> DirectionSet:
