@@ -57,19 +57,24 @@ def part_bars(parts: pd.DataFrame, *, title: str, value: str) -> go.Figure:
 
 
 def outcome_dots(shares: pd.DataFrame, *, title: str, value: str) -> go.Figure:
-    """A row per category (index of `shares`) and a marker per column, from 0 to 1.
-
-    The first column is what the others are compared with: a ring around them.
-    """
+    """A row per category (index of `shares`) and a marker per column, one below the other, from 0 to 1."""
     long = shares.set_axis(titles(list(shares.index))).rename_axis("category").reset_index()
     long = long.melt("category", var_name="heads", value_name=value)
-    colours = ["#444444", VERMILION, ORANGE, BLUE, "#56B4E9"]
-    symbols = ["circle-open", "circle", "diamond-open", "square", "square-open"]
-    look = {"symbol_sequence": symbols, "color_discrete_sequence": colours, "title": title}
-    figure = px.scatter(long, x=value, y="category", color="heads", symbol="heads", **LOOK, **look)
-    figure.update_traces(marker={"size": 9, "line": {"width": 1.5}})
-    figure.update_traces(marker={"size": 16}, selector={"name": shares.columns[0]})
-    return figure.update_xaxes(range=[-0.03, 1.03]).update_yaxes(title="")
+    figure = px.scatter(
+        long,
+        x=value,
+        y="category",
+        color="heads",
+        symbol="heads",
+        color_discrete_sequence=["#444444", VERMILION, ORANGE, BLUE, "#56B4E9"],
+        symbol_sequence=["circle-open", "circle", "diamond-open", "square", "square-open"],
+        labels={"category": ""},
+        title=title,
+        **{**LOOK, "height": 760, "color_discrete_map": {}},
+    )
+    figure.update_traces(orientation="h", marker={"size": 9, "line": {"width": 2}})
+    figure.update_layout(scattermode="group", scattergap=0.3)  # dots of equal shares lie below each other
+    return figure.update_xaxes(range=[-0.03, 1.03])
 
 
 def token_strip(tokens: list[str], weights: np.ndarray, title: str = "") -> str:
