@@ -1,6 +1,7 @@
 """One way to say that an argument is wrong: what must hold, what arrived, and what to do about it."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -19,7 +20,7 @@ def require(holds: bool, function: str, must: str, got: object, todo: str) -> No
         raise invalid(function, must, got, todo)
 
 
-def require_finite(function: str, values: Tensor, what: str) -> None:
+def require_finite(function: str, values: Float[Tensor, "..."], what: str) -> None:
     """Raise `ValueError` in the name of `function` unless every entry of `values` is finite."""
     n_bad = int((~torch.isfinite(values)).sum())
     require(
