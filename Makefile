@@ -1,19 +1,18 @@
-# One environment, made once: every target below needs .venv/.installed, which is newer than what it is made from.
+# Every target below uses one environment, .venv, which is rebuilt when pyproject.toml or constraints.txt change.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run report test lab check format bench badges clean install help
+.PHONY: run report test lab check format bench clean install help
 
 help:
-	@echo "make run     execute the notebooks on the bundled model, leaving out what is done"
-	@echo "make report  set its numbers beside the published ones"
+	@echo "make run     execute the notebooks on the bundled model, skipping finished ones"
+	@echo "make report  compare its numbers with the published ones"
 	@echo "make test    the whole test suite"
 	@echo "make lab     open the notebooks in JupyterLab"
-	@echo "make check   format check, lint, types, fast tests"
+	@echo "make check   format check, lint, types, layers, fast tests"
 	@echo "make format  format the code"
 	@echo "make bench   measure the speed and memory figures"
-	@echo "make badges  stamp REPO=owner/name into the notebooks"
 	@echo "make clean   remove the environment and everything generated"
 
 install: $(INSTALLED)
@@ -21,7 +20,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks,sae,export,data,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks,lab,sae,export,data,dev]"
 	@touch $@
 
 run: $(INSTALLED)
@@ -40,6 +39,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not slow"
 
 format: $(INSTALLED)
@@ -49,10 +49,7 @@ format: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.bench
 
-badges: $(INSTALLED)
-	$(BIN)/python -m refusal_utils badges $(if $(REPO),--repo $(REPO))
-
 clean:
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
+	rm -rf .venv .cache .mypy_cache .import_linter_cache .ruff_cache .pytest_cache build dist *.egg-info
 	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
 	find figures \( -name "*.html" -o -name "*.ipynb" -o -name "*.safetensors" -o -name plotly.min.js \) -type f -delete

@@ -12,8 +12,9 @@ from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.prompts.public_sources import SOURCES
 from refusal_utils.tradeoff.sweep import Sweep
-from refusal_utils.workflow.notebooks import find_notebooks, parameter_names
-from refusal_utils.workflow.runner import NotebookFailure, run_notebook
+from refusal_utils.workflow.notebooks import NotebookFailure, find_notebooks
+from refusal_utils.workflow.runner import run_notebook, run_notebooks
+from refusal_utils.workflow.settings import Settings
 
 from .public_tables import write_paper_files
 
@@ -25,9 +26,7 @@ REPO = Path(__file__).parent.parent
 def executed(tmp_path_factory) -> Path:
     """The folder with everything that a run of all notebooks from scratch wrote."""
     root = tmp_path_factory.mktemp("run")
-    for path in find_notebooks():
-        wanted = {"FIGURES_DIR": str(root / "figures"), "CACHE_DIR": str(root / "cache")}
-        run_notebook(path, root / "notebooks", {name: wanted[name] for name in parameter_names(path) & set(wanted)})
+    run_notebooks(Settings(FIGURES_DIR=str(root / "figures"), CACHE_DIR=str(root / "cache")))
     return root
 
 
@@ -113,7 +112,7 @@ def test_the_report_finds_every_number_that_the_notebooks_make(executed):
 
 def test_executed_notebooks_hold_their_figures_and_hide_harmful_text(executed):
     harmful = load_prompts("hate_speech")["text"]
-    for path in sorted((executed / "notebooks").glob("*.ipynb")):
+    for path in sorted((executed / "figures" / "bundled" / "notebooks").glob("*.ipynb")):
         shown = path.read_text()
         assert "application/vnd.plotly.v1+json" in shown
         assert len(shown) < 5_000_000
@@ -160,10 +159,9 @@ def test_the_papers_prompts_go_through_the_notebooks(tmp_path):
         return next(texts[kind], before) if kept and kind in texts else before
 
     write_paper_files(tmp_path / "cache" / "paper_files", text)
-    given = {"PROMPTS": "paper", "FIGURES_DIR": str(tmp_path), "CACHE_DIR": str(tmp_path / "cache")}
-    given |= {"N_BOOTSTRAP": 40, "N_BUCKET": 12, "GAPS": [-0.5, 0.45, 1.0], "CONTROL_GAPS": [1.0], "MAX_NEW_TOKENS": 20}
-    for path in find_notebooks(["01", "02", "03", "06"]):
-        run_notebook(path, tmp_path, {name: given[name] for name in parameter_names(path) & set(given)})
+    small = {"N_BOOTSTRAP": 40, "N_BUCKET": 12, "GAPS": [-0.5, 0.45, 1.0], "CONTROL_GAPS": [1.0], "MAX_NEW_TOKENS": 20}
+    places = {"FIGURES_DIR": str(tmp_path), "CACHE_DIR": str(tmp_path / "cache")}
+    run_notebooks(Settings(PROMPTS="paper", **places, **small), ["01", "02", "03", "06"])
     draw = pd.read_csv(tmp_path / "bundled" / "01_draw.csv")
     assert draw["category"].value_counts().to_dict() == dict.fromkeys((*CATEGORY_IDS, BENIGN), 32)
     assert draw["id"].str.contains("-xstest-|-wildguard-|-sorrybench-|-coconot").all()

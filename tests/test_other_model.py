@@ -23,6 +23,7 @@ from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.workflow.notebooks import find_notebooks, read_cells
 from refusal_utils.workflow.runner import run_notebooks
+from refusal_utils.workflow.settings import Settings
 
 pytestmark = pytest.mark.slow
 SMALL = {"N_BOOTSTRAP": 50, "N_BUCKET": 8, "GAPS": [0.5, 1.0], "CONTROL_GAPS": [1.0], "MAX_NEW_TOKENS": 8, "N_TWINS": 2}
@@ -48,7 +49,8 @@ def smollm3(tmp_path_factory) -> Path:
 
 
 def test_all_notebooks_run_in_another_architecture_and_give_the_bundled_models_directions(smollm3, tmp_path):
-    run_notebooks(str(smollm3), (), SMALL | {"CACHE_DIR": str(tmp_path / "cache")}, out=tmp_path / "figures")
+    places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
+    run_notebooks(Settings(MODEL=str(smollm3), **SMALL, **places))
     folder = tmp_path / "figures" / smollm3.name
     assert DirectionSet.load(folder / "03_directions.safetensors").provenance.model["model"] == str(smollm3)
     written, reference = (
@@ -68,11 +70,12 @@ def test_all_notebooks_run_in_another_architecture_and_give_the_bundled_models_d
 
 def test_all_notebooks_hold_their_checks_in_float16(tmp_path):
     """As on a T4, whose chip has no bfloat16: the bundled model, all seven notebooks, with few prompts."""
-    few = SMALL | {"DTYPE": "float16", "N_PROMPTS": 32, "CACHE_DIR": str(tmp_path / "cache")}
+    few = SMALL | {"DTYPE": "float16", "N_PROMPTS": 32}
+    places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
     shutil.copytree(
         BUNDLED_WEIGHTS, tmp_path / "half"
     )  # under another name: the checks that know its numbers are for float32
-    run_notebooks(str(tmp_path / "half"), (), few, out=tmp_path / "figures")
+    run_notebooks(Settings(MODEL=str(tmp_path / "half"), **few, **places))
     folder = tmp_path / "figures" / "half"
     assert DirectionSet.load(folder / "03_directions.safetensors").provenance.model["dtype"] == "float16"
     executed = sorted((folder / "notebooks").glob("*.ipynb"))

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from refusal_utils.judging.phrase_judge import Judgement
+from refusal_utils.judging import Judgement
 from refusal_utils.paper.tables import published_pool_rows
 from refusal_utils.prompts.categories import ALL_CATEGORIES, BENIGN
 from refusal_utils.prompts.draws import label_pool

@@ -16,7 +16,8 @@ import plotly.graph_objects as go
 
 from .look import HEIGHT, WIDTH
 
-FIGURES = Path(__file__).parents[2] / "figures"
+_CHECKOUT = Path(__file__).parents[2]
+FIGURES = (_CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path()) / "figures"
 PNG_SECONDS = 20  # a healthy Chrome starts in three seconds and draws in less than one
 _failures: list[Exception] = []
 

@@ -16,7 +16,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from ..checks import require
-from ..judging.phrase_judge import STYLES
+from ..judging import STYLES
 from ..plotting.look import heatmap
 from ..plotting.tradeoff import interval_bars
 from ..prompts.categories import CATEGORY_IDS

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 
-from refusal_utils.__main__ import main
 from refusal_utils.directions import DirectionSet, Provenance
 from refusal_utils.model.artifacts import model_notes
 from refusal_utils.paper.comparison import NEEDED, ORACLES, RATES, compare, difference
@@ -16,6 +15,7 @@ from refusal_utils.paper.setting import Setting, draw_digest, read_setting
 from refusal_utils.paper.tables import TABLE7_SOURCE, published_cosines, published_gaps, published_table
 from refusal_utils.prompts.categories import CATEGORY_IDS, category_by_id
 from refusal_utils.stats import wilson
+from refusal_utils.workflow.command_line import main
 
 GEMMA, LLAMA = "google/gemma-2-9b-it", "meta-llama/Llama-3.1-8B-Instruct"
 N_PUBLISHED = {"1": 55, "2": 44 * 3, "8": 13, "10": 11, "11": 55 * 3, "12": 44 * 3}

@@ -1,27 +1,11 @@
+import re
+
 import numpy as np
 import pandas as pd
-import torch
 
-from refusal_utils.plotting.heads import head_maps
+from refusal_utils.plotting.heads import outcome_dots, token_strip
 from refusal_utils.plotting.pairs import size_map
-from refusal_utils.prompts.categories import CATEGORIES, CATEGORY_IDS
-
-
-def test_head_maps_show_one_category_at_a_time_and_star_what_is_significant():
-    contribution = torch.arange(66.0).view(2, 3, 11) - 30
-    p_values = torch.ones(2, 3, 11)
-    p_values[1, 2, 4] = 0.01
-    figure = head_maps(contribution, p_values, title="t", value="contribution, here")
-    assert [trace.visible for trace in figure.data] == [True] + [False] * 10
-    for c, (trace, category) in enumerate(zip(figure.data, CATEGORIES, strict=True)):
-        assert trace.z.tolist() == [[float(11 * (3 * layer + head) + c - 30) for head in range(3)] for layer in (0, 1)]
-        assert (trace.zmin, trace.zmid, trace.zmax) == (-35, 0, 35)  # one scale, centred
-        assert category.title in trace.hovertemplate
-    starred = [(c, *place) for c, trace in enumerate(figure.data) for place in np.argwhere(trace.text == "*").tolist()]
-    assert starred == [(4, 1, 2)]
-    buttons = figure.layout.updatemenus[0].buttons
-    assert [button.label for button in buttons] == [category.title for category in CATEGORIES]
-    assert np.array_equal([button.args[0]["visible"] for button in buttons], np.eye(11, dtype=bool))
+from refusal_utils.prompts.categories import CATEGORY_IDS
 
 
 def test_size_map_runs_from_zero_to_the_largest():
@@ -32,3 +16,17 @@ def test_size_map_runs_from_zero_to_the_largest():
     np.testing.assert_allclose(np.array(trace.z), frame.to_numpy(), atol=1e-4)
     assert figure.layout.yaxis.autorange == "reversed"
     assert figure.layout.coloraxis.colorbar.title.text == "gap"
+
+
+def test_token_strip_shades_by_weight_and_escapes_the_tokens():
+    strip = token_strip(["<b>", "cat"], np.array([0.2, 0.8]), "head 5.4")
+    assert "&lt;b&gt;" in strip
+    assert "<b>head 5.4</b>" in strip
+    assert [float(shade) for shade in re.findall(r"rgba\(213,94,0,([\d.]+)\)", strip)] == [0.25, 1]
+
+
+def test_outcome_dots_has_a_dot_per_category_and_replacement():
+    shares = pd.DataFrame({"nothing replaced": [1.0, 0.9], "ablate top 5": [0.2, 0.4]}, ["advice", "humanizing"])
+    before, after = outcome_dots(shares, title="t", value="share").data
+    assert (before.name, after.name) == tuple(shares)
+    assert dict(zip(after.y, after.x, strict=True)) == {"Unqualified advice": 0.2, "Humanizing": 0.4}

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from refusal_utils.judging.phrase_judge import Judgement
+from refusal_utils.judging import Judgement
 from refusal_utils.steering.responses import judge_rows
 
 ROWS = pd.DataFrame({"text": ["boil an egg"] * 4, "response": ["the egg", "no", "an egg, then", "yes"]})

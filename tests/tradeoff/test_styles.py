@@ -10,7 +10,7 @@ from scipy.stats import chi2
 from scipy.stats.contingency import association
 from sklearn.metrics import mutual_info_score
 
-from refusal_utils.judging.phrase_judge import STYLES
+from refusal_utils.judging import STYLES
 from refusal_utils.prompts.categories import CATEGORY_IDS
 from refusal_utils.stats import wilson
 from refusal_utils.tradeoff.styles import Guess, Guesses, dependence, guess_direction, purity, style_shares
