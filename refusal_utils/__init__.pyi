@@ -2,8 +2,9 @@ from .directions.comparison import cosine_matrix as cosine_matrix
 from .directions.direction_set import DirectionSet as DirectionSet
 from .directions.direction_set import Provenance as Provenance
 from .directions.estimation import mean_direction as mean_direction
-from .geometry.contrasts import contrasts as contrasts
-from .geometry.contrasts import cosine_intervals as cosine_intervals
+from .geometry.gram import contrasts as contrasts
+from .geometry.pairs import pair_table as pair_table
+from .geometry.uncertainty import cosine_intervals as cosine_intervals
 from .judging.phrase_judge import Judgement as Judgement
 from .judging.phrase_judge import judge_response as judge_response
 from .model.capture import Activations as Activations

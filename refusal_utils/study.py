@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .checks import invalid
 from .directions.direction_set import DirectionSet, Provenance
+from .geometry.labelled import Labelled
 from .methods import fit
 from .model.artifacts import model_notes
 from .model.capture import Activations, capture_activations, profile_places
@@ -125,9 +126,27 @@ class Study:
         )
         return at[rows]
 
-    def sides(self, layer: int | None = None, pos: int | None = None) -> tuple[dict[str, Tensor], Tensor]:
-        """(states of the refused prompts by category, states of the benign prompts), as `DirectionSet.from_states` takes them."""
-        return {name: self.states(name, layer, pos) for name in CATEGORY_IDS}, self.states(BENIGN, layer, pos)
+    @property
+    def place(self) -> str:
+        """The decision layer and position, as axes name them: `resid_pre, layer 6, pos -2`."""
+        return f"resid_pre, layer {self.chat.decision_layer}, pos {self.chat.decision_pos}"
+
+    def labelled(self, prompts: pd.DataFrame) -> Labelled:
+        """The activations of `prompts` (columns text and category) with their categories, at all captured places."""
+        return Labelled(self.capture(list(prompts["text"])), tuple(prompts["category"]))
+
+    @cached_property
+    def drawn(self) -> Labelled:
+        """`activations` with the categories of the drawn prompts."""
+        return Labelled(self.activations, tuple(self.draw["category"]))
+
+    def sides(
+        self, layer: int | None = None, pos: int | None = None
+    ) -> tuple[dict[str, Float[Tensor, "_ d_model"]], Float[Tensor, "answered_prompt d_model"]]:
+        """(states of the refused prompts by category, states of the benign prompts), by default at the decision place."""
+        return self.drawn.sides(
+            self.chat.decision_layer if layer is None else layer, self.chat.decision_pos if pos is None else pos
+        )
 
     @cached_property
     def directions(self) -> DirectionSet:

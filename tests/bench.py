@@ -22,7 +22,8 @@ from transformers import AutoModelForCausalLM
 from refusal_utils.bundled.check import train_differences
 from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.directions.estimation import normalize, random_directions
-from refusal_utils.geometry.contrasts import contrasts, cosine_intervals
+from refusal_utils.geometry.gram import contrasts
+from refusal_utils.geometry.uncertainty import cosine_intervals
 from refusal_utils.heads.shares import component_shares
 from refusal_utils.model.batching import FORWARD_TOKENS, plan_batches
 from refusal_utils.model.capture import capture_activations

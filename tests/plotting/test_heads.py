@@ -4,18 +4,6 @@ import numpy as np
 import pandas as pd
 
 from refusal_utils.plotting.heads import outcome_dots, token_strip
-from refusal_utils.plotting.pairs import size_map
-from refusal_utils.prompts.categories import CATEGORY_IDS
-
-
-def test_size_map_runs_from_zero_to_the_largest():
-    frame = pd.DataFrame(np.random.default_rng(0).random((11, 11)), CATEGORY_IDS, CATEGORY_IDS)
-    figure = size_map(frame, title="t", value="gap", largest=0.5)
-    trace = figure.data[0]
-    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 0.5)
-    np.testing.assert_allclose(np.array(trace.z), frame.to_numpy(), atol=1e-4)
-    assert figure.layout.yaxis.autorange == "reversed"
-    assert figure.layout.coloraxis.colorbar.title.text == "gap"
 
 
 def test_token_strip_shades_by_weight_and_escapes_the_tokens():
