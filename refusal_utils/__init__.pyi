@@ -13,7 +13,7 @@ from .model.chat_model import ChatModel as ChatModel
 from .model.chat_model import load_chat_model as load_chat_model
 from .paper.tables import published_cosines as published_cosines
 from .paper.tables import published_table as published_table
-from .plotting.look import save_figure as save_figure
+from .plotting.saving import save_figure as save_figure
 from .prompts.categories import BENIGN as BENIGN
 from .prompts.categories import CATEGORIES as CATEGORIES
 from .prompts.categories import CATEGORY_IDS as CATEGORY_IDS

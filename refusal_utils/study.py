@@ -19,7 +19,7 @@ from .model.artifacts import model_notes
 from .model.capture import Activations, capture_activations, profile_places
 from .model.chat_model import BUNDLED, ChatModel, load_chat_model
 from .paper.tables import published_pool_rows
-from .plotting.look import model_folder, save_figure
+from .plotting.saving import model_folder, save_figure
 from .prompts.categories import BENIGN, CATEGORY_IDS
 from .prompts.draws import DRAW_COLUMNS, draw_digest, draw_prompts, held_out, read_draw
 from .prompts.loading import load_prompts
@@ -58,6 +58,11 @@ class Study:
     def is_reference(self) -> bool:
         """Whether this is the bundled model on the built-in prompts, whose numbers are known."""
         return self.model == BUNDLED and self.source == "builtin"
+
+    @property
+    def where(self) -> str:
+        """The place that directions are read from, for axis titles: `resid_pre, layer 6, pos -2`."""
+        return f"resid_pre, layer {self.chat.decision_layer}, pos {self.chat.decision_pos}"
 
     @cached_property
     def draw(self) -> pd.DataFrame:
@@ -113,7 +118,7 @@ class Study:
         self, category: str, layer: int | None = None, pos: int | None = None
     ) -> Float[Tensor, "prompt d_model"]:
         """The states of a category's drawn prompts (or the benign ones), by default at the decision layer and position."""
-        rows = (self.draw["category"] == category).to_numpy()
+        rows = (self.draw["category"] == category).to_numpy(copy=True)
         if not rows.any():
             raise invalid(
                 "Study.states",

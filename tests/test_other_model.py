@@ -18,7 +18,7 @@ from refusal_utils.model.artifacts import model_notes
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, load_chat_model
 from refusal_utils.paper.comparison import compare
-from refusal_utils.plotting.look import FIGURES
+from refusal_utils.plotting.saving import FIGURES
 from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.workflow.notebooks import find_notebooks, read_cells

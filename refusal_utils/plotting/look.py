@@ -18,21 +18,23 @@ BLUE, VERMILION, ORANGE = "#0072B2", "#D55E00", "#E69F00"
 TITLES = {category.id: category.title for category in CATEGORIES}
 # Colour, marker and line style of what is no category: no control has the colour or the marker of a category.
 CONTROLS = {
-    "pooled": ("#222222", "square", "dot"),
-    "random": ("#888888", "square-open", "dot"),
-    "covariance": ("#6a1b9a", "diamond-open", "dashdot"),
-    "Benign": ("#999999", "cross", "dot"),
+    "pooled": ("#222222", "star", "dot"),
+    "random": ("#888888", "cross-open", "dot"),
+    "covariance": ("#6a1b9a", "hexagon-open", "dashdot"),
+    "Benign": ("#999999", "square", "dot"),  # one of the few markers that a cube can show filled and open
 }
-_DASHES = {"content policy": "solid", "cannot comply": "dash"}
-_LOOKS = {each.title: (each.colour, each.marker, _DASHES[each.cluster]) for each in CATEGORIES} | CONTROLS
+_LOOKS = {each.title: (each.colour, each.marker, each.dash) for each in CATEGORIES} | CONTROLS
 _COLOURS, _SYMBOLS, _DASH = ({name: look[part] for name, look in _LOOKS.items()} for part in range(3))
 
 _AXIS = {"gridcolor": "#e5e5e5", "zeroline": False, "automargin": True, "title": {"standoff": 12, "font": {"size": 14}}}
 pio.templates["refusal"] = go.layout.Template(
     layout=go.Layout(
+        width=WIDTH,
+        height=HEIGHT,
         font={"family": "Helvetica, Arial, sans-serif", "size": 13, "color": "#222"},
         title={"x": 0.02, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"t": 16}, "font": {"size": 18}},
         title_subtitle_font={"size": 13, "color": "#555"},
+        colorway=[BLUE, ORANGE, VERMILION, "#009E73", "#CC79A7", "#56B4E9"],  # Okabe & Ito 2008
         paper_bgcolor="white",
         plot_bgcolor="white",
         margin={"l": 70, "r": 30, "t": 100, "b": 60},
@@ -113,32 +115,6 @@ def heatmap(
     return figure.update_xaxes(tickangle=-40, showgrid=False).update_yaxes(showgrid=False)
 
 
-def heatmap_trace(matrix: pd.DataFrame, *, value: str, decimals: int = 2, showscale: bool = True) -> go.Heatmap:
-    """The trace of a square map of categories, for figures with a slider or several panels."""
-    return go.Heatmap(
-        z=matrix.to_numpy(dtype=np.float32).round(4),
-        x=titles(list(matrix.columns)),
-        y=titles(list(matrix.index)),
-        zmin=-1,
-        zmax=1,
-        zmid=0,
-        colorscale=DIVERGING,
-        texttemplate=f"%{{z:.{decimals}f}}",
-        textfont={"size": 10},
-        showscale=showscale,
-        colorbar={"title": {"text": value, "side": "right"}},
-        hovertemplate="%{y}<br>%{x}<br>" + value + " %{z:.3f}<extra></extra>",
-    )
-
-
-def square_layout(figure: go.Figure, title: str, n_panels: int = 1) -> go.Figure:
-    """`figure` with the layout of the category maps: first row on top, slanted labels, room for the titles."""
-    figure.update_layout(template="refusal", title=title, width=240 + 640 * n_panels, height=760)
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(tickangle=-40, showgrid=False)
-    return figure
-
-
 def heatmap_menu(panels: Mapping[str, pd.DataFrame], *, title: str, limits: Limits | None = None) -> go.Figure:
     """One map at a time, chosen in a menu; `panels` maps the quantity to a frame of the same rows and columns.
 
@@ -170,7 +146,8 @@ def add_menu(figure: go.Figure, shown: Mapping[str, list[bool]]) -> go.Figure:
     """`figure` with a menu at its top right; `shown` maps every entry to the visibility of all traces."""
     buttons = [{"label": name, "method": "restyle", "args": [{"visible": visible}]} for name, visible in shown.items()]
     menu = {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom", "pad": {"t": 0}}
-    return figure.update_layout(updatemenus=[menu])
+    figure.layout.updatemenus = [menu]
+    return figure
 
 
 def category_scatter(frame: pd.DataFrame, x: str, y: str, *, title: str) -> go.Figure:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import invalid
-from ..plotting.look import FIGURES, model_folder
+from ..plotting.saving import FIGURES, model_folder
 from .notebooks import NotebookFailure, find_notebooks, parameter_defaults, read_title
 from .records import RENDERER, Run
 from .settings import Settings

@@ -13,6 +13,7 @@ from refusal_utils.prompts.draws import (
     DRAW_COLUMNS,
     behaviour_buckets,
     behaviour_pool,
+    draw_digest,
     draw_prompts,
     held_out,
     is_xstest_like,
@@ -302,3 +303,11 @@ def test_xstest_like_prompts_are_over_refusals_and_their_look_alikes():
     ids = ["look_alike-xstest-3", "look_alike-advice-1", "twin-over_refusal-0001", "ordinary-xstest-2"]
     public = pd.DataFrame({"id": ids, "category": BENIGN})
     assert is_xstest_like(public).tolist() == [True, False, False, False]
+
+
+def test_draw_digest_changes_with_prompts_and_choices_and_nothing_else():
+    draw = pd.DataFrame({"id": ["a", "b"], "category": "advice", "selection": "label", "prompts": "paper", "text": "x"})
+    digest = draw_digest(draw)
+    assert digest == draw_digest(draw.iloc[::-1].assign(text="y"))
+    for column in ("id", "category", "selection", "prompts"):
+        assert draw_digest(draw.assign(**{column: "other"})) != digest

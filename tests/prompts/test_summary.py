@@ -13,6 +13,8 @@ def test_summarize_prompts_counts_and_measures_every_category():
     lengths = sorted(len(text.split()) for text in advice)
     assert summary.lengths().loc["advice", "max"] == lengths[-1]
     assert lengths[len(lengths) // 2 - 1] <= summary.lengths().loc["advice", "50%"] <= lengths[len(lengths) // 2]
+    marked = [text.strip().endswith(("?", ".", "!")) for text in advice]
+    assert summary.forms.loc["advice", "ends with ? . or !"] == sum(marked) / len(marked)
 
 
 def test_summarize_prompts_finds_texts_that_occur_in_both_splits():

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from refusal_utils.plotting.look import FIGURES
+from refusal_utils.plotting.saving import FIGURES
 from refusal_utils.workflow.command_line import main
 from refusal_utils.workflow.records import read_record
 from refusal_utils.workflow.runner import figures_root, run_notebook
