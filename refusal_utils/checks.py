@@ -6,7 +6,9 @@ from torch import Tensor
 
 
 def invalid(function: str, must: str, got: object, todo: str) -> ValueError:
-    """The error for an argument that `function` cannot use: `{function}: {must}; got {got}. {todo}`.
+    """The error to raise for an argument that `function` cannot use: `{function}: {must}; got {got}. {todo}`.
+
+    Raise it with `from` inside an `except` block; elsewhere `require` is shorter.
 
     >>> invalid("draw_prompts", "n must be at least 1", 0, "Pass a larger n.")
     ValueError('draw_prompts: n must be at least 1; got 0. Pass a larger n.')
