@@ -228,7 +228,9 @@ def bench_generation(chat: ChatModel) -> None:
     directions = DirectionSet(tuple(differences), normalize(rows), rows.norm(dim=1), Provenance(layer))
     whole = sweep_conditions(directions, gaps=(0.25, 0.5, 0.75, 1.0))
     sample, half = whole[5:7], whole[:22]  # the sample lies in the middle: 0.5 and 0.75 gaps
-    print(f"a sweep of {len(whole)} conditions x {len(prompts)} prompts x 50 tokens; 1/44 and 1/22 samples of the others")
+    print(
+        f"a sweep of {len(whole)} conditions x {len(prompts)} prompts x 50 tokens; 1/44 and 1/22 samples of the others"
+    )
     against_authors, against_loop, in_prompts, in_conditions = [], [], [], []
     for _ in range(ROUNDS):
         ours = seconds(lambda: generate(chat, prompts, whole))
