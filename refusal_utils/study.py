@@ -6,8 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -53,6 +55,10 @@ class Study:
     def folder(self) -> Path:
         """Where this model's figures and tables are: `<figures_dir>/<model>`."""
         return model_folder(self.model, self.figures_dir)
+
+    def cache_file(self, name: str) -> Path:
+        """Where rows of this model are kept between notebooks: `<cache_dir>/<name>_<model>.jsonl.gz`."""
+        return self.cache_dir / f"{name}_{self.folder.name}.jsonl.gz"
 
     @property
     def is_reference(self) -> bool:
@@ -129,7 +135,7 @@ class Study:
         at = self.activations.at(
             self.chat.decision_layer if layer is None else layer, self.chat.decision_pos if pos is None else pos
         )
-        return at[rows]
+        return at[torch.tensor(rows)]
 
     @property
     def place(self) -> str:
@@ -197,7 +203,7 @@ def open_study(
     return Study(model, prompts, Path(figures_dir), Path(cache_dir), seed, loading)
 
 
-def check(claim: str, holds: bool, *, only_if: bool = True) -> None:
+def check(claim: str, holds: bool | np.bool_, *, only_if: bool = True) -> None:
     """Print a tick beside `claim` where it holds, else raise `AssertionError`.
 
     With `only_if` false the claim is about another setting (such as the bundled model's numbers) and is not checked.
