@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
@@ -23,6 +24,7 @@ from .plotting.saving import model_folder, save_figure
 from .prompts.categories import BENIGN, CATEGORY_IDS
 from .prompts.draws import DRAW_COLUMNS, draw_digest, draw_prompts, held_out, read_draw
 from .prompts.loading import load_prompts
+from .prompts.text_features import form_features
 from .steering.responses import respond
 
 
@@ -101,6 +103,14 @@ class Study:
         """The prompts that no direction was estimated from; `options` are those of `held_out`."""
         return held_out(self.prompts, self.draw, **options)
 
+    def widened(self, n_prompts: int) -> pd.DataFrame:
+        """The draw, filled up with held-out prompts of the same kinds to `n_prompts` of a category if it has fewer."""
+        kinds = self.prompts.set_index("id").loc[self.draw["id"], "kind"]
+        others = self.held_out().sample(frac=1, random_state=self.seed)
+        n_missing = max(0, n_prompts - int(self.draw["category"].value_counts().min()))
+        spare = others[others["kind"].isin(kinds)].groupby("category").head(n_missing)
+        return pd.concat([self.draw, spare], ignore_index=True)
+
     def capture(self, texts: Sequence[str], **options: Any) -> Activations:
         """Activations of `texts` at all layers and template positions of a profile, or as `options` say; cached."""
         return capture_activations(
@@ -144,6 +154,13 @@ class Study:
     def drawn(self) -> Labelled:
         """`activations` with the categories of the drawn prompts."""
         return Labelled(self.activations, tuple(self.draw["category"]))
+
+    @cached_property
+    def benign_form(self) -> pd.DataFrame:
+        """What the drawn benign prompts look like: log of their number of tokens, and `form_features`."""
+        texts = list(self.draw.loc[self.draw["category"] == BENIGN, "text"])
+        n_tokens = [len(ids) for ids in self.chat.encode(texts)]
+        return pd.DataFrame({"length (log tokens)": np.log(n_tokens), **form_features(texts)})
 
     def sides(
         self, layer: int | None = None, pos: int | None = None
