@@ -21,7 +21,8 @@ from refusal_utils.heads.shares import component_shares
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import ChatModel, load_chat_model
 from refusal_utils.steering.conditions import UNSTEERED, Condition
-from refusal_utils.steering.generation import generate, stop_tokens
+from refusal_utils.steering.decoding import stop_tokens
+from refusal_utils.steering.generation import generate
 from refusal_utils.steering.interventions import Ablation, Addition
 
 from .families import FAMILIES, Family, save_family

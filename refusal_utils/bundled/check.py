@@ -22,7 +22,7 @@ from ..prompts.categories import BENIGN, CATEGORY_IDS
 from ..prompts.loading import load_prompts
 from ..prompts.text_features import content_words
 from ..steering.contexts import ablate_direction, add_steering
-from ..steering.generation import generate_texts
+from ..steering.generation import generate
 from .corpus import fact_answers, load_topics, load_world
 from .responses import Verdict, read_response
 
@@ -65,13 +65,13 @@ class Claim:
 def respond(chat: ChatModel, prompts: Sequence[str]) -> list[Verdict]:
     """The verdict on the model's response to each prompt."""
     facts = fact_answers()
-    return [read_response(text, facts) for text in generate_texts(chat, prompts)]
+    return [read_response(text, facts) for text in generate(chat, prompts)["response"]]
 
 
 def behaviour(chat: ChatModel) -> pd.DataFrame:
     """The eval prompts with columns response, outcome, style (category of the wording), on_topic, right (facts only)."""
     frame = load_prompts(split="eval")
-    responses = generate_texts(chat, list(frame["text"]))
+    responses = list(generate(chat, list(frame["text"]))["response"])
     facts, topics = fact_answers(), load_topics()
     verdicts = [read_response(text, facts) for text in responses]
     return frame.assign(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..checks import invalid
-from ..prompts.categories import CATEGORY_IDS, category_by_id
+from ..prompts.categories import category_by_id
 from ..stats import wilson
 from .setting import GEMMA, LLAMA, N_PAPER, Setting
 from .tables import TABLE7_SOURCE, published_cosines, published_gaps, published_table
@@ -76,7 +76,7 @@ def find_matches(folder: Path, setting: Setting) -> list[Match]:
 def _cosines(ours: pd.DataFrame | None, setting: Setting) -> Iterator[Match]:
     """Table 1: the plain cosines of all pairs; our interval is that of the corrected cosine, moved to the plain one."""
     published = published_cosines()
-    for first, second in combinations(CATEGORY_IDS, 2):
+    for first, second in combinations(published.index, 2):
         about = f"{category_by_id(first).title} / {category_by_id(second).title}"
         mine = _find(ours, first=first, second=second) or _find(ours, first=second, second=first)
         value, apart = None, ""

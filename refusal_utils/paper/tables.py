@@ -71,10 +71,11 @@ def published_table(number: str | int) -> pd.DataFrame:
 
 
 def published_cosines() -> pd.DataFrame:
-    """Table 1: the 11 x 11 cosines of Gemma-2-9b-it at layer 20, position -2, rows and columns in our category order."""
+    """Table 1: the cosines of Gemma-2-9b-it at layer 20, position -2; rows and columns are the paper's categories, in our order."""
     table = json.loads((_DATA / "table1_cosine.json").read_text())
     ids = [category_by_paper_split(split).id for split in table["order"]]
-    return pd.DataFrame(table["cosine"], index=ids, columns=ids).loc[list(CATEGORY_IDS), list(CATEGORY_IDS)]
+    known = [name for name in CATEGORY_IDS if name in ids]
+    return pd.DataFrame(table["cosine"], index=ids, columns=ids).loc[known, known]
 
 
 def published_manifest() -> dict:
@@ -129,7 +130,7 @@ def published_stability() -> pd.DataFrame:
     """Table 8 by category: `mean` and `std` of the cosine between directions from different draws of its prompts."""
     table = published_table(8)
     table.index = table.pop("category").map(_folded)
-    return table.loc[[_folded(TABLE7_SOURCE[name]) for name in CATEGORY_IDS]].set_axis(list(CATEGORY_IDS))
+    return table.loc[[_folded(source) for source in TABLE7_SOURCE.values()]].set_axis(list(TABLE7_SOURCE))
 
 
 def _folded(source: str) -> str:

@@ -50,11 +50,19 @@ def outcome_dots(shares: pd.DataFrame, *, title: str, value: str) -> go.Figure:
     """A row per category (index of `shares`) and a dot per column, from 0 to 1."""
     long = shares.set_axis(titles(list(shares.index))).rename_axis("category").reset_index()
     long = long.melt("category", var_name="heads", value_name=value)
-    symbols = ["circle-open", "circle", "diamond-open", "square", "square-open"]
     figure = px.scatter(
-        long, x=value, y="category", color="heads", symbol="heads", symbol_sequence=symbols, title=title, **LOOK
+        long,
+        x=value,
+        y="category",
+        color="heads",
+        symbol="heads",
+        symbol_sequence=["circle-open", "circle", "diamond-open", "square", "square-open"],
+        labels={"category": ""},
+        title=title,
+        **{**LOOK, "height": 760, "color_discrete_map": {}},
     )
-    figure.update_traces(marker={"size": 11, "line": {"width": 2}})
+    figure.update_traces(orientation="h", marker={"size": 9, "line": {"width": 2}})
+    figure.update_layout(scattermode="group", scattergap=0.3)  # dots of equal shares lie below each other
     return figure.update_xaxes(range=[-0.03, 1.03])
 
 

@@ -17,13 +17,13 @@ DIVERGING, SEQUENTIAL = "RdBu_r", "Viridis"  # diverging maps are centred on 0
 BLUE, VERMILION, ORANGE = "#0072B2", "#D55E00", "#E69F00"
 TITLES = {category.id: category.title for category in CATEGORIES}
 # Colour, marker and line style of what is no category: no control has the colour or the marker of a category.
-CONTROLS = {
+_CONTROLS = {
     "pooled": ("#222222", "star", "dot"),
     "random": ("#888888", "cross-open", "dot"),
     "covariance": ("#6a1b9a", "hexagon-open", "dashdot"),
     "Benign": ("#999999", "square", "dot"),  # one of the few markers that a cube can show filled and open
 }
-_LOOKS = {each.title: (each.colour, each.marker, each.dash) for each in CATEGORIES} | CONTROLS
+_LOOKS = {each.title: (each.colour, each.marker, each.dash) for each in CATEGORIES} | _CONTROLS
 _COLOURS, _SYMBOLS, _DASH = ({name: look[part] for name, look in _LOOKS.items()} for part in range(3))
 
 _AXIS = {"gridcolor": "#e5e5e5", "zeroline": False, "automargin": True, "title": {"standoff": 12, "font": {"size": 14}}}
@@ -62,22 +62,13 @@ def label(name: str) -> str:
     >>> label("hate_speech"), label("benign"), label("random 3")
     ('Hate speech', 'Benign', 'random')
     """
-    kind = direction_kind(name)
+    kind = name.rstrip("0123456789 ")
     return "Benign" if kind == BENIGN else TITLES.get(kind, kind)
 
 
 def titles(categories: list[str]) -> list[str]:
     """The titles of category ids. Raises `ValueError` for an unknown one."""
     return [category_by_id(category).title for category in categories]
-
-
-def direction_kind(direction: str) -> str:
-    """A category's own id, or the kind of a numbered control.
-
-    >>> direction_kind("hate_speech"), direction_kind("random 3")
-    ('hate_speech', 'random')
-    """
-    return direction.rstrip("0123456789 ")
 
 
 def direction_look(direction: str) -> dict[str, str]:

@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     N_RANDOM: int = Field(3, ge=1, description="Random sets of heads used as controls.")
     N_SINGLE: int = Field(40, ge=1, description="Heads that are replaced one at a time.")
     EXAMPLE: str = Field("unsupported", description="Category of the worked example in the head attribution.")
-    JUDGE: Literal["phrases", "wildguard"] = Field("phrases", description="Judge of the steered responses.")
+    JUDGE: str = Field("phrases", description="Judge of the steered responses: 'phrases', 'wildguard', or your own.")
     N_BUCKET: int = Field(50, ge=1, description="Prompts per bucket of the controlled set.")
     GAPS: list[float] = Field(
         [-0.5, 0.15, 0.25, 0.35, 0.45, 0.7, 1.0], description="Steering strengths, in gaps between the two sides."

@@ -15,8 +15,12 @@ from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, load_chat_model
 from refusal_utils.model.loading import check_placement, load_weights
 from refusal_utils.steering.contexts import add_steering
-from refusal_utils.steering.generation import generate_texts
+from refusal_utils.steering.generation import generate
 from tests.families import FAMILIES, family_config, family_tokenizer, randomize, save_family
+
+
+def generate_texts(chat, prompts, max_new_tokens=50):
+    return list(generate(chat, prompts, max_new_tokens=max_new_tokens)["response"])
 
 
 @pytest.fixture(scope="module")
