@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Every file of tests runs in one of at most four processes, so that its fixtures are made once.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: run report test lab check format bench clean install help
 
@@ -30,7 +32,7 @@ report: $(INSTALLED)
 	$(BIN)/python -m refusal_utils report
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab notebooks
@@ -40,7 +42,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -56,6 +56,10 @@ class Study:
         """Where this model's figures and tables are: `<figures_dir>/<model>`."""
         return model_folder(self.model, self.figures_dir)
 
+    def cache_file(self, name: str) -> Path:
+        """Where rows of this model are kept between notebooks: `<cache_dir>/<name>_<model>.jsonl.gz`."""
+        return self.cache_dir / f"{name}_{self.folder.name}.jsonl.gz"
+
     @property
     def is_reference(self) -> bool:
         """Whether this is the bundled model on the built-in prompts, whose numbers are known."""
@@ -214,7 +218,7 @@ def open_study(
     return Study(model, prompts, Path(figures_dir), Path(cache_dir), seed, loading)
 
 
-def check(claim: str, holds: bool, *, only_if: bool = True) -> None:
+def check(claim: str, holds: bool | np.bool_, *, only_if: bool = True) -> None:
     """Print a tick beside `claim` where it holds, else raise `AssertionError`.
 
     With `only_if` false the claim is about another setting (such as the bundled model's numbers) and is not checked.

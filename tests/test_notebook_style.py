@@ -10,6 +10,8 @@ import pytest
 
 from refusal_utils.workflow.notebooks import find_notebooks
 
+from .readings import bold_numbers, is_printed, printed_numbers, readings
+
 ROOT = Path(__file__).parent.parent
 EVERY = pytest.mark.parametrize("path", find_notebooks(), ids=lambda path: path.stem)
 REPOSITORY = "refusal-geometry/refusal-geometry"
@@ -29,8 +31,6 @@ OPEN = {
 }
 FIRST = ["MODEL", "SYSTEM_PROMPT", "PROMPTS", "DTYPE", "LAYER", "POS"]
 LAST = ["SEED", "FIGURES_DIR", "CACHE_DIR"]
-NUMBER = r"(?<![\w.])[-−]?\d+(?:\.\d+)?(?: ?%)?"
-SEE = "**What you should see"
 
 
 def cells_of(path: Path, kind: str | None = None) -> list[dict]:
@@ -132,16 +132,9 @@ def names_bound(tree: ast.Module) -> set[str]:
 
 @EVERY
 def test_every_reading_states_numbers(path):
-    readings = [cell["source"] for cell in cells_of(path, "markdown") if SEE in cell["source"]]
-    assert readings
-    for reading in readings:
-        assert bold_numbers(reading[reading.index(SEE) :]), reading
-
-
-def bold_numbers(text: str) -> list[str]:
-    """The numbers in bold print: `0.238`, `-0.06`, `24 %`."""
-    bold = re.findall(r"\*\*([^*]+)\*\*", text)
-    return [number for each in bold for number in re.findall(NUMBER, each)]
+    stated = {text: bold_numbers(text) for text, _ in readings(cells_of(path))}
+    assert stated
+    assert not [text for text, numbers in stated.items() if not numbers]
 
 
 @EVERY
@@ -162,3 +155,26 @@ def test_links_lead_to_files(path):
     assert not [link for link in local if not (path.parent / link).is_file()]
     later = [other.name for other in find_notebooks() if other.name > path.name]
     assert not later or later[0] in links
+
+
+def test_a_stated_number_must_be_printed_in_its_own_section():
+    """Before control of the test that executes the notebooks: numbers of figures and of other sections do not count."""
+    figure = {"data": {"application/vnd.plotly.v1+json": {}, "text/plain": "0.7"}}
+    table = {"data": {"text/html": "<td>0.238</td><td>24 %</td>", "text/plain": ""}}
+    cells = [
+        {
+            "cell_type": "markdown",
+            "source": ["## One\n", "**What you should see.** **0.24**, **24 %**, **0.7**, **11**."],
+        },
+        {"cell_type": "code", "source": "", "outputs": [table, figure]},
+        {"cell_type": "markdown", "source": "## Two"},
+        {"cell_type": "code", "source": "", "outputs": [{"text": ["✓  11 directions\n"]}]},
+    ]
+    ((text, section),) = readings(cells)
+    printed = printed_numbers(section)
+    assert {number: is_printed(number, printed) for number in bold_numbers(text)} == {
+        "0.24": True,
+        "24 %": True,
+        "0.7": False,
+        "11": False,
+    }

@@ -86,7 +86,7 @@ class Views:
         return pd.DataFrame(values[:, :n_axes], columns=names, index=self.points.index).join(self.points)
 
     @cached_property
-    def told(self) -> dict[str, Bool[np.ndarray, " prompt"]]:
+    def lda_correct(self) -> dict[str, Bool[np.ndarray, " prompt"]]:
         """Whether LDA of the fitted prompts names each prompt's category from a plane, and from all axes of the state.
 
         The keys are `plane of PCA`, `plane of LDA` and `all axes`. It is the most that a picture in the plane can tell,
@@ -135,7 +135,7 @@ class Views:
         """
         frame = self.coordinates(view, n_axes)
         axes = list(frame)[:n_axes]
-        space = "in a plane" if n_axes == 2 else f"on {n_axes} axes"
+        space = "in a plane" if n_axes == 2 else f"along {n_axes} axes"
         arrows = "" if directions is None else ", with the directions as arrows"
         title = f"{len(frame)} prompts {space}: {view}{arrows}"
         figure = embedding_scatter(frame, *axes, where=self.where, title=title)
@@ -173,7 +173,7 @@ class LayerViews:
     def table(self) -> pd.DataFrame:
         """By layer: the share of variance in the plane of PCA, and the share of prompts whose category LDA names."""
         rows = {
-            layer: (own.pca.explained_variance_ratio_[:2].sum(), own.told["all axes"].mean())
+            layer: (own.pca.explained_variance_ratio_[:2].sum(), own.lda_correct["all axes"].mean())
             for layer, own in self.views.items()
         }
         columns = ["share of variance", "category told (all axes)"]

@@ -103,7 +103,9 @@ def heatmap(
         width=WIDTH,
         height=220 + 40 * len(table),
     )
-    return figure.update_xaxes(tickangle=-40, showgrid=False).update_yaxes(showgrid=False)
+    angle = -40 if max(len(str(name)) for name in figure.data[0].x) > 6 else 0
+    figure.update_xaxes(type="category", tickangle=angle, showgrid=False)
+    return figure.update_yaxes(type="category", showgrid=False)
 
 
 def heatmap_menu(panels: Mapping[str, pd.DataFrame], *, title: str, limits: Limits | None = None) -> go.Figure:

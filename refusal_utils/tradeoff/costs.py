@@ -28,12 +28,10 @@ class SteeringCosts:
 
     values: pd.DataFrame = field(repr=False)
 
-    def table(self, kinds: Sequence[str] = (), levels: Sequence[float] = ()) -> pd.DataFrame:
-        """The median nats and refusal rate over the directions of a kind, at positive strengths in gaps (`levels`)."""
-        steered = self.steered
-        kept = steered[steered["gaps"].isin(levels)] if len(levels) else steered
-        found = kept.groupby(["kind", "gaps"])[["nats", "refused"]].median().unstack("gaps")
-        return found.reindex(list(kinds)) if len(kinds) else found
+    def table(self, levels: Sequence[float]) -> pd.DataFrame:
+        """The median nats and refusal rate over the directions of a kind, at the positive ones of `levels`, in gaps."""
+        kept = self.steered[self.steered["gaps"].isin(levels)]
+        return kept.groupby(["kind", "gaps"])[["nats", "refused"]].median().unstack("gaps")
 
     @property
     def steered(self) -> pd.DataFrame:
@@ -56,14 +54,15 @@ def steering_costs(
     swept: Sweep,
     conditions: Sequence[Condition],
     states: Float[Tensor, "prompt d_model"],
-    benign: Sequence[str],
     kinds: Mapping[str, str],
 ) -> SteeringCosts:
-    """What each of the `conditions` of a sweep costs on `benign` prompts, and the refusal rate that it brings.
+    """What each of the `conditions` of a sweep costs, and the refusal rate that it brings.
 
-    `states` are residual-stream states at the steered layer; `kinds` gives the kind of every direction.
+    The cost is measured on the benign prompts that the unsteered model answers (bucket BC). `states` are
+    residual-stream states at the steered layer; `kinds` gives the kind of every direction.
     """
-    nats = kl_spent(chat, benign, conditions)
+    answered = swept.rows.loc[swept.rows["bucket"] == "BC", "text"]
+    nats = kl_spent(chat, list(dict.fromkeys(answered)), conditions)
     norm = float(torch.linalg.vector_norm(states.float(), dim=-1).mean())
     refused = swept.refused(("direction", "coefficient"))
     rows = [

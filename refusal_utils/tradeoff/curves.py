@@ -42,6 +42,11 @@ class TradeoffCurves:
         """How far each direction reaches."""
         return self.reach
 
+    def span(self, kinds: Mapping[str, str]) -> pd.DataFrame:
+        """How far the directions of each kind reach from lowest to highest: the least, median and largest span."""
+        span = self.reach["to"] - self.reach["from"]
+        return span.groupby(self.reach.index.map(kinds)).agg(["min", "median", "max"])
+
     def figure(
         self,
         rates: pd.DataFrame,

@@ -1,5 +1,6 @@
 """Every direction at the strength that gives one refusal rate, so that how they refuse can be compared."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -44,6 +45,22 @@ def match_refusal_rate(
     nearest = {name: float((_rates(found, name) - target).abs().idxmin()) for name in directions}
     kept = found.rows["coefficient"] == found.rows["direction"].map(nearest)
     return Sweep(found.rows[kept].reset_index(drop=True))
+
+
+def common_strength(swept: Sweep, directions: Iterable[str], target: float = 0.9) -> Sweep:
+    """The responses at the strength in gaps, among those that all `directions` have, with the rate nearest to `target`.
+
+    The refusal rate is that over all of `directions` and prompts. Raises `ValueError` if they share no strength.
+    """
+    names = list(directions)
+    rows = swept.rows[swept.rows["direction"].isin(names)]
+    shared = Sweep(rows[rows.groupby("gaps")["direction"].transform("nunique") == len(names)])
+    must = "the directions must share a strength in gaps"
+    require(
+        len(shared.rows) > 0, "common_strength", must, f"none for {', '.join(names)}", "Sweep them at the same gaps."
+    )
+    nearest = (shared.refused("gaps").sort_index() - target).abs().idxmin()
+    return Sweep(shared.rows[shared.rows["gaps"] == nearest], swept.notes)
 
 
 def _rates(swept: Sweep, direction: str) -> pd.Series:

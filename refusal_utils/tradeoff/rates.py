@@ -1,6 +1,6 @@
 """Refusal rates of judged responses, and the strength that they suggest for a direction."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -112,15 +112,3 @@ def departures(rates: pd.DataFrame, max_degenerate: float = 0.1) -> pd.Series:
     """
     counted = (rates.index.get_level_values("gaps") != 0) & (rates["degenerate"] <= max_degenerate)
     return ((rates["RR"] - rates["ORR"]) / 2)[counted].rename("RR - overall")
-
-
-def rates_by_length(rows: Mapping[int, pd.DataFrame], by: str = "gaps") -> pd.DataFrame:
-    """RR, ORR and degenerate after so many tokens (the keys of `rows`), and the share of verdicts that still change.
-
-    The values hold the same responses, cut at that length, in the same order. Rows are indexed by (tokens, `by`);
-    "verdicts that change" is the share whose outcome differs from the outcome at the largest length.
-    """
-    last = rows[max(rows)]["outcome"]
-    tables = {n: rate_table(each, by)[["RR", "ORR", "degenerate"]] for n, each in rows.items()}
-    moved = {n: (each["outcome"] != last).groupby(each[by]).mean() for n, each in rows.items()}
-    return pd.concat(tables, names=["tokens"]).assign(**{"verdicts that change": pd.concat(moved)})

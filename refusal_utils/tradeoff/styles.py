@@ -17,10 +17,13 @@ from sklearn.pipeline import make_pipeline
 
 from ..checks import require
 from ..judging import STYLES
+from ..judging.response_text import without_thinking
+from ..judging.styles import refusal_styles
 from ..plotting.look import heatmap
 from ..plotting.tradeoff import interval_bars
 from ..prompts.categories import CATEGORY_IDS
 from ..stats import wilson
+from .sweep import Sweep
 
 N_FOLDS = 5
 N_BOOTSTRAP = 1000
@@ -53,6 +56,16 @@ class StyleShares:
         hover = "%{y}<br>%{x}: %{z:.2f}<br>95 % interval %{customdata}<extra></extra>"
         figure = heatmap(table, title=title, value=value, limits=(0, 1))
         return figure.update_traces(customdata=intervals, hovertemplate=hover)
+
+
+def with_wording(swept: Sweep) -> Sweep:
+    """The sweep with its styles found by phrases, whatever judge decided the outcomes, and two columns to compare.
+
+    `wording` joins the styles of a response; `refused` is "refused" or "not".
+    """
+    styles = [refusal_styles(without_thinking(text)) for text in swept.rows["response"]]
+    refused = np.where(swept.rows["outcome"] == "refused", "refused", "not")
+    return Sweep(swept.rows.assign(styles=styles, wording=[*map(" + ".join, styles)], refused=refused), swept.notes)
 
 
 def style_shares(rows: pd.DataFrame) -> StyleShares:
@@ -133,8 +146,9 @@ class Guesses:
         """Accuracy, low, high and chance of each."""
         return pd.DataFrame([asdict(each) for each in self.guesses.values()], index=list(self.guesses))
 
-    def figure(self, *, title: str, y: str, marks: Mapping[str, float]) -> go.Figure:
+    def figure(self, *, title: str, marks: Mapping[str, float]) -> go.Figure:
         """The accuracies as bars with their intervals, and labelled lines at the heights in `marks`."""
+        y = "share of directions guessed, 95 % interval"
         bars = self.table().rename(index=lambda name: name.replace(", ", ",<br>"))
         return interval_bars(bars, title=title, y=y, marks=marks)
 

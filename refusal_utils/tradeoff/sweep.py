@@ -3,7 +3,7 @@
 The same code labels the controlled set and runs the sweep, so strength zero reproduces the labels exactly.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,18 +37,28 @@ class Sweep:
         """RR and ORR of every direction (rows) at every strength in gaps (columns)."""
         return self.rates()[["RR", "ORR"]].unstack("gaps").reindex(self.rows["direction"].unique())
 
+    @property
+    def refusals(self) -> pd.DataFrame:
+        """The rows of refused prompts."""
+        return self.rows[self.rows["outcome"] == "refused"]
+
     def rates(self, by: str | Sequence[str] = STEERED, correct: Correct | None = None) -> pd.DataFrame:
         """The refusal rates of every point, as `rate_table` gives them."""
         return rate_table(self.rows, by, correct)
 
-    def outcomes(self, levels: Mapping[str, Sequence[float]], max_degenerate: float = 0.1) -> Outcomes:
-        """The outcomes of some directions at some strengths in gaps; see `Outcomes.from_rows`."""
-        return Outcomes.from_rows(self.rows, levels, max_degenerate)
+    def outcomes(self, levels: Mapping[str, Sequence[float]], directions: Iterable[str] | None = None) -> Outcomes:
+        """The outcomes at the strengths in gaps of `levels`, of all its directions or of some; see `Outcomes.from_rows`."""
+        return Outcomes.from_rows(self.rows, {name: levels[name] for name in directions or levels})
 
     def refused(self, by: str | Sequence[str] = "direction") -> pd.Series:
         """The share of responses refused, over harmful and benign prompts alike, in the order of the rows."""
         keys = [by] if isinstance(by, str) else list(by)
         return self.rows.assign(refused=self.rows["outcome"] == "refused").groupby(keys, sort=False)["refused"].mean()
+
+    def matched(self) -> pd.DataFrame:
+        """The strength in gaps and the refusal rate of every direction, for a sweep at one strength per direction."""
+        gaps = self.rows.groupby("direction", sort=False)["gaps"].first()
+        return pd.DataFrame({"gaps": gaps, "refused": self.refused()})
 
     def save(self, path: str | Path, chat: ChatModel, **notes: Any) -> Path:
         """Write the rows with `notes` and those of the model, and return the path. Raises as `save_rows`."""
@@ -74,21 +84,21 @@ def sweep_conditions(
     layer: int | None = None,
     **options: Any,
 ) -> list[Condition]:
-    """The conditions of a sweep: every direction at its strengths, given in exactly one of the two units.
+    """The conditions of a sweep: directions at their strengths, given in exactly one of the two units.
 
-    Strengths are the same for all directions, or a mapping from direction to its own. `layer` (default: where the
-    directions were read) and `options` are those of `steering_condition`. Raises `ValueError` for a direction without
-    strengths, and as `steering_condition`.
+    Strengths are the same for all directions, or a mapping from the directions to sweep to the strengths of each.
+    `layer` (default: where the directions were read) and `options` are those of `steering_condition`. Raises
+    `ValueError` for a direction without strengths, and as `steering_condition`.
     """
     unit = "coefficient" if coefficients is not None else "gaps"
     given = coefficients if coefficients is not None else gaps or {}
     own = given if isinstance(given, Mapping) else dict.fromkeys(directions, given)
-    bare = [name for name in directions if not len(own.get(name, ()))]
+    bare = [name for name in own or directions if not len(own.get(name, ()))]
     must = "every direction needs strengths"
-    require(not bare, "sweep_conditions", must, f"none for {', '.join(bare)}", "Name them.")
+    require(not bare, "sweep_conditions", must, f"none for {', '.join(bare)}", "Pass some.")
     return [
         steering_condition(directions, name, layer=layer, **{unit: strength}, **options)
-        for name in directions
+        for name in own
         for strength in own[name]
     ]
 

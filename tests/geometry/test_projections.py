@@ -43,7 +43,7 @@ def test_lda_of_all_axes_tells_what_a_plane_loses():
     fitted, fitted_labels, _ = clouds(n=200, gap=4)
     shown, labels, _ = clouds(n=201, gap=4)
     views = views_of(shown, labels, fitted, fitted_labels)
-    told = {name: found.mean() for name, found in views.told.items()}
+    told = {name: found.mean() for name, found in views.lda_correct.items()}
     # By another route: the mean that is nearest, in units of the spread within the classes.
     places, shown_places = (views.pca.transform(each.double().numpy())[:, :2] for each in (fitted, shown))
     means = np.stack([places[fitted_labels == label].mean(0) for label in range(3)])
@@ -53,7 +53,7 @@ def test_lda_of_all_axes_tells_what_a_plane_loses():
     assert told["plane of PCA"] == pytest.approx((nearest == labels).mean(), abs=0.02)
     assert min(told["all axes"], told["plane of LDA"]) > 0.95 > 0.91 > told["plane of PCA"]
     mixed = np.random.default_rng(0).permutation(fitted_labels)
-    assert views_of(shown, labels, fitted, mixed).told["all axes"].mean() < 0.6
+    assert views_of(shown, labels, fitted, mixed).lda_correct["all axes"].mean() < 0.6
 
 
 def test_trustworthiness_and_continuity_are_one_for_the_space_itself_and_fall_for_noise(monkeypatch):

@@ -19,10 +19,10 @@ def test_costs_are_the_divergence_of_the_first_token_and_the_strength_in_every_u
     spent = kl_spent(chat, prompts[:6], conditions)
     assert spent[0] == pytest.approx(0, abs=1e-9)
     assert spent[1] < spent[2] == pytest.approx(float(expected))
-    rows = pd.DataFrame(
-        {"direction": "a", "coefficient": [0.0, 5.0, 20.0], "outcome": ["answered", "refused", "broken"]}
-    )
-    found = steering_costs(chat, Sweep(rows), conditions, 3 * torch.eye(4, chat.d_model), prompts[:6], {"a": "one"})
+    outcomes = {0.0: "answered", 5.0: "refused", 20.0: "broken"}
+    rows = [(text, "BC", "a", *given) for given in outcomes.items() for text in prompts[:6]]
+    swept = Sweep(pd.DataFrame(rows, columns=["text", "bucket", "direction", "coefficient", "outcome"]))
+    found = steering_costs(chat, swept, conditions, 3 * torch.eye(4, chat.d_model), {"a": "one"})
     row = found.values.iloc[1]
     assert row[["coefficient", "over norm", "gaps", "refused"]].tolist() == pytest.approx([5, 5 / 3, 2.5, 1])
     assert row["nats"] == pytest.approx(float(spent[1]))
@@ -41,7 +41,7 @@ def test_agreement_is_over_the_directions_of_one_kind_and_positive_strengths():
     )
     costs = SteeringCosts(values)
     assert costs.agreement("one").to_dict() == pytest.approx({"coefficient": 0.8, "gaps": 1.0, "nats": -1.0})
-    table = costs.table(levels=[0.1])
+    table = costs.table([0.1])
     assert table["nats"].to_dict() == {0.1: {"one": 0.4, "other": 0.1}}
     figure = costs.figure(title="t", x="nats spent")
     assert figure.layout.xaxis.type == "log"

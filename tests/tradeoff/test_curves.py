@@ -57,7 +57,8 @@ def test_every_draw_ends_where_the_data_end_and_is_continued_to_the_corner():
 def test_reach_is_the_lowest_and_the_highest_rate_with_the_strength_that_gives_it():
     gains = ((1.0, 1.0), (0.3, 0.3), (0.0, 0.0))
     outcomes = planted(n=100, gains=gains, jitter=0.0, names=("far", "near", "nowhere"))
-    table = tradeoff_curves(outcomes, n_draws=300).table()
+    found = tradeoff_curves(outcomes, n_draws=300)
+    table = found.table()
     overall = outcomes.refused.double().mean(-1)
     assert table["from"].to_numpy() == pytest.approx(overall.amin(1).numpy())
     assert table["to"].to_numpy() == pytest.approx(overall.amax(1).numpy())
@@ -65,6 +66,9 @@ def test_reach_is_the_lowest_and_the_highest_rate_with_the_strength_that_gives_i
     half = 1.96 * np.sqrt(table["to"]["near"] * (1 - table["to"]["near"]) / 200)
     assert 0.3 * half < table["to high"]["near"] - table["to"]["near"] < 1.3 * half
     assert (table["to"] - table["from"])[["far", "near", "nowhere"]].round(6).is_monotonic_decreasing
+    span = found.span({"far": "one", "near": "one", "nowhere": "other"})
+    assert span.loc["one", "max"] == pytest.approx(table["to"]["far"] - table["from"]["far"])
+    assert span.loc["other"].tolist() == [0, 0, 0]
     assert table["to"]["nowhere"] == table["from"]["nowhere"]
     assert table.loc["near", ["from strength", "to strength"]].tolist() == [-3.0, 6.0]
     assert abs(table["to strength"]["nowhere"]) == float(STRENGTHS.abs().min())  # of equals the weakest

@@ -62,7 +62,7 @@ def test_a_direction_without_reach_has_no_common_range_with_any():
     alone = pairs(two, n_draws=300).iloc[0]  # pairs that were not compared do not count in the adjustment
     assert table.loc[("one", "other"), numbers].tolist() == alone[numbers].tolist()
     wide = knob_test(outcomes, min_range=0.99, n_draws=50)
-    assert wide.counts().to_dict() == {**dict.fromkeys(VERDICTS, 0), NO_RANGE: 3}
+    assert wide.table()[0.1].to_dict() == {**dict.fromkeys(VERDICTS, 0), NO_RANGE: 3}
 
 
 def test_a_direction_with_a_single_point_has_no_curve_and_breaks_nothing():
@@ -97,10 +97,20 @@ def test_curves_a_margin_apart_are_called_equivalent_no_more_often_than_one_in_t
     truth = true_curves(gains)
     margin = largest(truth[0] - truth[1])
     p_values = [
-        pairs(planted(seed, n=80, gains=gains), margin=margin, n_draws=200, seed=seed)["p_equivalent"][0]
+        pairs(planted(seed, n=80, gains=gains), margins=[margin], n_draws=200, seed=seed)["p_equivalent"][0]
         for seed in range(150)
     ]
     assert np.mean([p < 0.05 for p in p_values]) <= 0.08
+
+
+def test_several_margins_are_tested_on_the_same_draws():
+    outcomes = planted(n=400, gains=((1, 1), (1.5, 1.5), (0.85, 1.0)), jitter=0.1)
+    both = knob_test(outcomes, (0.1, 0.02), n_draws=200)
+    for margin in (0.1, 0.02):
+        alone = knob_test(outcomes, [margin], n_draws=200)
+        assert both.verdicts[margin].tolist() == alone.pairs["verdict"].tolist()
+    assert both.table().loc["equivalent"].tolist() == [3, 0]
+    pd.testing.assert_frame_equal(both.pairs, knob_test(outcomes, n_draws=200).pairs)
 
 
 def test_few_prompts_leave_the_question_undecided():
@@ -119,11 +129,13 @@ def test_pairs_of_kinds_are_counted_once_whatever_their_order():
     )
     kinds = {"a": "ours", "b": "ours", "random 0": "random", "random 1": "random"}
     for each in (tests, tests.rename(columns={"first": "second", "second": "first"})):
-        table = KnobTest(each, 0.1).by_kind(kinds)
+        narrower = ["undecided", "different", "different", NO_RANGE]
+        table = KnobTest(each, pd.DataFrame({0.1: each["verdict"], 0.05: narrower})).by_kind(kinds)
         assert list(table.index) == ["ours / ours", "random / ours", "random / random"]
         assert table["pairs"].tolist() == [1, 2, 1]
         assert table["compared"].tolist() == [1, 2, 0]
         assert table[list(VERDICTS)].to_numpy().tolist() == [[1, 0, 0, 0], [0, 2, 0, 0], [0, 0, 0, 1]]
+        assert table["within 0.05"].tolist() == [0, 0, 0]
         assert table["median largest difference"].tolist() == pytest.approx([0.1, 0.3, np.nan], nan_ok=True)
 
 

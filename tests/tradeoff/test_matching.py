@@ -5,7 +5,7 @@ import torch
 
 from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.tradeoff import matching
-from refusal_utils.tradeoff.matching import match_refusal_rate
+from refusal_utils.tradeoff.matching import common_strength, match_refusal_rate
 from refusal_utils.tradeoff.sweep import Sweep
 
 # How much of a direction's strength it takes to make each of 200 prompts refuse; "late" needs three times as much.
@@ -84,3 +84,20 @@ def test_a_direction_that_was_not_swept_is_named(chat, swept):
         ValueError, match="^match_refusal_rate: every direction must have been swept; got no rows of other"
     ):
         match_refusal_rate(chat, pd.DataFrame(), directions("other"), swept)
+
+
+def test_the_common_strength_is_one_that_all_directions_have():
+    rates = {("a", 0.5): 0.5, ("b", 0.5): 0.7, ("a", 1.0): 0.8, ("b", 1.0): 0.9, ("a", 0.77): 0.9}
+    rows = [
+        {"direction": name, "gaps": gaps, "outcome": "refused" if prompt < 10 * rate else "answered"}
+        for (name, gaps), rate in rates.items()
+        for prompt in range(10)
+    ]
+    swept = Sweep(pd.DataFrame(rows), {"layer": 4})
+    for target, gaps in ((0.9, 1.0), (0.5, 0.5)):
+        found = common_strength(swept, ["a", "b"], target)
+        assert set(found.rows["gaps"]) == {gaps}
+        assert found.notes == swept.notes
+    assert set(common_strength(swept, ["a"], 0.9).rows["gaps"]) == {0.77}
+    with pytest.raises(ValueError, match="^common_strength: the directions must share a strength"):
+        common_strength(swept, ["a", "c"])

@@ -5,7 +5,7 @@ import pytest
 from refusal_utils.stats import wilson
 from refusal_utils.tradeoff.knob_test import knob_test
 from refusal_utils.tradeoff.outcomes import Outcomes
-from refusal_utils.tradeoff.rates import choose_strength, departures, on_topic, rate_table, rates_by_length
+from refusal_utils.tradeoff.rates import choose_strength, departures, on_topic, rate_table
 
 
 def rows(outcomes, direction="d", gaps=1.0):
@@ -138,15 +138,3 @@ def test_departures_bound_how_far_apart_two_curves_can_lie():
         assert largest <= room + 1e-9
         apart.append(largest / room)
     assert max(apart) > 0.3  # before control: the curves do lie apart
-
-
-def test_rates_by_length_count_the_verdicts_that_the_last_tokens_change():
-    final = ["refused", "refused", "answered", "answered", "refused", "broken", "answered", "answered"]
-    early = ["answered", "refused", "answered", "answered", "refused", "answered", "answered", "refused"]
-    frame = pd.DataFrame({"gaps": [0.5] * 4 + [1.0] * 4, "harmful": [True, True, False, False] * 2})
-    said = {n: frame.assign(outcome=outcome, text="t", response="r") for n, outcome in ((10, early), (50, final))}
-    table = rates_by_length(said)
-    assert table.index.names == ["tokens", "gaps"]
-    assert table["verdicts that change"].to_dict() == {(10, 0.5): 0.25, (10, 1.0): 0.5, (50, 0.5): 0, (50, 1.0): 0}
-    assert table.loc[(10, 0.5), ["RR", "ORR", "degenerate"]].tolist() == [0.5, 0, 0]
-    assert table.loc[(50, 1.0), ["RR", "ORR", "degenerate"]].tolist() == [0.5, 0, 0.25]

@@ -1,8 +1,5 @@
 """Planted wordings: directions that decide how, whether, both or nothing."""
 
-import gzip
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +8,8 @@ from scipy.stats.contingency import association
 from sklearn.metrics import mutual_info_score
 
 from refusal_utils.judging import STYLES
+from refusal_utils.model.artifacts import save_rows
+from refusal_utils.plotting import saving
 from refusal_utils.prompts.categories import CATEGORY_IDS
 from refusal_utils.stats import wilson
 from refusal_utils.tradeoff.styles import Guess, Guesses, dependence, guess_direction, purity, style_shares
@@ -140,7 +139,7 @@ def test_the_text_gives_the_direction_away_or_it_does_not():
 def test_guesses_are_bars_with_their_intervals():
     guesses = Guesses({"text, same rate": Guess(0.7, 0.6, 0.8, 0.1), "outcome": Guess(0.1, 0.05, 0.2, 0.1)})
     assert guesses.table().loc["outcome"].tolist() == [0.1, 0.05, 0.2, 0.1]
-    (bars,) = guesses.figure(title="t", y="share", marks={"chance": 0.1}).data
+    (bars,) = guesses.figure(title="t", marks={"chance": 0.1}).data
     assert list(bars.x) == ["text,<br>same rate", "outcome"]
     assert list(bars.y) == [0.7, 0.1]
     assert list(bars.error_y.array) == pytest.approx([0.1, 0.1])
@@ -171,7 +170,7 @@ def test_purity_is_the_share_of_the_commonest_type():
 
 
 def write_sweep(path, model, refusing):
-    """A file of `save_sweep` that nobody swept: eleven wordings; `refusing` has the rate of each direction and strength."""
+    """A file of a sweep that nobody ran: eleven wordings; `refusing` has the rate of each direction and strength."""
     generator = np.random.default_rng(0)
     table = [
         {
@@ -188,15 +187,13 @@ def write_sweep(path, model, refusing):
         for prompt in range(30)
         for refused in [generator.random() < rate]
     ]
-    notes = {"model": model, "fingerprint": "abc", "layer": 2, "pos": -1, "n_rows": len(table)}
-    with gzip.open(path, "wt", encoding="utf-8") as file:
-        file.write("\n".join(map(json.dumps, [{"sweep": notes}, *table])))
+    save_rows(path, pd.DataFrame(table), {"model": model, "fingerprint": "abc", "layer": 2, "pos": -1})
 
 
-def run_notebook_07(model, folder):
-    """What the names of notebook 07 stand for after its cells."""
-    space = {}
-    for cell in read_cells(find_notebooks(["07"])[0]):
+def run_notebook_08(model, folder):
+    """What the names of notebook 08 stand for after its cells."""
+    space = {"display": print}
+    for cell in read_cells(find_notebooks(["08"])[0]):
         source = "".join(cell["source"])
         if cell["cell_type"] == "code" and "google.colab" not in source:
             exec(compile(source, cell["id"], "exec"), space)
@@ -205,19 +202,19 @@ def run_notebook_07(model, folder):
     return space
 
 
-def test_notebook_07_reads_any_models_responses_without_the_model_and_refuses_another_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(look, "chrome", lambda: None)
+def test_notebook_08_reads_any_models_responses_without_the_model_and_refuses_another_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "chrome", lambda: None)
     swept = {(name, 1.0): 0.5 + 0.04 * number for number, name in enumerate(CATEGORY_IDS)}
     swept |= {(name, 0.5): 0.3 for name in CATEGORY_IDS}
     swept["advice", 0.77] = 0.9  # a strength that only one direction was given: nothing to compare there
-    write_sweep(tmp_path / "06_sweep_tiny.jsonl.gz", "some/tiny", swept)
-    write_sweep(tmp_path / "06_matched_tiny.jsonl.gz", "some/tiny", {(name, 1.2): 0.9 for name in CATEGORY_IDS})
-    with pytest.raises(AssertionError, match=r"the responses must be those of other/tiny; got those of some/tiny"):
-        run_notebook_07("other/tiny", tmp_path)
-    space = run_notebook_07("some/tiny", tmp_path)
-    assert "load_chat_model" not in space
-    guesses = space["guesses"]["accuracy"]
-    assert guesses["text of a refusal, same strength"] == 1
-    assert 1 / 11 < guesses["refused or not, same strength"] <= 2 / 11
-    assert set(space["common"]["gaps"]) == {1.0}
-    assert (tmp_path / "tiny" / "07_guess.csv").is_file()
+    write_sweep(tmp_path / "07_sweep_tiny.jsonl.gz", "some/tiny", swept)
+    write_sweep(tmp_path / "07_matched_tiny.jsonl.gz", "some/tiny", {(name, 1.2): 0.9 for name in CATEGORY_IDS})
+    with pytest.raises(AssertionError, match="responses of other/tiny"):
+        run_notebook_08("other/tiny", tmp_path)
+    space = run_notebook_08("some/tiny", tmp_path)
+    assert "chat" not in vars(space["study"])
+    accuracy = space["guesses"].table()["accuracy"]
+    assert accuracy["text of a refusal, same strength"] == 1
+    assert 1 / 11 < accuracy["refused or not, same strength"] <= 2 / 11
+    assert set(space["common"].rows["gaps"]) == {1.0}
+    assert (tmp_path / "tiny" / "08_guess.csv").is_file()

@@ -37,6 +37,8 @@ def test_strength_zero_reproduces_the_labels_and_gives_one_half(chat, tmp_path):
 def test_every_direction_of_a_sweep_needs_strengths_in_one_unit(chat):
     directions = one(normalize(torch.ones(chat.d_model)), gap=2.0)
     with pytest.raises(ValueError, match="^sweep_conditions: every direction needs strengths"):
+        sweep_conditions(directions, coefficients={"random": ()})
+    with pytest.raises(ValueError, match="^DirectionSet: the name must be one of random"):
         sweep_conditions(directions, coefficients={"other": (1.0,)})
     with pytest.raises(ValueError, match="^sweep_conditions: every direction needs strengths"):
         sweep_conditions(directions)
