@@ -77,18 +77,19 @@ class Clusters:
         frame.attrs["share"] = float(scaling.eigenvalues_[:n_axes].sum() / scaling.eigenvalues_.sum())
         return frame
 
-    def map_figure(self, model: str, n_axes: int = 2) -> go.Figure:
-        """`embed` as a map with two or three axes, on one scale."""
+    def map_figure(self, model: str, place: str, n_axes: int = 2) -> go.Figure:
+        """`embed` as a map with two or three axes, on one scale; `place` names hook, layer and position."""
         frame = self.embed(n_axes)
-        title = (
-            f"The eleven directions in {n_axes} dimensions: {frame.attrs['share']:.0%} of their spread ({model} model)"
-        )
+        share = f"{frame.attrs['share']:.0%} of their spread"
+        title = f"The eleven directions in {n_axes} dimensions: {share} ({model} model, {place})"
         points = frame.rename_axis("category").reset_index()
         if n_axes == 2:
             return category_scatter(points, *frame, title=title).update_yaxes(scaleanchor="x")
         named = points.assign(category=titles(list(frame.index)))
         figure = px.scatter_3d(named, *frame, color="category", symbol="category", title=title, **POINT_LOOK)
-        return figure.update_traces(marker_size=6).update_layout(height=700, scene_aspectmode="data")
+        camera = {"eye": {"x": 1.5, "y": 1.5, "z": 1.1}, "center": {"x": 0, "y": 0, "z": -0.2}}
+        figure.update_layout(height=760, scene={"aspectmode": "cube", "camera": camera}, margin={"t": 60, "b": 20})
+        return figure.update_traces(marker_size=7)
 
     def figure(self, model: str, place: str) -> go.Figure:
         """The tree of average linkage."""

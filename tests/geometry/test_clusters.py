@@ -59,7 +59,7 @@ def test_bad_matrices_and_methods_are_refused():
 def test_maps_hold_every_category_at_its_coordinates():
     clusters = Clusters(published_cosines())
     for n_axes in (2, 3):
-        figure = clusters.map_figure("bundled", n_axes)
+        figure = clusters.map_figure("bundled", "layer 6", n_axes)
         placed = {trace.name: (trace.x[0], trace.y[0]) for trace in figure.data}
         coordinates = clusters.embed(n_axes).loc["advice"]
         assert placed["Unqualified advice"] == pytest.approx(tuple(coordinates[:2]))
