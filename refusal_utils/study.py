@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -143,7 +144,7 @@ class Study:
         at = self.activations.at(
             self.chat.decision_layer if layer is None else layer, self.chat.decision_pos if pos is None else pos
         )
-        return at[rows]
+        return at[torch.tensor(rows)]
 
     @property
     def place(self) -> str:

@@ -1,28 +1,10 @@
 """Which attention heads and MLPs write a refusal direction, how certain that is, and what replacing heads does.
 
-`component_shares` splits projections exactly; `attribute_heads` compares refused with benign prompts; `HeadTrial`,
-`replace_top_heads` and `ablate_single_heads` test attributions by intervention.
+`component_shares` splits projections exactly and `HeadAttribution` compares refused with benign prompts. `HeadTrial`,
+`replace_top_heads` and `ablate_single_heads` test attributions by intervention. `__init__.pyi` lists the public names,
+which are imported when first used.
 """
 
-from .attribution import HeadAttribution, attribute_heads
-from .effects import HeadEffects, replace_top_heads
-from .overlap import top_heads
-from .refusal_opening import RefusalOpening
-from .replacement import HeadTrial
-from .shares import Shares, component_shares, logit_shares
-from .single_heads import SingleHeads, ablate_single_heads
+import lazy_loader
 
-__all__ = [
-    "HeadAttribution",
-    "HeadEffects",
-    "HeadTrial",
-    "RefusalOpening",
-    "Shares",
-    "SingleHeads",
-    "ablate_single_heads",
-    "attribute_heads",
-    "component_shares",
-    "logit_shares",
-    "replace_top_heads",
-    "top_heads",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

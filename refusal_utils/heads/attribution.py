@@ -1,5 +1,6 @@
 """Which heads write each category's direction: contributions of all heads, with intervals and adjusted p-values."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -9,29 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..directions.direction_set import DirectionSet
-from ..model.chat_model import ChatModel
 from ..plotting.heads import head_maps
-from .contributions import contribution_intervals, contribution_p, contributions, per_category
-from .overlap import HeadOverlap, top_heads
-from .shares import Shares, component_shares
-
-Head = tuple[int, int]
-
-
-def attribute_heads(
-    chat: ChatModel, prompts: pd.DataFrame, directions: DirectionSet, *, n_draws: int = 1000, seed: int = 0
-) -> "HeadAttribution":
-    """The exact contribution of every head to each direction, over the refused and the benign prompts of a draw.
-
-    `prompts` has columns text and category. `n_draws`: bootstrap draws for the intervals. Raises `ValueError` as
-    `component_shares` and `contributions` do.
-    """
-    read_at = directions.provenance
-    pos = chat.decision_pos if read_at.pos is None else read_at.pos
-    shares = component_shares(chat, list(prompts["text"]), directions.vectors, layer=read_at.layer, pos=pos)
-    where = f"resid_pre, layer {read_at.layer}, pos {pos}"
-    labels = list(prompts["category"])
-    return HeadAttribution.from_shares(shares, labels, directions.names, where, n_draws=n_draws, seed=seed)
+from .contributions import Statistic, contribution_intervals, contribution_p, contributions, per_category
+from .overlap import Head, HeadOverlap, top_heads
+from .shares import Shares
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,29 +36,33 @@ class HeadAttribution:
 
     @classmethod
     def from_shares(
-        cls,
-        shares: Shares,
-        labels: list[str],
-        categories: tuple[str, ...],
-        where: str,
-        *,
-        n_draws: int = 1000,
-        seed: int = 0,
+        cls, shares: Shares, labels: Sequence[str], directions: DirectionSet, *, n_draws: int = 1000, seed: int = 0
     ) -> "HeadAttribution":
-        """The attribution that the prompts' shares give; `labels` holds each prompt's category or "benign"."""
+        """The attribution that the shares along `directions` give (`component_shares`).
+
+        `labels`: each prompt's category or "benign". `n_draws`: bootstrap draws for the intervals. Raises `ValueError`
+        as `contributions` and `per_category` do.
+        """
 
         def intervals(refused: Tensor, answered: Tensor) -> Tensor:
             return torch.stack(contribution_intervals(refused, answered, n_draws, seed=seed))
 
-        def each(statistic, values: Tensor) -> Tensor:
-            return per_category(statistic, values, labels, categories)
+        def each(statistic: Statistic, values: Tensor) -> Tensor:
+            return per_category(statistic, values, labels, directions.names)
 
-        parts = {name: each(contributions, values).numpy() for name, values in shares.parts().items()}
-        gap = pd.Series(each(contributions, shares.total).numpy(), categories, name="gap")
         low, high = each(intervals, shares.heads)
-        p_value = each(contribution_p, shares.heads)
-        contribution = each(contributions, shares.heads)
-        return cls(categories, contribution, low, high, p_value, pd.DataFrame(parts, categories), gap, where)
+        parts = {name: each(contributions, values).numpy() for name, values in shares.parts().items()}
+        place = directions.provenance
+        return cls(
+            categories=directions.names,
+            contribution=each(contributions, shares.heads),
+            low=low,
+            high=high,
+            p_value=each(contribution_p, shares.heads),
+            parts=pd.DataFrame(parts, directions.names),
+            gap=pd.Series(each(contributions, shares.total).numpy(), directions.names, name="gap"),
+            where=f"{place.hook}, layer {place.layer}, pos {place.pos}",
+        )
 
     def top(self, k: int) -> dict[str, list[Head]]:
         """The `k` heads that contribute most to each category's direction, as (layer, head_index), largest first."""
@@ -110,6 +96,6 @@ class HeadAttribution:
 
     def figure(self) -> go.Figure:
         """A map of layers and heads for each category, with a star where the adjusted p-value is below 0.05."""
-        title = "What each attention head writes along each refusal direction"
+        title = "What each attention head writes along each refusal direction (*: p < 0.05)"
         value = f"contribution along r, {self.where}"
         return head_maps(self.contribution, self.p_value, self.categories, title=title, value=value)

@@ -9,8 +9,9 @@ import plotly.graph_objects as go
 import torch
 
 from ..plotting.heads import outcome_dots
+from .overlap import Head
 from .refusal_opening import RefusalOpening
-from .replacement import Head, HeadTrial
+from .replacement import HeadTrial
 
 
 def replace_top_heads(
@@ -18,21 +19,17 @@ def replace_top_heads(
 ) -> "HeadEffects":
     """The effect of ablating and of patching each category's `top` heads, on the prompts of that category.
 
-    `n_random` sets of as many other heads of the same layers are the controls, averaged per prompt; none if it is 0.
+    Controls: `n_random` sets of as many other heads of the same layers, or as many as are left, averaged per prompt.
     """
-    categories, k = list(trial.prompts["category"]), max(map(len, top.values()))
+    categories, after = list(trial.prompts["category"]), {}
     controls = {name: same_layer_heads(own, trial.n_heads, n_random, seed) for name, own in top.items()}
-    after = {}
+    sets = [[controls[name][number] for name in categories] for number in range(n_random)]
     for kind, replace in (("ablate", trial.ablate), ("patch", trial.patch)):
-        conditions = replace([top[name] for name in categories], f"{kind} top")
-        after[f"{kind} top {k}"] = trial.measure(conditions, opening)
-        drawn = [
-            trial.measure(replace([controls[name][number] for name in categories], f"{kind} {number}"), opening)
-            for number in range(n_random)
-        ]
+        after[f"{kind} top"] = trial.measure(replace([top[name] for name in categories]), opening)
+        drawn = [trial.measure(replace(own), opening) for own in sets if any(own)]
         if drawn:
-            after[f"{kind} random {k}"] = sum(drawn[1:], drawn[0]) / n_random
-    before = trial.measure(trial.ablate([()] * len(categories), "none"), opening)
+            after[f"{kind} random"] = sum(drawn[1:], drawn[0]) / len(drawn)
+    before = trial.measure(trial.ablate([()] * len(categories)), opening)
     return HeadEffects(trial.prompts["category"], before, after)
 
 
@@ -59,6 +56,13 @@ class HeadEffects:
             rows[name] = pd.DataFrame({"change": mean, "low": mean - error, "high": mean + error})
         return pd.concat(rows, names=["heads", "of"])
 
+    def change(self, name: str, of: str) -> str:
+        """The mean change of the quantity `of` after replacing the heads called `name`, with its interval, as text."""
+        if name not in self.after:
+            return "not measured"
+        row = self.table().loc[(name, of)]
+        return f"{row['change']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+
     def by_category(self, name: str) -> pd.DataFrame:
         """The mean change of each quantity per category after replacing the heads called `name`."""
         return (self.after[name] - self.before).groupby(self.category, sort=False).mean()
@@ -71,7 +75,7 @@ class HeadEffects:
 
     def figure(self) -> go.Figure:
         """A dot per category and replacement: the share of prompts refused."""
-        title = "Refusals that are left after replacing heads"
+        title = "Refusals left after replacing heads"
         return outcome_dots(self.refused(), title=title, value="share of prompts refused")
 
 

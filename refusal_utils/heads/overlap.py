@@ -11,6 +11,8 @@ from torch import Tensor
 from ..checks import require
 from ..plotting.look import heatmap
 
+Head = tuple[int, int]  # layer, head_index
+
 
 def top_heads(contribution: Float[Tensor, "layer head_index"], k: int) -> Int[Tensor, "component 2"]:
     """(layer, head_index) of the `k` heads with the largest contribution, largest first; all if there are fewer.
@@ -44,7 +46,10 @@ class HeadOverlap:
         n_draws: int = 1000,
         seed: int = 0,
     ) -> "HeadOverlap":
-        """The overlap of the categories' `k` largest contributions (of all, if there are fewer heads)."""
+        """The overlap of the categories' `k` largest contributions (of all, if there are fewer heads).
+
+        Raises `ValueError` if `k` is below 1.
+        """
         require(k >= 1, "HeadOverlap", "k must be at least 1", k, "Ask for 1 head or more.")
         k = min(k, contribution[..., 0].numel())
         chosen = _is_top(contribution, k)

@@ -22,9 +22,8 @@ from ..steering.generation import generate
 from ..steering.interventions import HeadReplacement
 from ..steering.responses import judge_rows
 from ..steering.row_edits import RowEdits
+from .overlap import Head
 from .refusal_opening import RefusalOpening
-
-Head = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +64,14 @@ class HeadTrial:
         """How many heads a layer has."""
         return self.mean_z.shape[2]
 
-    def ablate(self, heads: Sequence[Sequence[Head]], name: str = "ablate") -> list[Condition]:
+    def ablate(self, heads: Sequence[Sequence[Head]]) -> list[Condition]:
         """One condition per prompt: its own `heads` (layer, head_index) replaced by their mean over benign prompts."""
-        return [self._replace(own, self.mean_z, f"{name} {row}") for row, own in enumerate(heads)]
+        return [self._replace(own, self.mean_z, f"ablate {row}") for row, own in enumerate(heads)]
 
-    def patch(self, heads: Sequence[Sequence[Head]], name: str = "patch") -> list[Condition]:
+    def patch(self, heads: Sequence[Sequence[Head]]) -> list[Condition]:
         """One condition per prompt: its own `heads` (layer, head_index) replaced by their output on the prompt's twin."""
         each = zip(heads, self.twin_z, strict=True)
-        return [self._replace(own, z, f"{name} {row}") for row, (own, z) in enumerate(each)]
+        return [self._replace(own, z, f"patch {row}") for row, (own, z) in enumerate(each)]
 
     def projections(self, conditions: Sequence[Condition]) -> Float[Tensor, " prompt"]:
         """Each prompt's projection on its own direction at the decision state, under the condition of the same index."""

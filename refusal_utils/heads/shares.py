@@ -80,14 +80,14 @@ def component_shares(
     def step(rows: list[int]) -> tuple[Tensor, ...]:
         reads = [names["first"], *(name for block in blocks for name in block.reads), names["total"]]
         kept = read_hooks(chat, chat.pad([ids[row] for row in rows]), reads, lambda _, value: value[:, pos].clone())
-        _require_finite(kept, rows)
+        _check_finite_rows(kept, rows)
         written = [torch.stack(own, dim=1) for own in zip(*(block.shares(kept) for block in blocks), strict=True)]
         stream = (kept[name].float() for name in names.values())
         return *written, *((state @ directions.to(state).T).cpu() for state in stream)
 
     batches = plan_batches(ids, token_budget("component_shares", batch_tokens, chat.device))
     found = Shares(*in_order(run_batches("component_shares", batches, step)))
-    _require_sum(chat, found)
+    _check_sum(chat, found)
     return found
 
 
@@ -139,7 +139,7 @@ def _check_request(chat: ChatModel, directions: Tensor, layer: int, pos: int) ->
     require_finite(function, directions, "directions")
 
 
-def _require_finite(kept: dict[str, Tensor], rows: list[int]) -> None:
+def _check_finite_rows(kept: dict[str, Tensor], rows: list[int]) -> None:
     for name, value in kept.items():
         bad = (~torch.isfinite(value)).flatten(1).any(1).nonzero()
         require(
@@ -151,7 +151,7 @@ def _require_finite(kept: dict[str, Tensor], rows: list[int]) -> None:
         )
 
 
-def _require_sum(chat: ChatModel, shares: Shares) -> None:
+def _check_sum(chat: ChatModel, shares: Shares) -> None:
     gap = float((torch.stack([*shares.parts().values()]).sum(0) - shares.total).abs().max())
     size = max(float(each.abs().max()) for each in (shares.total, shares.mlps, shares.heads))
     require(

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
-from .look import DIVERGING, LOOK, WIDTH, titles
+from .look import BLUE, DIVERGING, LOOK, ORANGE, VERMILION, WIDTH, titles
 
 N_COLUMNS = 4
 MOST_NUMBERS = 64  # heads in a map whose cells still hold their numbers
@@ -37,17 +37,27 @@ def head_maps(
     for c, trace in enumerate(sorted(figure.data, key=lambda trace: int(trace.name))):
         trace.text = np.where(p_values[..., c] < 0.05, "*", "")
         trace.texttemplate = "%{z:.2f}%{text}" if n_layers * n_heads <= MOST_NUMBERS else "%{text}"
+        trace.textfont = {"size": 10}
     for note in figure.layout.annotations:
         note.text = names[int(note.text.split("=")[1])]
     n_rows = -(-len(names) // N_COLUMNS)
-    figure.update_layout(template="refusal", title=title, width=WIDTH, height=160 + n_rows * max(240, 12 * n_layers))
+    size = {"width": WIDTH, "height": 160 + n_rows * max(240, 12 * n_layers), "margin": {"t": 130}}
+    figure.update_layout(template="refusal", title=title, **size)
     figure.update_coloraxes(colorbar={"title": {"side": "right"}})
-    figure.update_xaxes(dtick=max(1, n_heads // 8), showgrid=False)
+    figure.update_xaxes(dtick=max(1, n_heads // 8), showgrid=False, showticklabels=True)
     return figure.update_yaxes(dtick=max(1, n_layers // 8), showgrid=False)
 
 
+def part_bars(parts: pd.DataFrame, *, title: str, value: str) -> go.Figure:
+    """A stacked bar per category (index of `parts`), divided by the columns."""
+    long = parts.set_axis(titles(list(parts.index))).rename_axis("category").reset_index()
+    long = long.melt("category", var_name="written by", value_name=value)
+    look = {**LOOK, "color_discrete_map": {}, "title": title}
+    return px.bar(long, x=value, y="category", color="written by", orientation="h", **look).update_yaxes(title="")
+
+
 def outcome_dots(shares: pd.DataFrame, *, title: str, value: str) -> go.Figure:
-    """A row per category (index of `shares`) and a dot per column, from 0 to 1."""
+    """A row per category (index of `shares`) and a marker per column, one below the other, from 0 to 1."""
     long = shares.set_axis(titles(list(shares.index))).rename_axis("category").reset_index()
     long = long.melt("category", var_name="heads", value_name=value)
     figure = px.scatter(
@@ -56,6 +66,7 @@ def outcome_dots(shares: pd.DataFrame, *, title: str, value: str) -> go.Figure:
         y="category",
         color="heads",
         symbol="heads",
+        color_discrete_sequence=["#444444", VERMILION, ORANGE, BLUE, "#56B4E9"],
         symbol_sequence=["circle-open", "circle", "diamond-open", "square", "square-open"],
         labels={"category": ""},
         title=title,

@@ -1,11 +1,12 @@
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from refusal_utils.directions.direction_set import DirectionSet, Provenance
-from refusal_utils.heads.attribution import HeadAttribution, attribute_heads
-from refusal_utils.heads.shares import Shares
+from refusal_utils.directions.estimation import random_directions
+from refusal_utils.heads.attribution import HeadAttribution
+from refusal_utils.heads.shares import Shares, component_shares
+from refusal_utils.model.capture import capture_activations
 from refusal_utils.prompts.categories import BENIGN, CATEGORIES, CATEGORY_IDS
 
 LABELS = [name for name in (*CATEGORY_IDS, BENIGN) for _ in range(6)]
@@ -20,7 +21,8 @@ def planted(n_layers=3, n_heads=4):
     mlps, biases = torch.randn(2, len(LABELS), n_layers, 11, generator=generator)
     total = (heads.sum(2) + mlps + 2 * biases).sum(1) + 1
     shares = Shares(heads, mlps, biases, biases, torch.ones(len(LABELS), 11), total)
-    return HeadAttribution.from_shares(shares, LABELS, CATEGORY_IDS, "here", n_draws=200)
+    directions = DirectionSet(CATEGORY_IDS, random_directions(11, 16), torch.ones(11), Provenance(n_layers, -1))
+    return HeadAttribution.from_shares(shares, LABELS, directions, n_draws=200)
 
 
 def test_the_planted_head_of_every_category_is_found_with_its_interval():
@@ -68,15 +70,14 @@ def test_the_figure_has_a_map_per_category_and_a_star_where_p_is_small():
     assert {note.text for note in figure.layout.annotations} == {category.title for category in CATEGORIES}
 
 
-def test_attribute_heads_gives_the_gaps_of_the_directions(chat, prompts):
-    """Against the states themselves: the contributions of all components sum to the distance of the two means."""
-    from refusal_utils.model.capture import capture_activations
-
+def test_contributions_sum_to_the_gaps_of_the_directions(chat, prompts):
+    """Against the states themselves: all components together give the distance of the two means."""
     texts, labels = prompts[:24], [name for name in ("advice", "humanizing", BENIGN) for _ in range(8)]
     states = capture_activations(chat, texts, layers=[3], positions=[-1]).at(3, -1)
     sides = {name: states[torch.tensor([label == name for label in labels])] for name in dict.fromkeys(labels)}
     directions = DirectionSet.from_states(sides, sides.pop(BENIGN), Provenance(3, -1))
-    found = attribute_heads(chat, pd.DataFrame({"text": texts, "category": labels}), directions, n_draws=20)
+    shares = component_shares(chat, texts, directions.vectors, layer=3, pos=-1)
+    found = HeadAttribution.from_shares(shares, labels, directions, n_draws=20)
     assert found.contribution.shape == (3, 6, 2)
     assert found.gap.to_numpy() == pytest.approx(directions.gaps.numpy(), rel=1e-3)
     assert found.parts.sum(axis=1).to_numpy() == pytest.approx(directions.gaps.numpy(), rel=1e-3)

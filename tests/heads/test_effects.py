@@ -63,7 +63,7 @@ class Trial(HeadTrial):
     def __init__(self):
         pass
 
-    def ablate(self, heads, name=""):
+    def ablate(self, heads):
         return list(zip(self.prompts["category"], heads, strict=True))
 
     patch = ablate
@@ -77,14 +77,22 @@ class Trial(HeadTrial):
 @pytest.mark.parametrize("n_random", [0, 2])
 def test_top_heads_are_compared_with_random_heads_if_there_are_any(n_random):
     found = replace_top_heads(Trial(), TOP, OPENING, n_random=n_random)
-    labels = ["ablate top 2", "patch top 2"] + ["ablate random 2", "patch random 2"] * (n_random > 0)
+    labels = ["ablate top", "patch top"] + ["ablate random", "patch random"] * (n_random > 0)
     assert set(found.after) == set(labels)
     change = found.table()["change"].unstack()
-    assert change.loc["ablate top 2"].tolist() == pytest.approx([-2, -1])
+    assert change.loc["ablate top"].tolist() == pytest.approx([-2, -1])
     if n_random:
-        assert change.loc["patch random 2"].tolist() == pytest.approx([-0.2, 0])
-    assert found.by_category("ablate top 2").loc["humanizing"].tolist() == pytest.approx([-2, -1])
+        assert change.loc["patch random"].tolist() == pytest.approx([-0.2, 0])
+    assert found.by_category("ablate top").loc["humanizing"].tolist() == pytest.approx([-2, -1])
+    assert found.change("ablate top", "refused").startswith("-1.00 (")
+    assert (found.change("ablate random", "refused") == "not measured") == (n_random == 0)
     shares = found.refused()
     assert shares["nothing replaced"].tolist() == [1, 1]
-    assert shares["patch top 2"].tolist() == [0, 0]
+    assert shares["patch top"].tolist() == [0, 0]
     assert {trace.name for trace in found.figure().data} == {"nothing replaced", *labels}
+
+
+def test_there_are_no_controls_if_every_head_is_a_top_head():
+    every = [(layer, head) for layer in (0, 1) for head in range(4)]
+    found = replace_top_heads(Trial(), dict.fromkeys(TOP, every), OPENING, n_random=2)
+    assert set(found.after) == {"ablate top", "patch top"}
