@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .checks import invalid
+from .checks import require
 from .directions.direction_set import DirectionSet, Provenance
 from .geometry.labelled import Labelled
 from .methods import fit
@@ -132,19 +132,15 @@ class Study:
     def states(
         self, category: str, layer: int | None = None, pos: int | None = None
     ) -> Float[Tensor, "prompt d_model"]:
-        """The states of a category's drawn prompts (or the benign ones), by default at the decision layer and position."""
-        rows = (self.draw["category"] == category).to_numpy(copy=True)
-        if not rows.any():
-            raise invalid(
-                "Study.states",
-                "the category must have been drawn",
-                repr(category),
-                f"Use one of {', '.join((*CATEGORY_IDS, BENIGN))}.",
-            )
-        at = self.activations.at(
-            self.chat.decision_layer if layer is None else layer, self.chat.decision_pos if pos is None else pos
-        )
-        return at[torch.tensor(rows)]
+        """The states of a category's drawn prompts (or the benign ones), by default at the decision place.
+
+        Raises `ValueError` for a category without drawn prompts.
+        """
+        refused, answered = self.sides(layer, pos)
+        states = {**refused, BENIGN: answered}.get(category, answered[:0])
+        must, todo = "the category must have been drawn", f"Use one of {', '.join((*CATEGORY_IDS, BENIGN))}."
+        require(len(states) > 0, "Study.states", must, repr(category), todo)
+        return states
 
     @property
     def place(self) -> str:

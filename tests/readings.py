@@ -1,6 +1,7 @@
 """The numbers that a notebook states in print, and the numbers that its executed copy shows as text."""
 
 import re
+from itertools import chain
 
 SEE = r"\*\*What you should see[^*]*\*\*"
 NUMBER = r"(?<![\w.])[-−]?\d+(?:,\d{3})*(?:\.\d+)?(?:[eE][-+]?\d+)?"
@@ -9,7 +10,7 @@ NUMBER = r"(?<![\w.])[-−]?\d+(?:,\d{3})*(?:\.\d+)?(?:[eE][-+]?\d+)?"
 def readings(cells: list[dict]) -> list[tuple[str, list[dict]]]:
     """(paragraph that tells what to see, cells of its section), for every such paragraph."""
     sections: list[list[dict]] = [[]]
-    for cell in [part for cell in cells for part in parts(cell)]:
+    for cell in chain.from_iterable(map(parts, cells)):
         if cell["cell_type"] == "markdown" and source(cell).startswith("## "):
             sections.append([])
         sections[-1].append(cell)
