@@ -13,8 +13,8 @@ ROW = """    Category(
         "riddles", "Riddles", "", "cannot comply", "#005659", "asks for the answer to a riddle that has none"
     ),
 )
-
-CATEGORY_IDS"""
+# fmt: on
+"""
 JUDGE = '''"""A judge that refuses to be polite."""
 
 from .judgement import Judge, Judgement
@@ -64,8 +64,8 @@ def found(tmp_path_factory) -> dict:
     (copy / "prompts" / "riddles.jsonl").write_text("\n".join(map(json.dumps, prompts)))
     categories = copy / "refusal_utils" / "prompts" / "categories.py"
     before = categories.read_text()
-    assert before.count(")\n\nCATEGORY_IDS") == 1
-    categories.write_text(before.replace(")\n\nCATEGORY_IDS", ROW))
+    assert before.count(")\n# fmt: on\n") == 1
+    categories.write_text(before.replace(")\n# fmt: on\n", ROW))
     (copy / "refusal_utils" / "judging" / "curt.py").write_text(JUDGE)
     done = subprocess.run([sys.executable, "-c", PROBE], cwd=copy, env={"PYTHONPATH": str(copy)}, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()

@@ -90,7 +90,7 @@ def capture_activations(
         # All prompts are planned, stored ones too: a resumed run must form the same batches as an unbroken one.
         batches, label = plan_batches(ids, budget), "capture" if progress else ""
         for rows, values in run_batches(_FUNCTION, batches, step, left=found.missing, progress=label):
-            _check_finite(values, rows, layers)
+            _check_values(values, rows, layers)
             if store:
                 store.write([texts[row] for row in rows], values)
             found.place(rows, values)
@@ -171,7 +171,7 @@ def _check_form(name: str, value: Any, stream: tuple[int, ...]) -> None:
     require(fits, _FUNCTION, must, f"{hook!r} of shape {list(value.shape)}", todo)
 
 
-def _check_finite(values: Float[Tensor, "batch layer pos d_model"], rows: Sequence[int], layers: Sequence[int]) -> None:
+def _check_values(values: Float[Tensor, "batch layer pos d_model"], rows: Sequence[int], layers: Sequence[int]) -> None:
     bad = ~torch.isfinite(values).flatten(2).all(-1)
     if bad.any():
         row, layer = (int(index[0]) for index in torch.nonzero(bad, as_tuple=True))

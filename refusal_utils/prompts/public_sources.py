@@ -55,24 +55,11 @@ class Source:
         return [name for name in (self.text, self.label, self.index, self.keep and self.keep[0]) if name]
 
 
-# SORRY-Bench's own categories 1-5, 6-24, 25-39 and 40-44.
-_SORRY = {
-    str(number): category
-    for category, numbers in (
-        ("hate_speech", range(1, 6)),
-        ("crime_assistance", range(6, 25)),
-        ("inappropriate", range(25, 40)),
-        ("advice", range(40, 45)),
-    )
-    for number in numbers
-}
-_COCONOT = {
-    "Requests with safety concerns": "safety_concerns",
-    "Incomplete requests": "incomplete",
-    "Unsupported requests": "unsupported",
-    "Indeterminate requests": "indeterminate",
-    "Humanizing requests": "humanizing",
-}
+# SORRY-Bench numbers its categories: 1-5, 6-24, 25-39 and 40-44.
+_SORRY_NAMES = ["hate_speech"] * 5 + ["crime_assistance"] * 19 + ["inappropriate"] * 15 + ["advice"] * 5
+_SORRY = {str(number): name for number, name in enumerate(_SORRY_NAMES, 1)}
+_COCONOT = {"Requests with safety concerns": "safety_concerns"}
+_COCONOT |= {f"{name.title()} requests": name for name in ("incomplete", "unsupported", "indeterminate", "humanizing")}
 
 
 def _coconot(split: str, into: str, counts: tuple[int, ...]) -> Source:
