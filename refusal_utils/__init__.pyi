@@ -7,7 +7,6 @@ from .geometry.pairs import pair_table as pair_table
 from .geometry.uncertainty import cosine_intervals as cosine_intervals
 from .judging.phrase_judge import Judgement as Judgement
 from .judging.phrase_judge import judge_response as judge_response
-from .model.capture import Activations as Activations
 from .model.capture import capture_activations as capture_activations
 from .model.chat_model import ChatModel as ChatModel
 from .model.chat_model import load_chat_model as load_chat_model

@@ -15,8 +15,7 @@ from .readings import bold_numbers, is_printed, printed_numbers, readings
 ROOT = Path(__file__).parent.parent
 EVERY = pytest.mark.parametrize("path", find_notebooks(), ids=lambda path: path.stem)
 REPOSITORY = "refusal-geometry/refusal-geometry"
-INSTALL = f"""import sys
-if "google.colab" in sys.modules:
+INSTALL = f"""if "google.colab" in str(get_ipython()):
     %pip install -q "refusal-utils[notebooks] @ git+https://github.com/{REPOSITORY}\""""
 # What `open_study` is called with: a notebook leaves out the arguments whose parameters it does not have.
 OPEN = {
