@@ -5,7 +5,6 @@ import gc
 import json
 import random
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,9 +18,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from refusal_utils.bundled.check import train_differences
-from refusal_utils.directions.direction_set import DirectionSet, Provenance
-from refusal_utils.directions.estimation import normalize, random_directions
+from refusal_utils.bundled.check import train_directions
+from refusal_utils.directions.estimation import random_directions
 from refusal_utils.geometry.gram import contrasts
 from refusal_utils.geometry.uncertainty import cosine_intervals
 from refusal_utils.heads.shares import component_shares
@@ -136,7 +134,7 @@ def measure_peak(n: int) -> None:
     prompts = mixed_prompts(n)
     chat = load_chat_model(device="cpu")
     result = capture_activations(chat, prompts, positions=range(-len(chat.suffix), 0))  # all: a copy would show
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = memory_of("VmHWM")
     print(json.dumps(peak - result.values.nbytes / 2**20))
 
 
@@ -180,8 +178,7 @@ def bench_bootstrap() -> None:
         for once, found in ((False, ratios), (True, better)):
             loop = seconds(lambda once=once: loop_over_draws_and_pairs(states, 1000 // sample, once))
             found.append(loop * sample / times[-1])
-    code = "import resource; from tests.bench import bootstrap; bootstrap(); "
-    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
+    code = "from tests.bench import bootstrap, memory_of; bootstrap(); print(memory_of('VmHWM') / 2**10)"
     peak = float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     n = sum(map(len, states.values()))
     print(f"bootstrap of the 11 x 11 map: 1,000 draws, {n} prompts, d_model 4,096; 1/{sample} sample of the loop")
@@ -223,10 +220,7 @@ def bench_generation(chat: ChatModel) -> None:
     plain = AutoModelForCausalLM.from_pretrained(BUNDLED_WEIGHTS, dtype=torch.float32).eval()
     prompts = list(load_prompts(split="eval").sample(128, random_state=0)["text"])
     ids, layer = chat.encode(prompts), chat.decision_layer
-    differences = train_differences(chat, layer, chat.decision_pos)
-    rows = torch.stack([*differences.values()])
-    directions = DirectionSet(tuple(differences), normalize(rows), rows.norm(dim=1), Provenance(layer))
-    whole = sweep_conditions(directions, gaps=(0.25, 0.5, 0.75, 1.0))
+    whole = sweep_conditions(train_directions(chat, layer, chat.decision_pos), gaps=(0.25, 0.5, 0.75, 1.0))
     sample, half = whole[5:7], whole[:22]  # the sample lies in the middle: 0.5 and 0.75 gaps
     print(
         f"a sweep of {len(whole)} conditions x {len(prompts)} prompts x 50 tokens; 1/44 and 1/22 samples of the others"
@@ -293,6 +287,7 @@ def attribution_peak(kind: str) -> None:
 
 
 def memory_of(name: str) -> float:
+    """MiB of this process; unlike `ru_maxrss`, `VmHWM` leaves out the peak of the process that started it."""
     return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 
