@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from refusal_utils.bundled.check import train_differences
-from refusal_utils.directions.direction_set import DirectionSet, Provenance
-from refusal_utils.directions.estimation import normalize, random_directions
+from refusal_utils.bundled.check import train_directions
+from refusal_utils.directions.estimation import random_directions
 from refusal_utils.geometry.gram import contrasts
 from refusal_utils.geometry.uncertainty import cosine_intervals
 from refusal_utils.heads.shares import component_shares
@@ -223,10 +222,7 @@ def bench_generation(chat: ChatModel) -> None:
     plain = AutoModelForCausalLM.from_pretrained(BUNDLED_WEIGHTS, dtype=torch.float32).eval()
     prompts = list(load_prompts(split="eval").sample(128, random_state=0)["text"])
     ids, layer = chat.encode(prompts), chat.decision_layer
-    differences = train_differences(chat, layer, chat.decision_pos)
-    rows = torch.stack([*differences.values()])
-    directions = DirectionSet(tuple(differences), normalize(rows), rows.norm(dim=1), Provenance(layer))
-    whole = sweep_conditions(directions, gaps=(0.25, 0.5, 0.75, 1.0))
+    whole = sweep_conditions(train_directions(chat, layer, chat.decision_pos), gaps=(0.25, 0.5, 0.75, 1.0))
     sample, half = whole[5:7], whole[:22]  # the sample lies in the middle: 0.5 and 0.75 gaps
     print(
         f"a sweep of {len(whole)} conditions x {len(prompts)} prompts x 50 tokens; 1/44 and 1/22 samples of the others"

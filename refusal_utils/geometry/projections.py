@@ -60,12 +60,9 @@ class Views:
         from umap import UMAP  # compiles for seconds on import
 
         options = {"n_neighbors": min(N_NEIGHBOURS, len(self.states) - 1), "metric": metric, "n_jobs": 1}
-        found = {
-            f"UMAP, seed {seed}": torch.as_tensor(
-                UMAP(random_state=seed, **options).fit_transform(self.states.float().numpy())
-            )
-            for seed in seeds
-        }
+        fits = {seed: UMAP(random_state=seed, **options) for seed in seeds}
+        states = self.states.float().numpy()
+        found = {f"UMAP, seed {seed}": torch.as_tensor(fit.fit_transform(states)) for seed, fit in fits.items()}
         return replace(self, umaps=found)
 
     def coordinates(self, view: str, n_axes: int = 2) -> pd.DataFrame:

@@ -43,7 +43,7 @@ def head_maps(
     n_rows = -(-len(names) // N_COLUMNS)
     size = {"width": WIDTH, "height": 160 + n_rows * max(240, 12 * n_layers), "margin": {"t": 130}}
     figure.update_layout(template="refusal", title=title, **size)
-    figure.update_coloraxes(colorbar={"title": {"side": "right"}})
+    figure.update_layout(margin_t=100)
     figure.update_xaxes(dtick=max(1, n_heads // 8), showgrid=False, showticklabels=True)
     return figure.update_yaxes(dtick=max(1, n_layers // 8), showgrid=False)
 

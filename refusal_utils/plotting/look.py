@@ -41,7 +41,7 @@ pio.templates["refusal"] = go.layout.Template(
         xaxis=_AXIS,
         yaxis=_AXIS,
         legend={"bgcolor": "rgba(255,255,255,0.8)", "title": {"font": {"size": 13}}},
-        coloraxis={"colorbar": {"title": {"side": "right", "font": {"size": 14}}}},
+        coloraxis={"colorbar": {"title": {"side": "right"}, "thickness": 16, "tickfont": {"size": 11}}},
     )
 )
 # Options of plotly express for frames whose column `category` holds labels (`label`): bars and boxes, points, lines.

@@ -34,7 +34,8 @@ def heatmap_slider(frames: Mapping[int, pd.DataFrame], active: int, *, title: st
     for step, layer in zip(figure.layout.sliders[0].steps, frames, strict=True):
         step.label = str(layer)
     figure.layout.sliders[0].update(active=number, currentvalue_prefix="layer ", pad={"t": 130})
-    return figure.update_layout(updatemenus=[], height=900).update_xaxes(side="bottom")
+    figure.layout.updatemenus = []  # no buttons that play the layers like a film
+    return figure.update_layout(height=900).update_xaxes(side="bottom")
 
 
 def _maps(maps: Mapping, *, value: str, title: str, **arrangement: Any) -> go.Figure:
@@ -97,7 +98,8 @@ def pair_intervals(pairs: pd.DataFrame, *, title: str, x: str) -> go.Figure:
     figure.update_layout(
         legend={"x": 0.99, "xanchor": "right", "y": 0.02, "yanchor": "bottom", "bordercolor": "#ccc", "borderwidth": 1}
     )
-    return figure.update_yaxes(dtick=1, tickfont_size=12).update_xaxes(range=[pairs["low"].min() - 0.05, 1.02])
+    figure.update_yaxes(dtick=1, tickfont_size=12, range=[-0.8, len(pairs) - 0.2])
+    return figure.update_xaxes(range=[pairs["low"].min() - 0.05, 1.02])
 
 
 def pair_scatter(pairs: pd.DataFrame, *, title: str, x: str, y: str) -> go.Figure:
