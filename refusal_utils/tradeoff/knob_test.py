@@ -57,7 +57,7 @@ class KnobTest:
     def figure(self, *, title: str, value: str = "largest difference of RR at equal refusal") -> go.Figure:
         """The largest difference between the curves of every two categories, as a map."""
         gaps = pair_map(self.pairs.set_index(["first", "second"])["gap"], diagonal=0.0)
-        return heatmap(gaps, title=title, value=value, limits=(0, 0.5))
+        return heatmap(gaps.rename_axis(index=None, columns=None), title=title, value=value, limits=(0, 0.5))
 
 
 def knob_test(
