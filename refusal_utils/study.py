@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .checks import invalid
+from .checks import require
 from .directions.direction_set import DirectionSet, Provenance
 from .geometry.labelled import Labelled
 from .methods import fit
@@ -25,6 +24,7 @@ from .plotting.saving import model_folder, save_figure
 from .prompts.categories import BENIGN, CATEGORY_IDS
 from .prompts.draws import DRAW_COLUMNS, draw_digest, draw_prompts, held_out, read_draw
 from .prompts.loading import load_prompts
+from .prompts.text_features import form_features
 from .steering.responses import respond
 
 
@@ -107,6 +107,14 @@ class Study:
         """The prompts that no direction was estimated from; `options` are those of `held_out`."""
         return held_out(self.prompts, self.draw, **options)
 
+    def widened(self, n_prompts: int) -> pd.DataFrame:
+        """The draw, filled up with held-out prompts of the same kinds to `n_prompts` of a category if it has fewer."""
+        kinds = self.prompts.set_index("id").loc[self.draw["id"], "kind"]
+        others = self.held_out().sample(frac=1, random_state=self.seed)
+        n_missing = max(0, n_prompts - int(self.draw["category"].value_counts().min()))
+        spare = others[others["kind"].isin(kinds)].groupby("category").head(n_missing)
+        return pd.concat([self.draw, spare], ignore_index=True)
+
     def capture(self, texts: Sequence[str], **options: Any) -> Activations:
         """Activations of `texts` at all layers and template positions of a profile, or as `options` say; cached."""
         return capture_activations(
@@ -123,19 +131,15 @@ class Study:
     def states(
         self, category: str, layer: int | None = None, pos: int | None = None
     ) -> Float[Tensor, "prompt d_model"]:
-        """The states of a category's drawn prompts (or the benign ones), by default at the decision layer and position."""
-        rows = (self.draw["category"] == category).to_numpy(copy=True)
-        if not rows.any():
-            raise invalid(
-                "Study.states",
-                "the category must have been drawn",
-                repr(category),
-                f"Use one of {', '.join((*CATEGORY_IDS, BENIGN))}.",
-            )
-        at = self.activations.at(
-            self.chat.decision_layer if layer is None else layer, self.chat.decision_pos if pos is None else pos
-        )
-        return at[torch.tensor(rows)]
+        """The states of a category's drawn prompts (or the benign ones), by default at the decision place.
+
+        Raises `ValueError` for a category without drawn prompts.
+        """
+        refused, answered = self.sides(layer, pos)
+        states = {**refused, BENIGN: answered}.get(category, answered[:0])
+        must, todo = "the category must have been drawn", f"Use one of {', '.join((*CATEGORY_IDS, BENIGN))}."
+        require(len(states) > 0, "Study.states", must, repr(category), todo)
+        return states
 
     @property
     def place(self) -> str:
@@ -150,6 +154,13 @@ class Study:
     def drawn(self) -> Labelled:
         """`activations` with the categories of the drawn prompts."""
         return Labelled(self.activations, tuple(self.draw["category"]))
+
+    @cached_property
+    def benign_form(self) -> pd.DataFrame:
+        """What the drawn benign prompts look like: log of their number of tokens, and `form_features`."""
+        texts = list(self.draw.loc[self.draw["category"] == BENIGN, "text"])
+        n_tokens = [len(ids) for ids in self.chat.encode(texts)]
+        return pd.DataFrame({"length (log tokens)": np.log(n_tokens), **form_features(texts)})
 
     def sides(
         self, layer: int | None = None, pos: int | None = None

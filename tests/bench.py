@@ -5,7 +5,6 @@ import gc
 import json
 import random
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -135,7 +134,7 @@ def measure_peak(n: int) -> None:
     prompts = mixed_prompts(n)
     chat = load_chat_model(device="cpu")
     result = capture_activations(chat, prompts, positions=range(-len(chat.suffix), 0))  # all: a copy would show
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = memory_of("VmHWM")
     print(json.dumps(peak - result.values.nbytes / 2**20))
 
 
@@ -179,8 +178,7 @@ def bench_bootstrap() -> None:
         for once, found in ((False, ratios), (True, better)):
             loop = seconds(lambda once=once: loop_over_draws_and_pairs(states, 1000 // sample, once))
             found.append(loop * sample / times[-1])
-    code = "import resource; from tests.bench import bootstrap; bootstrap(); "
-    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
+    code = "from tests.bench import bootstrap, memory_of; bootstrap(); print(memory_of('VmHWM') / 2**10)"
     peak = float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     n = sum(map(len, states.values()))
     print(f"bootstrap of the 11 x 11 map: 1,000 draws, {n} prompts, d_model 4,096; 1/{sample} sample of the loop")
@@ -280,15 +278,16 @@ def attribution_peak(kind: str) -> None:
         "ours": lambda: component_shares(chat, prompts, directions),
         "stacked": lambda: stacked_head_shares(chat, prompts, directions),
     }[kind]
-    chat.bridge(chat.pad(chat.encode(prompts[:1])).input_ids)  # what every way needs once
+    chat.bridge(chat.pad(chat.encode(prompts[:1])).input_ids)  # allocations that every way makes once
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = memory_of("VmRSS")
     work()
     print(memory_of("VmHWM") - before)
 
 
 def memory_of(name: str) -> float:
+    """MiB of this process; unlike `ru_maxrss`, `VmHWM` leaves out the peak of the process that started it."""
     return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 

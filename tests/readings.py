@@ -1,6 +1,7 @@
 """The numbers that a notebook states in print, and the numbers that its executed copy shows as text."""
 
 import re
+from itertools import chain
 
 SEE = r"\*\*What you should see[^*]*\*\*"
 NUMBER = r"(?<![\w.])[-−]?\d+(?:,\d{3})*(?:\.\d+)?(?:[eE][-+]?\d+)?"
@@ -9,12 +10,20 @@ NUMBER = r"(?<![\w.])[-−]?\d+(?:,\d{3})*(?:\.\d+)?(?:[eE][-+]?\d+)?"
 def readings(cells: list[dict]) -> list[tuple[str, list[dict]]]:
     """(paragraph that tells what to see, cells of its section), for every such paragraph."""
     sections: list[list[dict]] = [[]]
-    for cell in cells:
-        if cell["cell_type"] == "markdown" and re.search(r"^## ", source(cell), re.M):
+    for cell in chain.from_iterable(map(parts, cells)):
+        if cell["cell_type"] == "markdown" and source(cell).startswith("## "):
             sections.append([])
         sections[-1].append(cell)
     pairs = [(source(cell), section) for section in sections for cell in section if cell["cell_type"] == "markdown"]
     return [(re.split(SEE, text)[1], section) for text, section in pairs if re.search(SEE, text)]
+
+
+def parts(cell: dict) -> list[dict]:
+    """A Markdown cell in pieces, cut before each heading of a section; other cells whole."""
+    if cell["cell_type"] != "markdown":
+        return [cell]
+    pieces = re.split(r"^(?=## )", source(cell), flags=re.M)
+    return [{**cell, "source": piece} for piece in pieces if piece.strip()]
 
 
 def source(cell: dict) -> str:

@@ -7,6 +7,7 @@ from .labelled import Labelled as Labelled
 from .labelled import paired_sides as paired_sides
 from .nulls import distinctness_p as distinctness_p
 from .nulls import mantel_p as mantel_p
+from .nulls import n_distinct_pairs as n_distinct_pairs
 from .nulls import relatedness_p as relatedness_p
 from .oracles import gold_cosines as gold_cosines
 from .oracles import measure_oracles as measure_oracles
@@ -16,5 +17,6 @@ from .profiles import CLUSTERS as CLUSTERS
 from .profiles import Evidence as Evidence
 from .profiles import depth_profile as depth_profile
 from .stability import measure_stability as measure_stability
+from .stability import pool_categories as pool_categories
 from .subspaces import space_summary as space_summary
 from .uncertainty import cosine_intervals as cosine_intervals

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
@@ -12,7 +13,7 @@ from sklearn.decomposition import KernelPCA
 from sklearn.metrics import silhouette_score
 
 from ..checks import require
-from ..plotting.look import titles
+from ..plotting.look import POINT_LOOK, category_scatter, titles
 from ..plotting.pairs import tree_figure
 
 LINKAGES = ("average", "complete")
@@ -75,6 +76,20 @@ class Clusters:
         frame = pd.DataFrame(points, self.cosines.index, [f"axis {number + 1}" for number in range(n_axes)])
         frame.attrs["share"] = float(scaling.eigenvalues_[:n_axes].sum() / scaling.eigenvalues_.sum())
         return frame
+
+    def map_figure(self, model: str, place: str, n_axes: int = 2) -> go.Figure:
+        """`embed` as a map with two or three axes, on one scale; `place` names hook, layer and position."""
+        frame = self.embed(n_axes)
+        share = f"{frame.attrs['share']:.0%} of their spread"
+        title = f"The eleven directions in {n_axes} dimensions: {share} ({model} model, {place})"
+        points = frame.rename_axis("category").reset_index()
+        if n_axes == 2:
+            return category_scatter(points, *frame, title=title).update_yaxes(scaleanchor="x")
+        named = points.assign(category=titles(list(frame.index)))
+        figure = px.scatter_3d(named, *frame, color="category", symbol="category", title=title, **POINT_LOOK)
+        camera = {"eye": {"x": 1.5, "y": 1.5, "z": 1.1}, "center": {"x": 0, "y": 0, "z": -0.2}}
+        figure.update_layout(height=760, scene={"aspectmode": "cube", "camera": camera}, margin={"t": 60, "b": 20})
+        return figure.update_traces(marker_size=7)
 
     def figure(self, model: str, place: str) -> go.Figure:
         """The tree of average linkage."""

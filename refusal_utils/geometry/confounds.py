@@ -62,18 +62,19 @@ class Confounds:
 def measure_confounds(
     refused: States,
     answered: Float[Tensor, "answered_prompt d_model"],
-    features: Mapping[str, Float[Tensor, " answered_prompt"]],
+    features: pd.DataFrame,
     twins: Twins,
 ) -> Confounds:
     """The directions compared with those of features and topics, and read without them.
 
-    `features`: a number per answered prompt, such as its length. `twins`: by category, the states of refused prompts
+    `features`: a row per answered prompt and a column per feature, such as its length. `twins`: by category, the states of refused prompts
     and of the benign ones that share their topic and format. A category's topic is the direction from the answered
     prompts to its benign twins. Readings: with all features' or all topics' directions projected out, and from benign to
     refused twins.
     """
     names, units = list(refused), mean_directions(refused, answered)
-    axes = torch.stack([feature_direction(answered, values) for values in features.values()])
+    columns = [torch.tensor(features[name].to_numpy(dtype=np.float32)) for name in features]
+    axes = torch.stack([feature_direction(answered, values) for values in columns])
     topics = torch.stack([mean_direction(twins[name][1], answered) for name in names])
     between = torch.stack([mean_direction(*twins[name]) for name in names])
     cleaned = (normalize(ablate(units, removed)) for removed in (axes, topics))

@@ -1,16 +1,19 @@
 """Contrasts of the model's own behaviour (the paper's oracles): harmful or benign, refused or complied with."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
+from jaxtyping import Bool
 from torch.nn.functional import cosine_similarity
 
 from ..directions.estimation import mean_difference
 from ..plotting.look import heatmap
-from .gram import States, behaviour_contrasts
+from .gram import MIN_PROMPTS, States, behaviour_contrasts
 from .uncertainty import cosine_intervals, subset_cosines, subset_counts
 
 COMPARED = ("HR-BC", "BR-BC")  # refusal of harmful and of benign prompts
@@ -75,25 +78,33 @@ def measure_oracles(
 
 
 def gold_cosines(
-    buckets: States, gold: States, n_prompts: int, n_draws: int = 100, seed: int = 0, name: str = "XSTest"
+    buckets: States,
+    is_gold: Mapping[str, Bool[np.ndarray, " prompt"]],
+    n_most: int = 32,
+    n_draws: int = 100,
+    seed: int = 0,
+    name: str = "XSTest",
 ) -> pd.DataFrame:
-    """Directions of `n_prompts` a side of `buckets` against those of other prompts, `gold`: mean and std of the cosine.
+    """Directions of few prompts that are not gold against those of all gold prompts: mean and std of the cosine.
 
-    Rows are contrasts and references ("XSTest HR-BC", ...). No prompt may be in both; a reference is left out if one of
-    its gold buckets has fewer than two prompts. Raises `ValueError` if a bucket is too small.
+    Rows are contrasts and references ("XSTest HR-BC", ...); column `n` is the number of prompts a side, `n_most` or what
+    the smallest bucket has. `is_gold` marks the gold prompts of each bucket. Buckets with fewer than 4 other prompts
+    give no contrast, and those with fewer than 2 gold prompts no reference.
     Source: Joad et al. 2602.02132, Table 10.
     """
-    sample = behaviour_contrasts(buckets)
-    counts = subset_counts(sample, n_prompts, n_draws, seed)
-    states = torch.cat([values.double() for values in buckets.values()])
+    gold = {bucket: states[torch.as_tensor(is_gold[bucket])] for bucket, states in buckets.items()}
+    others = {bucket: states[~torch.as_tensor(is_gold[bucket])] for bucket, states in buckets.items()}
+    rest = {bucket: states.double() for bucket, states in others.items() if len(states) >= MIN_PROMPTS}
+    n, sample = min(n_most, *map(len, rest.values())), behaviour_contrasts(rest)
+    counts, states = subset_counts(sample, n, n_draws, seed), torch.cat([*rest.values()])
     rows = {}
-    for first, second in combinations(buckets, 2):
+    for first, second in combinations(rest, 2):
         if min(len(gold[first]), len(gold[second])) < 2:
             continue
         reference = mean_difference(gold[first], gold[second]).double()
         for contrast, refused, answered in zip(sample.categories, sample.refused, sample.answered, strict=True):
-            drawn = (counts[:, refused] @ states[refused] - counts[:, answered] @ states[answered]) / n_prompts
+            drawn = (counts[:, refused] @ states[refused] - counts[:, answered] @ states[answered]) / n
             cosine = cosine_similarity(drawn, reference[None])
-            rows[contrast, f"{name} {first}-{second}"] = float(cosine.mean()), float(cosine.std())
+            rows[contrast, f"{name} {first}-{second}"] = float(cosine.mean()), float(cosine.std()), n
     index = pd.MultiIndex.from_arrays([[key[at] for key in rows] for at in (0, 1)], names=["contrast", "reference"])
-    return pd.DataFrame(rows.values(), index, columns=["mean", "std"])
+    return pd.DataFrame(rows.values(), index, columns=["mean", "std", "n"])

@@ -16,10 +16,8 @@ from ..plotting.look import titles
 from ..plotting.pairs import heatmap_panels, pair_intervals, pair_map, pair_scatter
 from ..stats import adjust_p, bootstrap_counts
 from .gram import Contrasts, States, contrasts, cosines, inner_products
-from .nulls import distinctness_p, mantel_p, relatedness_p
+from .nulls import DISCOVERY, distinctness_p, mantel_p, relatedness_p
 from .uncertainty import cosine_intervals
-
-DISCOVERY = 0.05  # accepted rate of false discoveries among the pairs
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 import plotly.graph_objects as go
-from jaxtyping import Float
-from torch import Tensor
 
 from ..directions.estimation import mean_directions
 from ..model.capture import Activations
 from ..plotting.look import heatmap_menu
+from ..plotting.pairs import heatmap_slider, pair_map
 from ..prompts.categories import CATEGORIES
 from .confounds import measure_confounds
 from .labelled import Labelled, paired_sides
@@ -27,13 +26,13 @@ class Evidence:
     """The captured prompts that a profile is measured on.
 
     `drawn`: the draw; `wide`: the draw and others, for split halves; `twins`: refused prompts and their benign twins;
-    `features`: a number per benign prompt of the draw; `buckets`: held-out prompts by the model's behaviour.
+    `features`: a row per benign prompt of the draw; `buckets`: held-out prompts by the model's behaviour.
     """
 
     drawn: Labelled
     wide: Labelled
     twins: tuple[Labelled, Labelled]
-    features: Mapping[str, Float[Tensor, " answered_prompt"]]
+    features: pd.DataFrame
     buckets: Mapping[str, Activations]
 
 
@@ -51,6 +50,16 @@ class DepthProfile:
         """The numbers (rows) by layer (columns) at one position."""
         return self.by_place.xs(pos, level="pos").T
 
+    def maps(self, pos: int) -> dict[int, pd.DataFrame]:
+        """The map of plain cosines of each layer, at one position."""
+        at = self.pairs["raw"].xs(pos, level="pos")
+        return {layer: pair_map(at.loc[layer]) for layer in at.index.unique("layer")}
+
+    def maps_figure(self, model: str, layer: int, pos: int) -> go.Figure:
+        """`maps` with a slider that begins at `layer`."""
+        title = f"Cosines at position {pos}, layer by layer ({model} model)"
+        return heatmap_slider(self.maps(pos), layer, title=title, value=f"cosine, resid_pre, pos {pos}")
+
     def figure(self, model: str) -> go.Figure:
         """A map of layers and positions for each number, chosen in a menu."""
         panels = {name: self.by_place[name].unstack("pos") for name in self.by_place}
@@ -59,7 +68,9 @@ class DepthProfile:
         return figure.update_yaxes(title="layer (resid_pre)")
 
 
-def depth_profile(evidence: Evidence, published: pd.Series, n_most: int, n_bucket: int, seed: int = 0) -> DepthProfile:
+def depth_profile(
+    evidence: Evidence, published: pd.Series, n_bucket: int, n_most: int = 32, seed: int = 0
+) -> DepthProfile:
     """The profile over all captured layers but the first (before any block all prompts end alike) and all positions.
 
     `published`: cosines of the pairs in the order of the eleven categories; `n_most` and `n_bucket`: prompts a side of

@@ -1,5 +1,6 @@
 """How far a direction depends on which prompts were drawn."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -91,6 +92,11 @@ def measure_stability(
         halves = _halves(sample if n == n_bucket else contrasts(*larger), n, n_draws, seed)
         table.loc[names, HALVES] = halves.loc[names]
     return Stability(table.assign(**{"bucket n": n_bucket}), sample, seed)
+
+
+def pool_categories(refused: States, groups: Mapping[str, Sequence[str]]) -> dict[str, Float[Tensor, "_ d_model"]]:
+    """The refused sides of groups of categories, each pooled into one side."""
+    return {group: torch.cat([refused[name] for name in names]) for group, names in groups.items()}
 
 
 def _halves(sample: Contrasts, n: int, n_draws: int, seed: int) -> pd.DataFrame:

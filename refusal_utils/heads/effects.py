@@ -47,7 +47,7 @@ class HeadEffects:
     def table(self) -> pd.DataFrame:
         """The mean change of each quantity over the prompts, with 95 % normal intervals (paired by prompt).
 
-        Rows (heads, of), columns change, low and high, in the quantities' units. NaN counts for no prompt.
+        Rows (heads, of), columns change, low and high, in the quantities' units. NaN values are left out.
         """
         rows = {}
         for name, frame in self.after.items():

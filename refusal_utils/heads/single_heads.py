@@ -89,12 +89,13 @@ class SingleHeads:
         return self.pairs.loc[apart.nlargest(n).index]
 
     def summary(self, seed: int = 0) -> str:
-        """One sentence: the rank correlation, its null and p-value; or that no head was ablated alone."""
+        """One line: the rank correlation with its null and p-value, and the slope; or that no head was ablated."""
         if self.pairs.empty:
             return "no single heads were ablated"
         test = self.rank_test(seed=seed)
         null = f"{test['null']:.2f} (95 % below {test['null high']:.2f})"
-        return f"rank correlation {test['rho']:.2f}; effects permuted within layers {null}, p = {test['p']:.3f}"
+        rho = f"rank correlation {test['rho']:.2f}; effects permuted within layers {null}, p = {test['p']:.3f}"
+        return f"{rho}; ablation takes {self.slope:.2f} of a share from the projection"
 
     def figure(self) -> go.Figure:
         """A point per pair: its contribution across, the effect of ablating the head up."""

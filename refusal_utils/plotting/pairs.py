@@ -23,7 +23,7 @@ def heatmap_panels(panels: Mapping[str, pd.DataFrame], *, value: str, title: str
     figure = _maps(panels, value=value, title=title, facet_col=0, facet_col_spacing=0.02)
     for note, name in zip(figure.layout.annotations, panels, strict=True):
         note.update(text=name, font={"size": 14})
-    return figure.update_layout(height=330 + 620 // len(panels)).update_traces(textfont_size=13 - 2 * len(panels))
+    return figure.update_layout(height=330 + 620 // len(panels)).update_traces(textfont_size=14 - 2 * len(panels))
 
 
 def heatmap_slider(frames: Mapping[int, pd.DataFrame], active: int, *, title: str, value: str) -> go.Figure:
@@ -34,8 +34,8 @@ def heatmap_slider(frames: Mapping[int, pd.DataFrame], active: int, *, title: st
     for step, layer in zip(figure.layout.sliders[0].steps, frames, strict=True):
         step.label = str(layer)
     figure.layout.sliders[0].update(active=number, currentvalue_prefix="layer ", pad={"t": 130})
-    figure.layout.updatemenus = []  # no buttons that play the layers like a film
-    return figure.update_layout(height=900).update_xaxes(side="bottom")
+    figure.layout.updatemenus = None  # the slider is enough: no play and stop buttons
+    return figure.update_layout(height=860)
 
 
 def _maps(maps: Mapping, *, value: str, title: str, **arrangement: Any) -> go.Figure:
@@ -56,8 +56,10 @@ def _maps(maps: Mapping, *, value: str, title: str, **arrangement: Any) -> go.Fi
         width=WIDTH,
         **arrangement,
     )
-    figure.update_layout(margin={"t": 110}, coloraxis_colorbar={"title": {"text": value, "side": "right"}})
-    return figure.update_xaxes(tickangle=-45, showgrid=False).update_yaxes(showgrid=False)
+    # At the side, plotly writes the title of a colour bar over its ticks.
+    figure.update_coloraxes(colorbar_title={"text": value.replace(", ", ",<br>") + "<br> ", "side": "top"})
+    figure.update_layout(margin={"t": 90})
+    return figure.update_xaxes(tickangle=-45, showgrid=False).update_yaxes(showgrid=False, ticks="")
 
 
 def pair_map(values: pd.Series, diagonal: float = 1.0) -> pd.DataFrame:
@@ -90,7 +92,7 @@ def pair_intervals(pairs: pd.DataFrame, *, title: str, x: str) -> go.Figure:
         title=title,
         template="refusal",
         width=WIDTH,
-        height=160 + 21 * len(pairs),
+        height=150 + 21 * len(pairs),
     )
     figure.update_traces(marker_size=8, error_x={"thickness": 1.6, "width": 0})
     stroke = {"symbol": "line-ns", "size": 9, "line": {"color": "#111", "width": 2}}
@@ -111,6 +113,7 @@ def pair_scatter(pairs: pd.DataFrame, *, title: str, x: str, y: str) -> go.Figur
         color="clusters",
         symbol="clusters",
         color_discrete_map=CLUSTER_COLOURS,
+        symbol_map=dict(zip(CLUSTER_COLOURS, ("circle", "diamond", "x"), strict=True)),
         hover_name="pair",
         labels={"published": x, "raw": y, "clusters": "pair"},
         title=title,

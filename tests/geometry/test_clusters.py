@@ -54,3 +54,13 @@ def test_bad_matrices_and_methods_are_refused():
         Clusters(published_cosines()).tree("ward")
     with pytest.raises(ValueError, match="^Clusters: rows and columns must be the same categories"):
         Clusters(published_cosines().iloc[:, ::-1])
+
+
+def test_maps_hold_every_category_at_its_coordinates():
+    clusters = Clusters(published_cosines())
+    for n_axes in (2, 3):
+        figure = clusters.map_figure("bundled", "layer 6", n_axes)
+        placed = {trace.name: (trace.x[0], trace.y[0]) for trace in figure.data}
+        coordinates = clusters.embed(n_axes).loc["advice"]
+        assert placed["Unqualified advice"] == pytest.approx(tuple(coordinates[:2]))
+        assert len(placed) == 11

@@ -1,3 +1,4 @@
+import pandas as pd
 import pytest
 import torch
 
@@ -20,7 +21,7 @@ def test_confounds_find_a_planted_feature_and_twins_are_free_of_it():
     answered = answered + 3 * length[:, None] * torch.eye(WIDTH)[5]
     longer = {name: own + 8 * torch.eye(WIDTH)[5] for name, own in refused.items()}
     twins = {name: (longer[name], longer[name] - own.mean(0)) for name, own in refused.items()}
-    found = measure_confounds(longer, answered, {"length": length}, twins)
+    found = measure_confounds(longer, answered, pd.DataFrame({"length": length.numpy()}), twins)
     assert found.by_category["length"].min() > 0.8
     assert found.by_category["without features"].max() < 0.6
     assert (found.by_category["twins"] < 0.6).all()
@@ -39,7 +40,7 @@ def test_confounds_find_a_planted_topic():
     topic = {name: axis + 5 * torch.eye(WIDTH)[20] for name, axis in own_topic.items()}  # and one that all share
     about = {name: own + topic[name] for name, own in refused.items()}
     twins = {name: (about[name], torch.randn(N, WIDTH, generator=generator) + topic[name]) for name in refused}
-    found = measure_confounds(about, answered, {"row": torch.arange(N).float()}, twins)
+    found = measure_confounds(about, answered, pd.DataFrame({"row": range(N)}), twins)
     assert found.by_category["topic"].min() > 0.7
     apart, opposite = (found.by_pair.loc[("one", name)] for name in ("apart", "opposite"))
     assert apart["plain"] > 0.25  # before control
@@ -51,7 +52,7 @@ def test_twins_that_differ_as_the_sides_do_give_the_plain_map():
     refused, answered = four_categories()
     shift = torch.eye(WIDTH)[30]
     twins = {name: (own + shift, answered + shift) for name, own in refused.items()}
-    found = measure_confounds(refused, answered, {"length": torch.arange(N).float()}, twins)
+    found = measure_confounds(refused, answered, pd.DataFrame({"length": range(N)}), twins)
     assert found.maps().loc["twins", "correlation with plain"] == pytest.approx(1)
     assert found.maps().loc["plain", "mean cosine"] == pytest.approx(found.by_pair["plain"].mean())
     assert found.numbers()["cosine with twins"] == pytest.approx(1)

@@ -58,14 +58,19 @@ def test_gold_cosines_are_numpys_with_the_contrasts_of_other_prompts():
         {name: torch.randn(n, WIDTH, generator=generator) + mean for name, mean in means.items()} for n in (12, 9)
     )
     gold["BR"] = gold["BR"][:1]
-    whole = gold_cosines(drawn, gold, 12, 3)  # every draw takes all twelve
-    for (contrast, reference), row in whole.iterrows():
+
+    def measured(of_gold, n, n_draws):
+        both = {name: torch.cat([drawn[name], of_gold[name]]) for name in drawn}
+        return gold_cosines(both, {name: np.arange(len(both[name])) >= 12 for name in both}, n, n_draws)
+
+    whole, few = measured(gold, 32, 3), measured(gold, 4, 50)
+    for (contrast, reference), row in whole.iterrows():  # every draw takes all twelve
         expected = cosine(difference(drawn, contrast), difference(gold, reference.split()[1]))
         assert row["mean"] == pytest.approx(expected, abs=1e-5)
         assert row["std"] == pytest.approx(0, abs=1e-6)
+        assert row["n"] == 12
     assert set(whole.index.unique("reference")) == {"XSTest HR-HC", "XSTest HR-BC", "XSTest HC-BC"}  # too few in BR
     assert len(whole) == 6 * 3
-    few = gold_cosines(drawn, gold, 4, 50)
     assert (few["std"] > 0.01).all()
     assert few.loc[("HR-BC", "XSTest HR-BC"), "mean"] < whole.loc[("HR-BC", "XSTest HR-BC"), "mean"]
-    assert gold_cosines(drawn, {name: own[:1] for name, own in gold.items()}, 4).empty
+    assert measured({name: own[:1] for name, own in gold.items()}, 4, 5).empty

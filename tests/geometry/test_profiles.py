@@ -30,12 +30,12 @@ def evidence() -> Evidence:
     labels = (*CATEGORY_IDS, BENIGN) * N
     drawn, *twins = (Labelled(activations(len(labels), seed, range(seed, 12 + seed)), labels) for seed in range(3))
     buckets = {name: activations(10, axis, (axis,)) for axis, name in enumerate(("HR", "HC", "BR", "BC"))}
-    return Evidence(drawn, drawn, tuple(twins), {"length": torch.arange(N).float()}, buckets)
+    return Evidence(drawn, drawn, tuple(twins), pd.DataFrame({"length": range(N)}), buckets)
 
 
 def test_every_place_has_the_numbers_of_the_single_analyses(evidence):
     published = pd.Series(range(55), dtype=float)
-    found = depth_profile(evidence, published, n_most=32, n_bucket=4, seed=1)
+    found = depth_profile(evidence, published, n_bucket=4, seed=1)
     assert list(found.by_place.index) == [(1, -2), (1, -1), (2, -2), (2, -1)]  # layer 0 is left out
     assert not found.by_place.isna().any().any()
     place = (2, -2)
@@ -54,6 +54,9 @@ def test_every_place_has_the_numbers_of_the_single_analyses(evidence):
     assert found.by_place.loc[place, list(expected)].to_dict() == pytest.approx(expected)
     assert found.table(-2)[2].equals(found.by_place.loc[place].rename(2))
     assert len(found.figure("random").data) == found.by_place.shape[1]
+    pd.testing.assert_frame_equal(found.maps(-2)[2], pairs.metrics()["plain"])
+    shown = found.maps_figure("random", 2, -2).data[0].z
+    assert shown == pytest.approx(found.maps(-2)[2].to_numpy(), abs=1e-4)
 
 
 def test_sides_give_each_category_its_own_rows_in_the_order_of_the_eleven():

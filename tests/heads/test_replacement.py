@@ -9,6 +9,8 @@ from refusal_utils.heads.replacement import HeadTrial, forward_under, head_outpu
 from refusal_utils.heads.shares import component_shares
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import load_chat_model
+from refusal_utils.plotting.saving import FIGURES
+from refusal_utils.prompts import CATEGORY_IDS, held_out, load_prompts, read_draw, twin_pairs
 from refusal_utils.steering.conditions import UNSTEERED
 from refusal_utils.steering.contexts import intervene
 from refusal_utils.steering.generation import first_token_logits
@@ -92,3 +94,13 @@ def test_measure_reads_projection_logit_and_judged_response(shallow, trial):
     logits = first_token_logits(shallow, [trial.prompts["text"][0]])
     assert found["refusal logit"][0] == pytest.approx(float(opening.logit(logits)), abs=1e-3)
     assert set(found["refused"]) <= {0.0, 1.0}
+
+
+def test_every_category_has_sixteen_twin_pairs_that_made_no_direction():
+    """What notebook 06 replaces heads on."""
+    prompts = load_prompts()
+    draw = read_draw(FIGURES / "bundled" / "01_draw.csv", prompts, "builtin")
+    twins = twin_pairs(held_out(prompts, draw, limit=None))
+    assert (twins["category"].value_counts().reindex(list(CATEGORY_IDS)) >= 16).all()
+    assert {*twins["text"], *twins["twin"]}.isdisjoint(draw["text"])
+    assert not {*twin_pairs(prompts)["text"]}.isdisjoint(draw["text"])  # before control

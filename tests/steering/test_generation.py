@@ -45,7 +45,7 @@ def test_conditions_in_one_batch_equal_conditions_one_by_one(chat, prompts, cond
 
 
 def test_alpha_zero_equals_the_unsteered_run_token_for_token(chat, prompts, conditions, monkeypatch):
-    """Without the shortcut that knows a zero vector for the unsteered model: through the very same hooks."""
+    """The zero vector goes through the hooks here; normally its digest makes it the unsteered run."""
     zero = Condition("zero", (Addition(torch.zeros(chat.d_model), (4,)),))
     assert zero.digest == UNSTEERED.digest
     monkeypatch.setattr(Condition, "digest", property(lambda self: self.name))
@@ -74,13 +74,13 @@ def killed_after(n, monkeypatch):
     monkeypatch.setattr(RowLog, "write", write)
 
 
-def test_a_killed_run_goes_on_where_it_was(chat, prompts, conditions, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_where_it_stopped(chat, prompts, conditions, tmp_path, monkeypatch):
     whole = generate(chat, prompts[:6], conditions, max_new_tokens=20)
     with monkeypatch.context() as patch:
         killed_after(11, patch)
         with pytest.raises(Killed):
             generate(chat, prompts[:6], conditions, max_new_tokens=20, cache_dir=tmp_path)
-    assert not any(point.fwd_hooks for point in chat.bridge.hook_dict.values())  # the model is as it was
+    assert not any(point.fwd_hooks for point in chat.bridge.hook_dict.values())  # the model is left as it was found
     (path,) = tmp_path.iterdir()
     assert path.read_text().count("\n") == 11
     with path.open("ab") as file:
@@ -142,7 +142,17 @@ def test_first_token_logits_are_those_of_plain_hugging_face(chat, prompts, plain
     assert float((first_token_logits(chat, prompts[:6], conditions[1]) - expected).abs().max()) > 1e-2
 
 
-def test_bad_requests_are_one_sentence(chat, prompts, conditions, tmp_path):
+def test_first_token_logits_can_be_differentiated_where_asked(chat, prompts):
+    vector = torch.ones(chat.d_model).requires_grad_()
+    condition = Condition("steered", (Addition(vector, (4,)),))
+    assert not first_token_logits(chat, prompts[:2], condition).requires_grad
+    logits = first_token_logits(chat, prompts[:2], condition, gradients=True)
+    torch.testing.assert_close(logits.detach(), first_token_logits(chat, prompts[:2], condition))
+    (slope,) = torch.autograd.grad(logits[:, 0].sum(), vector)
+    assert float(slope.norm()) > 0
+
+
+def test_bad_requests_are_refused(chat, prompts, conditions, tmp_path):
     with pytest.raises(ValueError, match="generate: there must be at least one condition"):
         generate(chat, prompts[:2], [])
     with pytest.raises(ValueError, match="^generate: conditions must differ in name, direction or coefficient"):
