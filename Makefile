@@ -41,7 +41,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(PYTEST) -m "not slow"
 
 format: $(INSTALLED)
@@ -52,6 +52,6 @@ bench: $(INSTALLED)
 	$(BIN)/python -m tests.bench
 
 clean:
-	rm -rf .venv .cache .mypy_cache .import_linter_cache .ruff_cache .pytest_cache build dist *.egg-info
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
 	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
 	find figures \( -name "*.html" -o -name "*.ipynb" -o -name "*.safetensors" -o -name plotly.min.js \) -type f -delete

@@ -5,7 +5,7 @@ from .directions.estimation import mean_direction as mean_direction
 from .geometry.gram import contrasts as contrasts
 from .geometry.pairs import pair_table as pair_table
 from .geometry.uncertainty import cosine_intervals as cosine_intervals
-from .judging.phrase_judge import Judgement as Judgement
+from .judging.judgement import Judgement as Judgement
 from .judging.phrase_judge import judge_response as judge_response
 from .model.capture import capture_activations as capture_activations
 from .model.chat_model import ChatModel as ChatModel

@@ -278,9 +278,9 @@ def attribution_peak(kind: str) -> None:
         "ours": lambda: component_shares(chat, prompts, directions),
         "stacked": lambda: stacked_head_shares(chat, prompts, directions),
     }[kind]
-    chat.bridge(chat.pad(chat.encode(prompts[:1])).input_ids)  # what every way needs once
+    chat.bridge(chat.pad(chat.encode(prompts[:1])).input_ids)  # allocations that every way makes once
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = memory_of("VmRSS")
     work()
     print(memory_of("VmHWM") - before)

@@ -54,7 +54,7 @@ def test_all_notebooks_run_in_another_architecture_and_give_the_bundled_models_d
     )
     pd.testing.assert_frame_equal(written, reference, atol=2e-3)
     assert (written - written.iloc[::-1].to_numpy()).abs().max().max() > 0.1  # before control: rows do differ
-    frame = compare(folder, str(smollm3))
+    frame = compare(folder, str(smollm3)).rows
     assert set(frame["verdict"]) <= {"not comparable", "missing"}
     assert frame.loc[frame["table"] == "1", "ours"].notna().all()
     executed = sorted((folder / "notebooks").glob("*.ipynb"))
@@ -65,12 +65,10 @@ def test_all_notebooks_run_in_another_architecture_and_give_the_bundled_models_d
 
 
 def test_all_notebooks_hold_their_checks_in_float16(tmp_path):
-    """As on a T4, whose chip has no bfloat16: the bundled model, all seven notebooks, with few prompts."""
+    """As on a T4, whose chip has no bfloat16: the bundled model, all notebooks, with few prompts."""
     few = SMALL | {"DTYPE": "float16", "N_PROMPTS": 32}
     places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
-    shutil.copytree(
-        BUNDLED_WEIGHTS, tmp_path / "half"
-    )  # under another name: the checks that know its numbers are for float32
+    shutil.copytree(BUNDLED_WEIGHTS, tmp_path / "half")  # another name, as its known numbers are for float32
     run_notebooks(Settings(MODEL=str(tmp_path / "half"), **few, **places))
     folder = tmp_path / "figures" / "half"
     assert DirectionSet.load(folder / "03_directions.safetensors").provenance.model["dtype"] == "float16"

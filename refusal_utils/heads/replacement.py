@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..checks import require
 from ..directions.direction_set import DirectionSet
-from ..judging.phrase_judge import Judge, judge_response
+from ..judging import Judge, judge_response
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel

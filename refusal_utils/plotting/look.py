@@ -173,6 +173,3 @@ def category_lines(frame: pd.DataFrame, *, title: str, x: str, y: str, range_y: 
         markers=True,
         **LINE_LOOK,
     ).update_traces(line={"width": 1.8}, marker={"size": 8})
-
-
-from .saving import FIGURES, chrome, model_folder, save_figure  # noqa: E402, F401

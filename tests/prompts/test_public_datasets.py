@@ -1,4 +1,4 @@
-"""The four public data sets: on tables of their form, and on the real ones where they are there."""
+"""The four public data sets: on tables of the same form, and on the real ones if they are available."""
 
 import csv
 import dataclasses
