@@ -39,7 +39,8 @@ class Oracles:
     def figure(self, model: str, place: str) -> go.Figure:
         """The mean cosines of `to_all` as a map."""
         title = f"Contrasts of few prompts against contrasts of all ({model} model)"
-        table = self.to_all["mean"].unstack().rename_axis(index="contrast of few prompts", columns="contrast of all prompts")
+        axes = {"index": "contrast of few prompts", "columns": "contrast of all prompts"}
+        table = self.to_all["mean"].unstack().rename_axis(**axes)
         return heatmap(table, title=title, value=f"mean cosine, {place}")
 
     def numbers(self) -> dict[str, float]:
