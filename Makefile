@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-# Every file of tests runs in one of at most four processes, so that its fixtures are made once.
-PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Every file of tests runs in one of at most four processes, so that its fixtures are made once. WORKERS=0: in this one.
+WORKERS ?= logical
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: run report test lab check format bench clean install help
 
@@ -41,7 +42,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(PYTEST) -m "not slow"
 
 format: $(INSTALLED)
@@ -52,6 +53,6 @@ bench: $(INSTALLED)
 	$(BIN)/python -m tests.bench
 
 clean:
-	rm -rf .venv .cache .mypy_cache .import_linter_cache .ruff_cache .pytest_cache build dist *.egg-info
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
 	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
 	find figures \( -name "*.html" -o -name "*.ipynb" -o -name "*.safetensors" -o -name plotly.min.js \) -type f -delete

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from refusal_utils.paper.setting import draw_digest
 from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
+from refusal_utils.prompts.draws import draw_digest
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.prompts.public_sources import SOURCES
 from refusal_utils.tradeoff.sweep import Sweep

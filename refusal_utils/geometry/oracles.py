@@ -39,7 +39,8 @@ class Oracles:
     def figure(self, model: str, place: str) -> go.Figure:
         """The mean cosines of `to_all` as a map."""
         title = f"Contrasts of few prompts against contrasts of all ({model} model)"
-        table = self.to_all["mean"].unstack().rename_axis(index="contrast of few prompts", columns="of all prompts")
+        axes = {"index": "contrast of few prompts", "columns": "contrast of all prompts"}
+        table = self.to_all["mean"].unstack().rename_axis(**axes)
         return heatmap(table, title=title, value=f"mean cosine, {place}")
 
     def numbers(self) -> dict[str, float]:
@@ -92,8 +93,9 @@ def gold_cosines(
     give no contrast, and those with fewer than 2 gold prompts no reference.
     Source: Joad et al. 2602.02132, Table 10.
     """
-    gold = {bucket: states[torch.as_tensor(is_gold[bucket])] for bucket, states in buckets.items()}
-    others = {bucket: states[~torch.as_tensor(is_gold[bucket])] for bucket, states in buckets.items()}
+    chosen = {bucket: torch.tensor(is_gold[bucket].tolist(), dtype=torch.bool) for bucket in buckets}
+    gold = {bucket: states[chosen[bucket]] for bucket, states in buckets.items()}
+    others = {bucket: states[~chosen[bucket]] for bucket, states in buckets.items()}
     rest = {bucket: states.double() for bucket, states in others.items() if len(states) >= MIN_PROMPTS}
     n, sample = min(n_most, *map(len, rest.values())), behaviour_contrasts(rest)
     counts, states = subset_counts(sample, n, n_draws, seed), torch.cat([*rest.values()])
