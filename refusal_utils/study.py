@@ -188,7 +188,7 @@ class Study:
         return fit(method, *self.sides(layer, pos), place)
 
     def respond(self, prompts: pd.DataFrame, *conditions: Any, **options: Any) -> pd.DataFrame:
-        """The judged responses to `prompts` (under `conditions`, or unsteered); cached; `options` are those of `respond`."""
+        """The judged responses to `prompts` under `conditions` (or unsteered), cached; `options`: those of `respond`."""
         given = [list(conditions)] if conditions else []
         return respond(self.chat, prompts, *given, **{"cache_dir": self.cache_dir, "progress": True, **options})
 
@@ -213,7 +213,7 @@ def open_study(
     seed: int = 0,
     **loading: Any,
 ) -> Study:
-    """The study of `model` on `prompts`: `.chat`, `.prompts`, `.draw`, `.states("advice")`, `.directions`, `.save(...)`.
+    """A study of `model` on `prompts`: `.chat`, `.prompts`, `.draw`, `.states("advice")`, `.directions`, `.save(...)`.
 
     `prompts`: `"builtin"`, `"paper"`, a folder or a file (`load_prompts`). `loading`: dtype, layer, pos, system_prompt
     and other options of `load_chat_model`. Nothing is loaded or computed until it is used.

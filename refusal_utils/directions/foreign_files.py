@@ -1,7 +1,8 @@
 """Steering vectors that other libraries wrote: plain tensors, repeng control vectors, steering-vectors states.
 
 Sources of the formats: repeng's `ControlVector.export_gguf` (architecture `controlvector`, tensors `direction.<layer>`,
-added to the output of the block); the `SteeringVector` of steering-vectors (`layer_activations` by layer, `layer_type`).
+added to the output of the block); the `SteeringVector` of steering-vectors (`layer_activations` by layer,
+`layer_type`).
 """
 
 from collections.abc import Callable, Mapping
