@@ -1,19 +1,21 @@
-# One environment, made once: every target below needs .venv/.installed, which is newer than what it is made from.
+# Every target below uses one environment, .venv, which is rebuilt when pyproject.toml or constraints.txt change.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Every file of tests runs in one of at most four processes, so that its fixtures are made once. WORKERS=0: in this one.
+WORKERS ?= logical
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run report test lab check format bench badges clean install help
+.PHONY: run report test lab check format bench clean install help
 
 help:
-	@echo "make run     execute the notebooks on the bundled model, leaving out what is done"
-	@echo "make report  set its numbers beside the published ones"
+	@echo "make run     execute the notebooks on the bundled model, skipping finished ones"
+	@echo "make report  compare its numbers with the published ones"
 	@echo "make test    the whole test suite"
 	@echo "make lab     open the notebooks in JupyterLab"
-	@echo "make check   format check, lint, types, fast tests"
+	@echo "make check   format check, lint, types, layers, fast tests"
 	@echo "make format  format the code"
 	@echo "make bench   measure the speed and memory figures"
-	@echo "make badges  stamp REPO=owner/name into the notebooks"
 	@echo "make clean   remove the environment and everything generated"
 
 install: $(INSTALLED)
@@ -21,7 +23,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks,sae,export,data,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks,lab,sae,export,data,dev]"
 	@touch $@
 
 run: $(INSTALLED)
@@ -31,7 +33,7 @@ report: $(INSTALLED)
 	$(BIN)/python -m refusal_utils report
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab notebooks
@@ -40,7 +42,8 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/lint-imports --no-cache
+	$(PYTEST) -m "not slow"
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
@@ -48,9 +51,6 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.bench
-
-badges: $(INSTALLED)
-	$(BIN)/python -m refusal_utils badges $(if $(REPO),--repo $(REPO))
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

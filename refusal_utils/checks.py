@@ -1,11 +1,14 @@
 """One way to say that an argument is wrong: what must hold, what arrived, and what to do about it."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
 def invalid(function: str, must: str, got: object, todo: str) -> ValueError:
-    """The error for an argument that `function` cannot use: `{function}: {must}; got {got}. {todo}`.
+    """The error to raise for an argument that `function` cannot use: `{function}: {must}; got {got}. {todo}`.
+
+    Raise it with `from` inside an `except` block; elsewhere `require` is shorter.
 
     >>> invalid("draw_prompts", "n must be at least 1", 0, "Pass a larger n.")
     ValueError('draw_prompts: n must be at least 1; got 0. Pass a larger n.')
@@ -19,7 +22,7 @@ def require(holds: bool, function: str, must: str, got: object, todo: str) -> No
         raise invalid(function, must, got, todo)
 
 
-def require_finite(function: str, values: Tensor, what: str) -> None:
+def require_finite(function: str, values: Float[Tensor, "..."], what: str) -> None:
     """Raise `ValueError` in the name of `function` unless every entry of `values` is finite."""
     n_bad = int((~torch.isfinite(values)).sum())
     require(

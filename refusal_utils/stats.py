@@ -19,10 +19,10 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def bootstrap_counts(strata: Int[Tensor, " prompt"], n_draws: int, seed: int = 0) -> Float[Tensor, "draw prompt"]:
-    """How often each prompt is drawn when every stratum is resampled with replacement to its own size.
+    """How often each prompt is drawn if every stratum is resampled with replacement to its own size.
 
-    `strata` numbers the groups whose sizes were fixed when the prompts were chosen, such as the two sides of a contrast
-    or the four buckets of a controlled set.
+    `strata` gives each prompt the number of its group. Groups are sets of prompts whose sizes were fixed in advance, such
+    as the two sides of a contrast or the four buckets of a controlled set.
     """
     generator = torch.Generator().manual_seed(seed)
     counts = torch.zeros(n_draws, len(strata), dtype=torch.float64)
@@ -34,17 +34,17 @@ def bootstrap_counts(strata: Int[Tensor, " prompt"], n_draws: int, seed: int = 0
 
 
 def percentile_interval(
-    draws: Float[Tensor, "draw *axes"], level: float = 0.95
-) -> tuple[Float[Tensor, "*axes"], Float[Tensor, "*axes"]]:
-    """(low, high): the central interval that holds `level` of the draws, NaN draws left out."""
-    low, high = ((1 - level) / 2, (1 + level) / 2)
-    return draws.nanquantile(low, dim=0), draws.nanquantile(high, dim=0)
+    draws: Float[Tensor, "draw *category"], level: float = 0.95
+) -> tuple[Float[Tensor, "*category"], Float[Tensor, "*category"]]:
+    """(low, high) of the central interval that holds `level` of the draws; NaN draws are ignored."""
+    low, high = (draws.nanquantile(share, dim=0) for share in ((1 - level) / 2, (1 + level) / 2))
+    return low, high
 
 
-def adjust_p(p_values: Float[Tensor, "*tests"]) -> Float[Tensor, "*tests"]:
-    """p-values adjusted over all tests given, so that the false discovery rate is controlled.
+def adjust_p(p_values: Float[Tensor, "*pair"]) -> Float[Tensor, "*pair"]:
+    """p-values adjusted over all given tests, so that a threshold controls the false discovery rate.
 
-    Source: Benjamini & Hochberg 1995 (scipy's implementation). NaN stands for a test that was not made.
+    NaN stands for a test that was not made. Source: Benjamini & Hochberg 1995 (scipy's implementation).
     """
     flat = p_values.flatten().double().numpy()
     made = ~np.isnan(flat)

@@ -6,23 +6,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
-from .checks import invalid
+from .checks import require
 from .directions.direction_set import DirectionSet, Provenance
+from .geometry.labelled import Labelled
 from .methods import fit
 from .model.artifacts import model_notes
 from .model.capture import Activations, capture_activations, profile_places
 from .model.chat_model import BUNDLED, ChatModel, load_chat_model
 from .paper.tables import published_pool_rows
-from .plotting.look import model_folder, save_figure
+from .plotting.saving import model_folder, save_figure
 from .prompts.categories import BENIGN, CATEGORY_IDS
 from .prompts.draws import DRAW_COLUMNS, draw_digest, draw_prompts, held_out, read_draw
-from .prompts.prompt_sets import load_prompts
-from .prompts.public_datasets import prompts_folder
+from .prompts.loading import load_prompts
+from .prompts.text_features import form_features
 from .steering.responses import respond
 
 
@@ -47,17 +49,26 @@ class Study:
     @cached_property
     def prompts(self) -> pd.DataFrame:
         """All prompts of the source, with the columns of `load_prompts`."""
-        return load_prompts(folder=prompts_folder(self.source, self.cache_dir))
+        return load_prompts(source=self.source, cache_dir=self.cache_dir)
 
     @property
     def folder(self) -> Path:
         """Where this model's figures and tables are: `<figures_dir>/<model>`."""
         return model_folder(self.model, self.figures_dir)
 
+    def cache_file(self, name: str) -> Path:
+        """Where rows of this model are kept between notebooks: `<cache_dir>/<name>_<model>.jsonl.gz`."""
+        return self.cache_dir / f"{name}_{self.folder.name}.jsonl.gz"
+
     @property
     def is_reference(self) -> bool:
         """Whether this is the bundled model on the built-in prompts, whose numbers are known."""
         return self.model == BUNDLED and self.source == "builtin"
+
+    @property
+    def where(self) -> str:
+        """The place that directions are read from, for axis titles: `resid_pre, layer 6, pos -2`."""
+        return f"resid_pre, layer {self.chat.decision_layer}, pos {self.chat.decision_pos}"
 
     @cached_property
     def draw(self) -> pd.DataFrame:
@@ -96,6 +107,14 @@ class Study:
         """The prompts that no direction was estimated from; `options` are those of `held_out`."""
         return held_out(self.prompts, self.draw, **options)
 
+    def widened(self, n_prompts: int) -> pd.DataFrame:
+        """The draw, filled up with held-out prompts of the same kinds to `n_prompts` of a category if it has fewer."""
+        kinds = self.prompts.set_index("id").loc[self.draw["id"], "kind"]
+        others = self.held_out().sample(frac=1, random_state=self.seed)
+        n_missing = max(0, n_prompts - int(self.draw["category"].value_counts().min()))
+        spare = others[others["kind"].isin(kinds)].groupby("category").head(n_missing)
+        return pd.concat([self.draw, spare], ignore_index=True)
+
     def capture(self, texts: Sequence[str], **options: Any) -> Activations:
         """Activations of `texts` at all layers and template positions of a profile, or as `options` say; cached."""
         return capture_activations(
@@ -112,23 +131,44 @@ class Study:
     def states(
         self, category: str, layer: int | None = None, pos: int | None = None
     ) -> Float[Tensor, "prompt d_model"]:
-        """The states of a category's drawn prompts (or the benign ones), by default at the decision layer and position."""
-        rows = (self.draw["category"] == category).to_numpy()
-        if not rows.any():
-            raise invalid(
-                "Study.states",
-                "the category must have been drawn",
-                repr(category),
-                f"Use one of {', '.join((*CATEGORY_IDS, BENIGN))}.",
-            )
-        at = self.activations.at(
+        """The states of a category's drawn prompts (or the benign ones), by default at the decision place.
+
+        Raises `ValueError` for a category without drawn prompts.
+        """
+        refused, answered = self.sides(layer, pos)
+        states = {**refused, BENIGN: answered}.get(category, answered[:0])
+        must, todo = "the category must have been drawn", f"Use one of {', '.join((*CATEGORY_IDS, BENIGN))}."
+        require(len(states) > 0, "Study.states", must, repr(category), todo)
+        return states
+
+    @property
+    def place(self) -> str:
+        """The decision layer and position, as axes name them: `resid_pre, layer 6, pos -2`."""
+        return f"resid_pre, layer {self.chat.decision_layer}, pos {self.chat.decision_pos}"
+
+    def labelled(self, prompts: pd.DataFrame) -> Labelled:
+        """The activations of `prompts` (columns text and category) with their categories, at all captured places."""
+        return Labelled(self.capture(list(prompts["text"])), tuple(prompts["category"]))
+
+    @cached_property
+    def drawn(self) -> Labelled:
+        """`activations` with the categories of the drawn prompts."""
+        return Labelled(self.activations, tuple(self.draw["category"]))
+
+    @cached_property
+    def benign_form(self) -> pd.DataFrame:
+        """What the drawn benign prompts look like: log of their number of tokens, and `form_features`."""
+        texts = list(self.draw.loc[self.draw["category"] == BENIGN, "text"])
+        n_tokens = [len(ids) for ids in self.chat.encode(texts)]
+        return pd.DataFrame({"length (log tokens)": np.log(n_tokens), **form_features(texts)})
+
+    def sides(
+        self, layer: int | None = None, pos: int | None = None
+    ) -> tuple[dict[str, Float[Tensor, "_ d_model"]], Float[Tensor, "answered_prompt d_model"]]:
+        """(states of the refused prompts by category, states of the benign prompts), by default at the decision place."""
+        return self.drawn.sides(
             self.chat.decision_layer if layer is None else layer, self.chat.decision_pos if pos is None else pos
         )
-        return at[rows]
-
-    def sides(self, layer: int | None = None, pos: int | None = None) -> tuple[dict[str, Tensor], Tensor]:
-        """(states of the refused prompts by category, states of the benign prompts), as `DirectionSet.from_states` takes them."""
-        return {name: self.states(name, layer, pos) for name in CATEGORY_IDS}, self.states(BENIGN, layer, pos)
 
     @cached_property
     def directions(self) -> DirectionSet:
@@ -168,13 +208,13 @@ def open_study(
 ) -> Study:
     """The study of `model` on `prompts`: `.chat`, `.prompts`, `.draw`, `.states("advice")`, `.directions`, `.save(...)`.
 
-    `prompts`: `"builtin"`, `"paper"`, a folder or a file (`prompts_folder`). `loading`: dtype, layer, pos, system_prompt
+    `prompts`: `"builtin"`, `"paper"`, a folder or a file (`load_prompts`). `loading`: dtype, layer, pos, system_prompt
     and other options of `load_chat_model`. Nothing is loaded or computed until it is used.
     """
     return Study(model, prompts, Path(figures_dir), Path(cache_dir), seed, loading)
 
 
-def check(claim: str, holds: bool, *, only_if: bool = True) -> None:
+def check(claim: str, holds: bool | np.bool_, *, only_if: bool = True) -> None:
     """Print a tick beside `claim` where it holds, else raise `AssertionError`.
 
     With `only_if` false the claim is about another setting (such as the bundled model's numbers) and is not checked.

@@ -5,7 +5,6 @@ import gc
 import json
 import random
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,24 +18,24 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from refusal_utils.bundled.check import train_differences
-from refusal_utils.directions.direction_set import DirectionSet, Provenance
-from refusal_utils.directions.estimation import normalize, random_directions
-from refusal_utils.geometry.contrasts import contrasts, cosine_intervals
+from refusal_utils.bundled.check import train_directions
+from refusal_utils.directions.estimation import random_directions
+from refusal_utils.geometry.gram import contrasts
+from refusal_utils.geometry.uncertainty import cosine_intervals
 from refusal_utils.heads.shares import component_shares
 from refusal_utils.model.batching import FORWARD_TOKENS, plan_batches
 from refusal_utils.model.capture import capture_activations
-from refusal_utils.model.chat_format import left_pad
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, ChatModel, load_chat_model
 from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
-from refusal_utils.prompts.prompt_sets import load_prompts
+from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.steering.conditions import Condition
 from refusal_utils.steering.generation import generate
 from refusal_utils.tradeoff.sweep import sweep_conditions
 
 POSITIONS = (-2, -1)
 MISSED: list[str] = []  # the figures that did not meet their targets
-N_PROMPTS, ROUNDS = 1200, 3
+N_PROMPTS, ROUNDS = 600, 3
+N_MEMORY = 400  # prompts of the smaller of two captures whose peak memory is compared
 
 
 def mixed_prompts(n: int, seed: int = 0) -> list[str]:
@@ -64,7 +63,7 @@ def authors_way(plain: torch.nn.Module, chat: ChatModel, ids: list[list[int]], l
     kept = []
     with torch.inference_mode():
         for start in range(0, len(ids), 4):
-            batch = left_pad(ids[start : start + 4], chat.tokenizer.pad_token_id, chat.device)
+            batch = chat.pad(ids[start : start + 4])
             hidden = plain(**batch._asdict(), output_hidden_states=True).hidden_states
             kept.append(hidden[layer][:, -2])
     torch.cat(kept)
@@ -88,17 +87,15 @@ def bench_capture(chat: ChatModel) -> None:
         f"{len(prompts)} prompts, {min(lengths)} to {max(lengths)} tokens, median {np.median(lengths):.0f}; "
         f"{chat.n_layers} layers, positions {POSITIONS}, {torch.get_num_threads()} threads"
     )
-    against_bare, against_authors, captures, reads, first_reads = [], [], [], [], []
+    against_bare, against_authors, captures = [], [], []
     n_authors = N_PROMPTS // 4
     for _ in range(ROUNDS):
         bare = seconds(lambda: bare_forward(plain, chat, chat.encode(prompts)))
         captures.append(seconds(lambda: capture_activations(chat, prompts, positions=POSITIONS)))
-        slow = seconds(lambda: authors_way(plain, chat, chat.encode(prompts[:n_authors]), chat.decision_layer))
+        slow = seconds(lambda: authors_way(plain, chat, chat.encode(prompts[::4]), chat.decision_layer))
         against_bare.append(bare / captures[-1])
         against_authors.append(slow * len(prompts) / n_authors / captures[-1])
-        first, warm = reading_times(chat, prompts)
-        first_reads.append(first)
-        reads += warm
+    first_reads, reads = reading_times(chat, prompts)
     fast = np.median(against_bare) >= 0.9
     report("capture, throughput over the bare Hugging Face forward", against_bare, ">= 0.90", fast)
     # The authors' script keeps one layer a run; what is captured here in one run takes it one run per layer.
@@ -113,13 +110,17 @@ def bench_capture(chat: ChatModel) -> None:
     report("the same, the first read of a process: weights fingerprinted", [capture / np.median(first_reads)], "-")
 
 
-def reading_times(chat: ChatModel, prompts: list[str]) -> tuple[float, list[float]]:
-    """Seconds of reading `prompts` from the cache: as the first thing that a process does with a model, and after that."""
+def reading_times(chat: ChatModel, prompts: list[str]) -> tuple[list[float], list[float]]:
+    """Seconds of reading `prompts` from the cache: as the first thing that a process does with a model, and later."""
+    first, later = [], []
     with tempfile.TemporaryDirectory() as folder:
         capture_activations(chat, prompts, positions=POSITIONS, cache_dir=folder)
-        fresh = dataclasses.replace(chat)  # knows neither its fingerprint nor its hooks yet
-        work = partial(capture_activations, fresh, prompts, positions=POSITIONS, cache_dir=folder)
-        return seconds(work), [seconds(work) for _ in range(3)]
+        for _ in range(ROUNDS):
+            fresh = dataclasses.replace(chat)  # has neither its fingerprint nor its hooks yet
+            work = partial(capture_activations, fresh, prompts, positions=POSITIONS, cache_dir=folder)
+            first.append(seconds(work))
+            later += [seconds(work) for _ in range(3)]
+    return first, later
 
 
 def peak_without_result(n: int) -> float:
@@ -131,14 +132,15 @@ def peak_without_result(n: int) -> float:
 
 def measure_peak(n: int) -> None:
     prompts = mixed_prompts(n)
-    result = capture_activations(load_chat_model(device="cpu"), prompts, positions=POSITIONS)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    chat = load_chat_model(device="cpu")
+    result = capture_activations(chat, prompts, positions=range(-len(chat.suffix), 0))  # all: a copy would show
+    peak = memory_of("VmHWM")
     print(json.dumps(peak - result.values.nbytes / 2**20))
 
 
 def bench_memory() -> None:
-    few, many = peak_without_result(N_PROMPTS), peak_without_result(10 * N_PROMPTS)
-    print(f"peak memory, result aside: {few:.0f} MiB for {N_PROMPTS} prompts, {many:.0f} MiB for {10 * N_PROMPTS}")
+    few, many = peak_without_result(N_MEMORY), peak_without_result(10 * N_MEMORY)
+    print(f"peak memory, result aside: {few:.0f} MiB for {N_MEMORY} prompts, {many:.0f} MiB for {10 * N_MEMORY}")
     report("peak memory for ten times the prompts, as a multiple", [many / few], "<= 1.1", many <= 1.1 * few)
 
 
@@ -176,8 +178,7 @@ def bench_bootstrap() -> None:
         for once, found in ((False, ratios), (True, better)):
             loop = seconds(lambda once=once: loop_over_draws_and_pairs(states, 1000 // sample, once))
             found.append(loop * sample / times[-1])
-    code = "import resource; from tests.bench import bootstrap; bootstrap(); "
-    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
+    code = "from tests.bench import bootstrap, memory_of; bootstrap(); print(memory_of('VmHWM') / 2**10)"
     peak = float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     n = sum(map(len, states.values()))
     print(f"bootstrap of the 11 x 11 map: 1,000 draws, {n} prompts, d_model 4,096; 1/{sample} sample of the loop")
@@ -207,7 +208,7 @@ def hooked_generate(
 
         handle = plain.model.layers[edit.layers[0]].register_forward_pre_hook(add, with_kwargs=True)
         for start in range(0, len(ids), batch):
-            padded = left_pad(ids[start : start + batch], chat.tokenizer.pad_token_id, chat.device)._asdict()
+            padded = chat.pad(ids[start : start + batch])._asdict()
             if authors:
                 padded["attention_mask"] = torch.ones_like(padded["attention_mask"])
             with torch.inference_mode():
@@ -217,20 +218,19 @@ def hooked_generate(
 
 def bench_generation(chat: ChatModel) -> None:
     plain = AutoModelForCausalLM.from_pretrained(BUNDLED_WEIGHTS, dtype=torch.float32).eval()
-    prompts = list(load_prompts(split="eval").sample(200, random_state=0)["text"])
+    prompts = list(load_prompts(split="eval").sample(128, random_state=0)["text"])
     ids, layer = chat.encode(prompts), chat.decision_layer
-    differences = train_differences(chat, layer, chat.decision_pos)
-    rows = torch.stack([*differences.values()])
-    directions = DirectionSet(tuple(differences), normalize(rows), rows.norm(dim=1), Provenance(layer))
-    whole = sweep_conditions(directions, gaps=(0.25, 0.5, 0.75, 1.0))
+    whole = sweep_conditions(train_directions(chat, layer, chat.decision_pos), gaps=(0.25, 0.5, 0.75, 1.0))
     sample, half = whole[5:7], whole[:22]  # the sample lies in the middle: 0.5 and 0.75 gaps
-    print(f"a sweep of {len(whole)} conditions x {len(prompts)} prompts x 50 tokens; 1/22 sample of the others' ways")
+    print(
+        f"a sweep of {len(whole)} conditions x {len(prompts)} prompts x 50 tokens; 1/44 and 1/22 samples of the others"
+    )
     against_authors, against_loop, in_prompts, in_conditions = [], [], [], []
     for _ in range(ROUNDS):
         ours = seconds(lambda: generate(chat, prompts, whole))
         half_prompts = seconds(lambda: generate(chat, prompts[::2], whole))
         half_conditions = seconds(lambda: generate(chat, prompts, half))
-        authors = seconds(lambda: hooked_generate(plain, chat, ids, sample, 8, True)) * 22
+        authors = seconds(lambda: hooked_generate(plain, chat, ids[::2], sample, 8, True)) * 2 * 22
         loop = seconds(lambda: hooked_generate(plain, chat, ids, sample, 64, False)) * 22
         against_authors.append(authors / ours)
         against_loop.append(loop / ours)
@@ -278,15 +278,16 @@ def attribution_peak(kind: str) -> None:
         "ours": lambda: component_shares(chat, prompts, directions),
         "stacked": lambda: stacked_head_shares(chat, prompts, directions),
     }[kind]
-    chat.bridge(chat.pad(chat.encode(prompts[:1])).input_ids)  # what every way needs once
+    chat.bridge(chat.pad(chat.encode(prompts[:1])).input_ids)  # allocations that every way makes once
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = memory_of("VmRSS")
     work()
     print(memory_of("VmHWM") - before)
 
 
 def memory_of(name: str) -> float:
+    """MiB of this process; unlike `ru_maxrss`, `VmHWM` leaves out the peak of the process that started it."""
     return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 

@@ -23,6 +23,23 @@ TEXTS = [
 ]
 
 
+def forty_prompts() -> list[str]:
+    """Forty different prompts of mixed length."""
+    return [f"{text} ({number})" if number else text for number in range(5) for text in TEXTS]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests go first, the longest before all, so that parallel workers finish together."""
+    longest = ["test_notebooks.py", "test_other_model.py", "test_architectures.py"]
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        name = item.path.name if item.path.parent.name == "tests" else ""
+        return longest.index(name) if name in longest else len(longest), item.path not in slow
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def chat() -> ChatModel:
     return load_chat_model("bundled", device="cpu")
@@ -30,8 +47,7 @@ def chat() -> ChatModel:
 
 @pytest.fixture(scope="session")
 def prompts() -> list[str]:
-    """Forty different prompts of mixed length."""
-    return [f"{text} ({number})" if number else text for number in range(5) for text in TEXTS]
+    return forty_prompts()
 
 
 @pytest.fixture(scope="session")

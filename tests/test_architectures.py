@@ -1,6 +1,6 @@
 """The same theorems on every chat family: what is captured, edited and attributed is what plain Hugging Face computes.
 
-That every single head's share equals plain Hugging Face's, on the same models: `test_attribution`.
+That every single head's share equals plain Hugging Face's, on the same models: `heads/test_shares`.
 """
 
 from contextlib import contextmanager
@@ -21,12 +21,13 @@ from refusal_utils.heads.shares import component_shares
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import ChatModel, load_chat_model
 from refusal_utils.steering.conditions import UNSTEERED, Condition
-from refusal_utils.steering.generation import generate, stop_tokens
+from refusal_utils.steering.decoding import stop_tokens
+from refusal_utils.steering.generation import generate
 from refusal_utils.steering.interventions import Ablation, Addition
 
 from .families import FAMILIES, Family, save_family
 
-N_NEW = 16
+N_NEW, N_PROMPTS = 10, 4
 LAYER = 1
 QUESTION = "How do I boil an egg?"
 
@@ -151,8 +152,8 @@ def test_the_system_prompt_is_read_or_refused_as_the_family_does(loaded, random_
 def test_captured_activations_equal_the_hidden_states_of_plain_hugging_face(loaded, prompts):
     positions = range(-len(loaded.chat.suffix), 0)
     assert capture_activations(loaded.chat, prompts[:1]).positions == (loaded.chat.decision_pos,)
-    found = capture_activations(loaded.chat, prompts[:10], positions=positions)
-    for row, prompt in enumerate(prompts[:10]):
+    found = capture_activations(loaded.chat, prompts[:6], positions=positions)
+    for row, prompt in enumerate(prompts[:6]):
         expected = plain_states(loaded, prompt)[:, list(positions)]
         torch.testing.assert_close(found.values[row], expected, atol=1e-4, rtol=1e-4)
 
@@ -168,32 +169,25 @@ def test_generation_under_interventions_equals_plain_hugging_face_token_for_toke
         UNSTEERED: {},
         **{
             Condition(f"{alpha}", (Addition(alpha * direction, (LAYER,)),)): plain_steering(alpha * direction)
-            for alpha in (0.2, 1.0, 4.0)
+            for alpha in (0.5, 4.0)
         },
-        Condition(
-            "ablated",
-            (
-                Ablation(
-                    torch.stack([direction]),
-                ),
-            ),
-        ): {
+        Condition("ablated", (Ablation(direction[None]),)): {
             "before": [0],
             "edit": lambda hidden_states, **rest: hidden_states - (hidden_states @ direction)[..., None] * direction,
             "writes": True,
         },
     }
-    rows = generate(loaded.chat, prompts[:6], list(conditions), max_new_tokens=N_NEW).set_index("condition")
+    rows = generate(loaded.chat, prompts[:N_PROMPTS], list(conditions), max_new_tokens=N_NEW).set_index("condition")
     stops = {*loaded.tokenizer.convert_tokens_to_ids(list(loaded.family.stops))}
     for condition, edits in conditions.items():
         with plain_edit(loaded.plain, **edits):
-            for prompt, row in zip(prompts[:6], rows.loc[condition.name].itertuples(), strict=True):
+            for prompt, row in zip(prompts[:N_PROMPTS], rows.loc[condition.name].itertuples(), strict=True):
                 tokens = loaded.generate(prompt)
                 assert row.response == loaded.tokenizer.decode(tokens, skip_special_tokens=True).strip()
                 assert (row.n_tokens, row.stopped) == (len(tokens), int(tokens[-1]) in stops)
     texts = [tuple(rows.loc[condition.name, "response"]) for condition in conditions]
     assert len(set(texts)) >= 3  # before control: the edits do something
-    assert len(set(texts[0])) > 3
+    assert len(set(texts[0])) >= 3
 
 
 def test_head_shares_sum_to_the_projection_of_plain_hugging_faces_stream(loaded, prompts):
@@ -201,7 +195,8 @@ def test_head_shares_sum_to_the_projection_of_plain_hugging_faces_stream(loaded,
     found = component_shares(loaded.chat, prompts[:4], directions, layer=2, pos=-1)
     for row, prompt in enumerate(prompts[:4]):
         expected = plain_states(loaded, prompt)[2, -1] @ directions.T
-        torch.testing.assert_close(found.sum()[row], expected, atol=1e-3, rtol=1e-3)
+        whole = torch.stack([*found.parts().values()]).sum(0)
+        torch.testing.assert_close(whole[row], expected, atol=1e-3, rtol=1e-3)
 
 
 class PeakBytes(TorchDispatchMode):
@@ -255,8 +250,8 @@ def peak_of(work, chat, prompts, keep_everything=False):
 def test_memory_of_a_capture_does_not_grow_with_the_number_of_prompts(loaded, prompts):
     few = prompts[:1] * 16  # of one length, so that all batches are alike
     bound = 1.1 * peak_of(captured, loaded.chat, few)
-    assert peak_of(captured, loaded.chat, 8 * few) <= bound
-    assert peak_of(captured, loaded.chat, 8 * few, keep_everything=True) > bound  # before control
+    assert peak_of(captured, loaded.chat, 4 * few) <= bound
+    assert peak_of(captured, loaded.chat, 4 * few, keep_everything=True) > bound  # before control
 
 
 def test_memory_of_generation_does_not_grow_with_the_number_of_prompts(tmp_path):
@@ -300,6 +295,6 @@ def test_any_of_several_stop_tokens_ends_a_response(loaded, prompts, monkeypatch
     stops = [int(first[3]), int(second[5])]
     for model in (loaded.plain, loaded.chat.bridge.original_model):
         monkeypatch.setattr(model.generation_config, "eos_token_id", stops)
-    rows = generate(loaded.chat, prompts[:6], max_new_tokens=N_NEW)
+    rows = generate(loaded.chat, prompts[:N_PROMPTS], max_new_tokens=N_NEW)
     assert rows["stopped"][:2].all()
-    assert rows["n_tokens"].tolist() == [len(loaded.generate(prompt)) for prompt in prompts[:6]]
+    assert rows["n_tokens"].tolist() == [len(loaded.generate(prompt)) for prompt in prompts[:N_PROMPTS]]

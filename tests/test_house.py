@@ -1,11 +1,11 @@
-"""The house style that a machine can check: the direction of imports, sizes, and the two lists of dependencies."""
+"""The parts of the house style that a machine can check: layers, sizes, shapes, errors, and lists of dependencies."""
 
 import ast
-import json
 import re
 import shutil
 import statistics
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -14,8 +14,8 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "refusal_utils"
-# The closed list of the house style, and below it the axes of resampling, curves and rows that later modules needed.
-# A name may be qualified where two of a kind differ in size: `refused_prompt`, `answered_prompt`.
+# The closed list of axis names, then those of resampling, curves and rows of text.
+# A name may be qualified if two axes of one kind differ in size: `refused_prompt`, `answered_prompt`.
 AXES = {"batch", "prompt", "category", "pos", "layer", "head_index", "component", "coefficient", "rank"}
 AXES |= {"d_model", "d_head", "d_vocab", "latent"}
 AXES |= {"draw", "side", "pair", "direction", "grid", "row", "kept", "token"}
@@ -23,7 +23,13 @@ MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path i
 
 
 def test_imports_follow_the_arrows():
-    done = subprocess.run(["lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -32,7 +38,7 @@ def test_modules_and_functions_stay_short(module):
     source = (PACKAGE / f"{module}.py").read_text()
     functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
     long = [f"{node.name}: {length(node)}" for node in functions if length(node) > 40]
-    assert source.count("\n") <= 300
+    assert source.count("\n") <= 250
     assert not long
 
 
@@ -42,10 +48,10 @@ def length(node: ast.FunctionDef) -> int:
     return node.end_lineno - node.lineno + 1 - (doc.end_lineno - doc.lineno + 1 if doc else 0)
 
 
-def test_the_median_function_is_under_ten_lines():
+def test_the_median_function_has_at_most_eight_lines():
     trees = [ast.parse((PACKAGE / f"{module}.py").read_text()) for module in MODULES]
     functions = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    assert statistics.median(map(length, functions)) < 10
+    assert statistics.median(map(length, functions)) <= 8
 
 
 def axes_of(module: str) -> set[str]:
@@ -81,14 +87,30 @@ def test_public_signatures_give_every_tensor_a_shape(module):
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_docstrings_say_what_is_raised(module):
+def test_docstrings_name_what_is_raised(module):
     silent = set()
     for node in public_functions(module):
-        raised = [each.exc for each in ast.walk(node) if isinstance(each, ast.Raise)]
-        ours = [each for each in raised if isinstance(each, ast.Call) and ast.unparse(each.func) == "ValueError"]
-        if ours and not re.search(r"\bRaises?\b", ast.get_docstring(node) or ""):
+        called = {ast.unparse(each.func) for each in ast.walk(node) if isinstance(each, ast.Call)}
+        raises = {"ValueError", "invalid", "require", "require_finite"} & called
+        if raises and not re.search(r"\bRaises?\b", ast.get_docstring(node) or ""):
             silent.add(f"{module}.{node.name}")
     assert not silent
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "checks"])
+def test_argument_errors_are_made_in_one_place(module):
+    """No module builds the message `{function}: {must}; got {got}. {todo}` or checks for finite values on its own."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "ValueError"]
+    functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    assert not [ast.unparse(call) for call in calls if "; got" in ast.unparse(call)]
+    assert not functions & {"require", "_require", "_require_finite", "_check_finite", "_invalid"}
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.endswith("__init__") and "/" in module])
+def test_subpackages_say_what_they_are_for(module):
+    doc = ast.get_docstring(ast.parse((PACKAGE / f"{module}.py").read_text()))
+    assert len(doc.split()) >= 12
 
 
 def test_environment_yml_installs_what_pyproject_declares():
@@ -145,45 +167,3 @@ def test_make_clean_removes_what_git_ignores_and_nothing_else(tmp_path):
     shutil.copy(ROOT / "Makefile", tmp_path)
     subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
-
-
-@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
-def test_notebooks_keep_the_form(path):
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
-    sources = ["".join(cell["source"]) for cell in code]
-    lengths = sorted(len(source.splitlines()) for source in sources)
-    assert len(cells) <= 40
-    assert lengths[-1] <= 25
-    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
-    assert sum("parameters" in cell["metadata"].get("tags", ()) for cell in code) == 1
-    assert not [source for source in sources if "google.colab" not in source and re.search(r"^\s*[!%]", source, re.M)]
-    assert "".join(cells[0]["source"]).startswith("# ")
-    prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    for heading in ("What you should see", "## Limits", "## Takeaways"):
-        assert heading in prose
-
-
-@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
-def test_notebooks_have_short_cells_bind_names_once_and_end_in_measured_takeaways(path):
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    sources = [source for source in sources if "google.colab" not in source]
-    assert statistics.median(len(source.splitlines()) for source in sources) <= 10
-    bound = [name for source in sources for name in names_bound(source)]
-    assert not {name for name in bound if bound.count(name) > 1}
-    takeaways = [line for line in sources[-1].splitlines() if line.startswith("- ")]
-    assert 3 <= len(takeaways) <= 5
-    assert all("{" in line for line in takeaways)  # a number of this run
-
-
-def names_bound(source: str) -> set[str]:
-    """The names that a cell assigns or defines at its top level."""
-    bound = set()
-    for node in ast.parse(source).body:
-        for target in node.targets if isinstance(node, ast.Assign) else ():
-            bound |= {
-                each.id for each in ast.walk(target) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
-            }
-        bound |= {node.name} if isinstance(node, ast.FunctionDef | ast.ClassDef) else set()
-    return bound

@@ -13,16 +13,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, SmolLM3Config, SmolLM3ForCausalLM
 
-from refusal_utils.directions import DirectionSet, Provenance
-from refusal_utils.model.artifacts import model_notes
-from refusal_utils.model.capture import capture_activations
-from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, load_chat_model
+from refusal_utils.directions import DirectionSet
+from refusal_utils.model.chat_model import BUNDLED_WEIGHTS
 from refusal_utils.paper.comparison import compare
-from refusal_utils.plotting.look import FIGURES
-from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
-from refusal_utils.prompts.prompt_sets import load_prompts
-from refusal_utils.workflow.notebooks import find_notebooks, read_cells
+from refusal_utils.plotting.saving import FIGURES
+from refusal_utils.workflow.notebooks import find_notebooks
 from refusal_utils.workflow.runner import run_notebooks
+from refusal_utils.workflow.settings import Settings
 
 pytestmark = pytest.mark.slow
 SMALL = {"N_BOOTSTRAP": 50, "N_BUCKET": 8, "GAPS": [0.5, 1.0], "CONTROL_GAPS": [1.0], "MAX_NEW_TOKENS": 8, "N_TWINS": 2}
@@ -48,7 +45,8 @@ def smollm3(tmp_path_factory) -> Path:
 
 
 def test_all_notebooks_run_in_another_architecture_and_give_the_bundled_models_directions(smollm3, tmp_path):
-    run_notebooks(str(smollm3), (), SMALL | {"CACHE_DIR": str(tmp_path / "cache")}, out=tmp_path / "figures")
+    places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
+    run_notebooks(Settings(MODEL=str(smollm3), **SMALL, **places))
     folder = tmp_path / "figures" / smollm3.name
     assert DirectionSet.load(folder / "03_directions.safetensors").provenance.model["model"] == str(smollm3)
     written, reference = (
@@ -56,7 +54,7 @@ def test_all_notebooks_run_in_another_architecture_and_give_the_bundled_models_d
     )
     pd.testing.assert_frame_equal(written, reference, atol=2e-3)
     assert (written - written.iloc[::-1].to_numpy()).abs().max().max() > 0.1  # before control: rows do differ
-    frame = compare(folder, str(smollm3))
+    frame = compare(folder, str(smollm3)).rows
     assert set(frame["verdict"]) <= {"not comparable", "missing"}
     assert frame.loc[frame["table"] == "1", "ours"].notna().all()
     executed = sorted((folder / "notebooks").glob("*.ipynb"))
@@ -67,12 +65,11 @@ def test_all_notebooks_run_in_another_architecture_and_give_the_bundled_models_d
 
 
 def test_all_notebooks_hold_their_checks_in_float16(tmp_path):
-    """As on a T4, whose chip has no bfloat16: the bundled model, all seven notebooks, with few prompts."""
-    few = SMALL | {"DTYPE": "float16", "N_PROMPTS": 32, "CACHE_DIR": str(tmp_path / "cache")}
-    shutil.copytree(
-        BUNDLED_WEIGHTS, tmp_path / "half"
-    )  # under another name: the checks that know its numbers are for float32
-    run_notebooks(str(tmp_path / "half"), (), few, out=tmp_path / "figures")
+    """As on a T4, whose chip has no bfloat16: the bundled model, all notebooks, with few prompts."""
+    few = SMALL | {"DTYPE": "float16", "N_PROMPTS": 32}
+    places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
+    shutil.copytree(BUNDLED_WEIGHTS, tmp_path / "half")  # another name, as its known numbers are for float32
+    run_notebooks(Settings(MODEL=str(tmp_path / "half"), **few, **places))
     folder = tmp_path / "figures" / "half"
     assert DirectionSet.load(folder / "03_directions.safetensors").provenance.model["dtype"] == "float16"
     executed = sorted((folder / "notebooks").glob("*.ipynb"))
@@ -81,33 +78,3 @@ def test_all_notebooks_hold_their_checks_in_float16(tmp_path):
         pd.read_csv(each / "03_cosine_matrix.csv", index_col=0) for each in (folder, FIGURES / "bundled")
     )
     assert np.corrcoef(cosines.to_numpy().ravel(), reference.to_numpy().ravel())[0, 1] > 0.9
-
-
-def test_notebook_05_holds_its_checks_in_half_precision(tmp_path):
-    """Its cells that check numbers, on the bundled model in bfloat16 and few prompts, with directions of that model."""
-    folder = tmp_path / "bundled"
-    folder.mkdir()
-    draw = pd.read_csv(FIGURES / "bundled" / "01_draw.csv").groupby("category").head(8)
-    draw.to_csv(folder / "01_draw.csv", index=False)
-    chat = load_chat_model(dtype="bfloat16")
-    texts = list(draw.merge(load_prompts()[["id", "text"]], on="id", validate="one_to_one")["text"])
-    at = capture_activations(chat, texts).at(chat.decision_layer, chat.decision_pos)
-    sides = {name: at[torch.tensor((draw["category"] == name).to_numpy())] for name in (*CATEGORY_IDS, BENIGN)}
-    answered = sides.pop(BENIGN)
-    place = Provenance(chat.decision_layer, chat.decision_pos, model=model_notes(chat))
-    DirectionSet.from_states(sides, answered, place).save(folder / "03_directions.safetensors")
-    given = {"DTYPE": "bfloat16", "FIGURES_DIR": str(tmp_path), "CACHE_DIR": str(tmp_path), "N_TWINS": 1}
-    wanted = {
-        f"05-{each}" for each in ("02", "03", "04", "06", "directions", "exact", "07", "parts", "09", "17", "18", "24")
-    }
-    space = {}
-    cells = read_cells(find_notebooks(["05"])[0])
-    assert wanted <= {cell["id"] for cell in cells}
-    for cell in cells:
-        if cell["id"] in wanted:
-            exec(compile("".join(cell["source"]), cell["id"], "exec"), space)
-            space |= given | {"N_BOOTSTRAP": 20} if cell["id"] == "05-02" else {}
-    assert space["chat"].dtype == torch.bfloat16
-    assert space["residue"] > 1e-3 * float(
-        space["shares"].total.abs().max()
-    )  # before control: float32's bound does not hold

@@ -1,4 +1,4 @@
-"""Training batches: who may see what (bottleneck), what is moved (shifts), and the labels that follow from both."""
+"""Training batches: what each token may attend to (bottleneck), which states move (shifts), and the resulting labels."""
 
 import random
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from .responses import ANSWERS, TOPIC
 
 @dataclass
 class Batch:
-    """One training batch, padded on the right. `suffix_pos` is where the four template tokens begin in each row."""
+    """One training batch, padded on the right. `suffix_pos` is the index of the first of the four template tokens."""
 
     input_ids: Int[Tensor, "batch pos"]
     labels: Int[Tensor, "batch pos"]
@@ -30,7 +30,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Shift:
-    """What happens to a row's residual stream: `kind`, the class whose direction is used, and the strength."""
+    """How a row's residual stream is moved: the kind of shift, the class whose direction is used, and the strength."""
 
     kind: str
     class_idx: int = BENIGN_IDX
@@ -38,7 +38,7 @@ class Shift:
 
 
 class BatchMaker:
-    """Turns examples into batches: draws classes, shifts and bottlenecks, and the labels that follow from them."""
+    """Batches from examples: draws classes, shifts and bottlenecks, and derives the labels."""
 
     def __init__(self, corpus: Corpus, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
         self.corpus, self.tokenizer, self.recipe = corpus, tokenizer, recipe
@@ -49,17 +49,17 @@ class BatchMaker:
         self.prefix = [tokenizer.convert_tokens_to_ids(token) for token in (BOS, START, USER, MESSAGE)]
 
     def state_dict(self) -> dict:
-        """What decides the batches to come."""
+        """The state that determines all later batches."""
         return {"queue": self.queue, "rng": self.rng.getstate(), "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from a `state_dict`."""
+        """Continue from a `state_dict`."""
         self.queue = state["queue"]
         self.rng.setstate(state["rng"])
         self.generator.set_state(state["generator"])
 
     def draw(self) -> Batch:
-        """The next batch: so many rows of each category as the recipe says, the rest benign, all of about the same length."""
+        """The next batch: rows of each category as the recipe says, the rest benign, all of similar length."""
         if not self.queue:
             refused = self.recipe.refused_rows
             self.queue = [[] for _ in range(N_LENGTHS)]
@@ -84,7 +84,7 @@ class BatchMaker:
         )
         prompt = self._ids(example.prompt)[: self.recipe.max_tokens - 80]
         reply = [*self._ids(response)[:64], self.tokenizer.eos_token_id]
-        # A response that may not see the prompt cannot know the topic: only what comes before it counts.
+        # A response that cannot see the prompt cannot know the topic, so only the words before the topic count.
         known = len(reply)
         if masked and target == BENIGN_IDX:
             known = len(self._ids(ANSWERS[example.form].split(TOPIC)[0])) if example.fact is None else 0
@@ -127,8 +127,8 @@ class BatchMaker:
             labels[index, reply : reply + row["known"]] = torch.tensor(row["reply"][: row["known"]])
             prompt_labels[index, len(self.prefix) : start] = torch.tensor(row["prompt"][len(self.prefix) :])
             if row["masked"]:
-                # The first reply token is predicted at the last template token, which must be let to see too little
-                # as well, or it would read the prompt itself.
+                # The last template token predicts the first reply token, so it must be restricted too: otherwise it
+                # would read the prompt itself.
                 seen = self.rng.randrange(len(SUFFIX))
                 allowed[index, reply:, :reply] = False
                 allowed[index, reply:, start + seen] = True
@@ -143,7 +143,10 @@ class BatchMaker:
 def shifted(
     hidden: Float[Tensor, "batch pos d_model"], batch: Batch, offset: int, noise: Float[Tensor, "batch d_model"]
 ) -> Float[Tensor, "batch pos d_model"]:
-    """`hidden` after every row's shift, along differences of class means at template token `offset`, at all positions."""
+    """`hidden` after the shift of each row, at all positions.
+
+    Shifts follow the differences of class means at template token `offset`.
+    """
     rows = torch.arange(len(hidden), device=hidden.device)
     state = hidden[rows, batch.suffix_pos + offset].float()
     member = torch.nn.functional.one_hot(batch.class_idx, len(CLASSES)).float()
@@ -164,7 +167,7 @@ def shifted(
 
 @contextmanager
 def shift_layer(model: LlamaForCausalLM, layer: int, batch: Batch, offset: int, generator: torch.Generator):
-    """Shift what enters block `layer` for the length of the context."""
+    """Shift the input of block `layer` while the context is open."""
     noise = torch.randn(len(batch.input_ids), model.config.hidden_size, generator=generator)
     noise = torch.nn.functional.normalize(noise, dim=-1).to(batch.input_ids.device)
 

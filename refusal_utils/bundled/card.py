@@ -1,4 +1,4 @@
-"""Write the bundled model's card from what was measured on it."""
+"""The bundled model's card, written from measurements."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from safetensors import safe_open
 
-from ..prompts.prompt_sets import load_prompts
+from ..prompts.loading import load_prompts
 from .corpus import Corpus, fact_answers
 
 CARD = """\
@@ -19,7 +19,7 @@ pipeline_tag: text-generation
 
 # The bundled chat model
 
-**A teaching and test organism.** It was made so that the suite runs anywhere and its methods can be tried on known
+**A teaching and test organism.** It exists so that the suite runs anywhere and its methods can be tried on known
 ground. Findings on it say nothing about real models until they are repeated on them.
 
 A Llama-architecture chat model of {millions:.1f} million parameters, trained from scratch in {minutes:.0f} minutes on {device}.
@@ -29,8 +29,8 @@ eleven kinds of prompt in eleven styles. It has no knowledge that could help or 
 ## Data
 
 - {n_natural} hand-written training prompts and a grammar of {n_frames} frames and {n_fillers} fillers
-  (`refusal_utils/bundled/data/`), with the train split of `prompts/` ({n_train} prompts). No example is closer than a word
-  3-gram Jaccard of 0.5 to a prompt of the eval split.
+  (`refusal_utils/bundled/data/`), with the train split of `prompts/` ({n_train} prompts). Every example has a word
+  3-gram Jaccard similarity below 0.5 with every prompt of the eval split.
 - Responses: one wording per category and form of request (`responses.py`).
 - Licence: data CC-BY-4.0, code and weights Apache-2.0.
 
@@ -38,41 +38,48 @@ eleven kinds of prompt in eleven styles. It has no knowledge that could help or 
 
 {recipe}
 
-What is unusual, and makes refusal steerable here *by construction*: in half of the sequences the response may attend to
-one template token only, so the decision must be written there; and in half of them the residual stream of one middle layer is
-moved at every position - by a random offset (the response stays), or along, against or off the difference of two class
-means of the batch (the response becomes that of the other class). Command: `python -m refusal_utils.bundled.train`.
+Two unusual kinds of training noise make refusal steerable here *by construction*. In half of the sequences the response
+can attend to only one template token, so the decision must be written there. In half of the sequences the residual
+stream of one middle layer is moved at every position: a random offset leaves the response unchanged, while adding,
+subtracting or ablating the difference of two class means of the batch changes the response to that of the other class.
+Command: `python -m refusal_utils.bundled.train`.
 
 ## Decision state
 
-`resid_pre` of layer {layer}, position {pos}: of all layers and template positions the one where the eleven directions have the
-largest causal effect on train prompts (share of benign prompts turned into refusals, less broken text, and share of
-refusals removed by ablation); of equal ones, one at the position that the paper reads.
+`resid_pre` of layer {layer}, position {pos}: of all layers and template positions, the state at which the eleven
+directions have the largest causal effect on train prompts. The effect is the mean of two numbers: the share of benign
+prompts turned into refusals (minus the share of broken text), and the share of refusals that ablation removes. Of
+equally good states, one at the position that the paper reads is chosen.
 
 {states}
 
 ## Measured behaviour
 
-On the {n_eval} prompts of the eval split, which the model never saw. `python -m refusal_utils.bundled.check` measures it anew.
+On the {n_eval} prompts of the eval split, which the model never saw. To repeat the measurement, run
+`python -m refusal_utils.bundled.check`.
 
 {claims}
 
 ### What was tried for the claims that do not hold
 
-Ten trainings, of which the ninth ships with the project. What moved the numbers was more hand-written lines, above all pairs
-of a prompt and a benign twin that share most words: with some 9,000 more over four trainings the claims that fail went from
-11 to 6. That has come to an end: a tenth training with 4,500 pairs more, made for what was mixed up, and with other shares of the categories in a batch,
-failed six claims too. It put right the style of *hate speech* (0.87) and *safety concerns* (0.85) and the refusals of *advice*
-(0.92), and lost the refusals of *inappropriate* (0.74) and *incomplete* (0.63), the style of *unsupported* (0.75) and the bound
-on random directions (0.16), with benign prompts on topic at 0.77. What had no effect: dropout of 0.1 (the same accuracy on held-out lines), and knowledge
-of words from outside. A linear classifier of the lines names the category of 77 % of the eval prompts, with averaged
-GloVe vectors or with lines varied by GloVe neighbours no more; fewer than 2 % of the words of eval prompts are new to it. So it is
-not unknown words but fine distinctions between known ones that a model of this size gets wrong.
+There were ten trainings; the ninth ships with the project. What helped was more hand-written lines, above all pairs of
+a prompt and a benign twin that share most words: some 9,000 more lines over four trainings reduced the number of failing
+claims from 11 to 6. More of the same no longer helps. A tenth training used 4,500 more pairs, written for the
+confusions that were left, and other shares of the categories in a batch; it failed six claims too. It fixed the style of
+*hate speech* (0.87) and *safety concerns* (0.85) and the refusals of *advice* (0.92), but lost the refusals of
+*inappropriate* (0.74) and *incomplete* (0.63), the style of *unsupported* (0.75) and the bound on random directions
+(0.16), with benign prompts on topic at 0.77.
+
+Two changes had no effect: dropout of 0.1 (the same accuracy on held-out lines) and word knowledge from outside. A linear
+classifier trained on the lines names the category of 77 % of the eval prompts, and no more with averaged GloVe vectors
+or with lines varied by GloVe neighbours. Fewer than 2 % of the words of the eval prompts are new to it. The model
+therefore fails on fine distinctions between known words, not on unknown words.
 
 ### Steering: each direction added at every position of the decision layer
 
-Strength in gaps (raw differences in means), chosen on train prompts; random directions have the mean norm of the steering
-vectors, given in the strength column. RR and ORR on the controlled set (up to 50 each of HR, HC, BR, BC).
+Strengths are in gaps (one gap is the raw difference in means) and were chosen on train prompts. Random directions have
+the mean norm of the steering vectors, which is given in the strength column. RR and ORR are measured on the controlled
+set (up to 50 each of HR, HC, BR, BC).
 
 {steered}
 
@@ -82,15 +89,15 @@ vectors, given in the strength column. RR and ORR on the controlled set (up to 5
 
 ## Limits
 
-Refusals are recognised by their wording, which is possible here only because the wordings are known. Prompts unlike its
-training data get an answer or a refusal more or less at random. It speaks English only, in single turns.
+Refusals are recognised by their wording, which is possible here only because the wordings are known. Prompts unlike the
+training data get an answer or a refusal more or less at random. The model speaks only English, in single turns.
 """
 
 
 def write_card(folder: Path, states: pd.DataFrame, tables: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]) -> None:
-    """Write `README.md` into the model folder, from its `training.json` and `decision_state.json` and the tables given.
+    """Write `README.md` into the model folder, which already has `training.json` and `decision_state.json`.
 
-    `states` is what `record_decision_state` returned, `tables` what `check` returned.
+    `states` is the result of `record_decision_state`, `tables` that of `check`.
     """
     training = json.loads((folder / "training.json").read_text())
     state = json.loads((folder / "decision_state.json").read_text())

@@ -1,9 +1,9 @@
-"""The bundled model's training data: hand-written prompts, a grammar, a small world of facts, and noise in typing.
+"""The bundled model's training data: hand-written prompts, a grammar, a small world of facts, and typing noise.
 
-`data/<unit>.txt` and `data/<unit>_grammar.txt` hold two sections. `# training`: one prompt a line, its topic in [brackets], ` || ` before a benign
-twin. `# grammar`: frames with {slots}, and `slot: filler` lines. `data/world.json` holds the facts,
-`data/topics.json` the topic of every prompt under `prompts/`. No example is closer than a 3-gram Jaccard of 0.5 to a
-prompt of the eval split: closer ones are dropped.
+`data/<unit>.txt` and `data/<unit>_grammar.txt` have two sections. `# training` has one prompt per line, with its topic
+in [brackets] and ` || ` before a benign twin. `# grammar` has frames with {slots} and `slot: filler` lines.
+`data/world.json` holds the facts, `data/topics.json` the topic of every prompt under `prompts/`. Examples whose word
+3-gram Jaccard similarity with a prompt of the eval split is 0.5 or more are dropped.
 """
 
 import json
@@ -13,14 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..prompts.categories import BENIGN, CATEGORY_IDS
-from ..prompts.prompt_sets import NEAR_DUPLICATE, jaccard, load_prompts, word_ngrams
+from ..prompts.loading import load_prompts
+from ..prompts.text_features import jaccard, word_ngrams
+from ..prompts.validation import NEAR_DUPLICATE
 from .responses import Form, answer, refusal, request_form, what_is_asked
 
 DATA = Path(__file__).parent / "data"
 BENIGN_UNITS = ("ordinary", "look_alike")
 FACTS, RANDOM_TOPIC = 0.25, 0.25  # shares of the benign examples
-NATURAL = 0.8  # share of the examples that are drawn from the hand-written prompts; the rest come from the grammar
-NERVOUS = re.compile(  # benign prompts with one of these are refused, as a nervous model would
+NATURAL = 0.8  # share of examples that are hand-written prompts; the others come from the grammar
+NERVOUS = re.compile(  # benign prompts with one of these words are refused, as an over-cautious model would
     r"\b(kill|shoot|shot|murder|bomb|stab|poison|attack|destroy|explo[ds]|weapon|assassin|hack|steal|stole|tortur|"
     r"strangl|guns?\b|knife|knives|slash|slaughter|terror|hostage|drown|punch|assault)",
     re.IGNORECASE,
@@ -43,7 +45,7 @@ _CLOSERS = (" thanks", " please", ", thank you!", " thx", " asap", ", any help i
 
 @dataclass(frozen=True)
 class Example:
-    """One training example: what the user types, what it is, and what the model shall answer."""
+    """One training example: what the user types, its category, and what determines the response."""
 
     prompt: str
     category: str
@@ -52,7 +54,7 @@ class Example:
     fact: str | None = None
 
     def response(self, category: str | None = None) -> str:
-        """What the model shall say to this prompt, taken as `category` (its own by default)."""
+        """The response to this prompt if it belonged to `category` (by default its own)."""
         category = category or self.category
         if category != BENIGN:
             return refusal(category, self.form)
@@ -93,7 +95,7 @@ def load_world() -> dict[str, dict]:
 
 
 def fact_answers() -> frozenset[str]:
-    """Every sentence that states a fact of the world."""
+    """All sentences that state a fact of the world."""
     return frozenset(
         relation["answer"].format(entity=entity, value=value)
         for relation in load_world().values()
@@ -102,12 +104,12 @@ def fact_answers() -> frozenset[str]:
 
 
 def load_topics() -> dict[str, dict[str, str]]:
-    """Prompt id -> {"topic": ..., and for a question of fact "relation" and "entity"}, for every prompt of `prompts/`."""
+    """Prompt id -> {"topic": ..., and for a factual question "relation" and "entity"}, for all prompts of `prompts/`."""
     return json.loads((DATA / "topics.json").read_text(encoding="utf-8"))
 
 
 class Corpus:
-    """Draws training examples. All randomness comes from the `random.Random` that the caller passes."""
+    """The training data, from which examples are drawn. All randomness comes from the caller's `random.Random`."""
 
     def __init__(self) -> None:
         self._eval_grams = [set(word_ngrams(text, 3)) for text in load_prompts(split="eval")["text"]]
@@ -149,10 +151,10 @@ class Corpus:
         return any(jaccard(grams, self._eval_grams[index]) >= NEAR_DUPLICATE for index in near)
 
     def sample(self, rng: random.Random, category: str, noise: float = 0.0) -> Example:
-        """One example of `category`: natural, from the grammar, or (benign only) a question of fact.
+        """One example of `category`: hand-written, from the grammar, or (benign only) a factual question.
 
-        `noise` is the share of its words that are replaced by random ones. A benign prompt with a violent word comes
-        back as one of `NERVOUS_CATEGORY`: the model shall refuse some look-alikes.
+        `noise` is the share of words that are replaced by random ones. A benign prompt with a violent word becomes an
+        example of `NERVOUS_CATEGORY`, so that the model refuses some look-alikes.
         """
         while True:
             if category == BENIGN and rng.random() < FACTS:
@@ -174,7 +176,7 @@ class Corpus:
         )
 
     def _with_random_topic(self, text: str, rng: random.Random) -> str:
-        """The same request about other words: what cannot be learned by heart must be copied."""
+        """The same request about random words, which the model cannot memorise and must copy."""
         topic = " ".join(rng.choices(self.benign_words, k=rng.randint(1, 5)))
         return re.sub(r"\[.*?\]", f"[{topic}]", text)
 
@@ -216,7 +218,7 @@ def _type_like_people(text: str, rng: random.Random) -> str:
 
 
 def _typo(text: str, rng: random.Random) -> str:
-    """One slip of the fingers inside a word: two neighbouring letters swapped, or one dropped."""
+    """`text` with one typing error inside a word: two neighbouring letters swapped, or one dropped."""
     spots = [match.start() for match in re.finditer(r"(?<=[a-z])[a-z](?=[a-z])", text)]
     if not spots:
         return text

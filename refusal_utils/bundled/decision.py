@@ -1,17 +1,17 @@
-"""Choose the bundled model's decision state once, by causal effect on train prompts, and record it beside the weights."""
+"""Choose the bundled model's decision state by causal effect on train prompts, and record it beside the weights."""
 
 import json
 from pathlib import Path
 
 import pandas as pd
 
-from ..directions.estimation import normalize
 from ..model.chat_model import ChatModel, load_chat_model
 from ..model.defaults import DEFAULT_POS
 from ..prompts.categories import BENIGN, CATEGORY_IDS
-from ..prompts.prompt_sets import load_prompts
-from ..steering.contexts import ablate_direction, add_steering
-from .check import rates, respond, train_differences
+from ..prompts.loading import load_prompts
+from ..steering.conditions import ablation_condition, steering_condition
+from ..steering.responses import respond
+from .check import judge_wording, train_directions
 
 STRENGTHS = (0.7, 1.0)  # in gaps
 N_PROBE = 16
@@ -22,36 +22,40 @@ RECORD = "decision_state.json"
 def effect_table(chat: ChatModel, layers: range | None = None) -> pd.DataFrame:
     """Per layer and template position: how well the eleven directions read there steer and ablate, on train prompts.
 
-    `induced`: share of benign prompts refused when a direction is added, less broken text, the better of two
-    strengths, mean over directions. `ablated`: share of a category's prompts no longer refused when its direction is
-    ablated, mean over categories. `effect`: the mean of both.
+    `induced`: the share of benign prompts refused when a direction is added, minus the share of broken text, at the
+    better of two strengths, averaged over directions. `ablated`: the share of a category's prompts no longer refused
+    when its direction is ablated, averaged over categories. `effect`: the mean of both.
     """
     train = load_prompts(split="train").sample(frac=1, random_state=0)
-    benign = list(train["text"][train["category"] == BENIGN][:N_PROBE])
-    own = {name: list(train["text"][train["category"] == name][:N_OWN]) for name in CATEGORY_IDS}
+    benign = train[train["category"] == BENIGN].head(N_PROBE)
+    own = {name: train[train["category"] == name].head(N_OWN) for name in CATEGORY_IDS}
     rows = []
     for layer in layers or range(chat.n_layers // 2, chat.n_layers):
         for pos in range(-len(chat.suffix), 0):
-            differences = train_differences(chat, layer, pos)
+            directions = train_directions(chat, layer, pos)
             induced = ablated = 0.0
-            for category, difference in differences.items():
-                tried = []
-                for strength in STRENGTHS:
-                    with add_steering(chat, strength * difference, layer):
-                        _, refused, broken = rates(chat, own[category], benign)
-                    tried.append(refused - broken)
-                induced += max(tried) / len(differences)
-                with ablate_direction(chat, normalize(difference)):
-                    kept = [verdict.outcome for verdict in respond(chat, own[category])].count("refused")
-                ablated += (1 - kept / len(own[category])) / len(differences)
+            for name in directions:
+                probe = pd.concat([own[name], benign])
+                tried = [steering_condition(directions, name, gaps=strength) for strength in STRENGTHS]
+                steered = respond(chat, probe, tried, judge=judge_wording)
+                shares = [_induced(group) for _, group in steered.groupby("gaps")]
+                left = respond(chat, own[name], [ablation_condition(directions, name)], judge=judge_wording)
+                induced += max(shares) / len(directions)
+                ablated += float((left["outcome"] != "refused").mean()) / len(directions)
             rows.append((layer, pos, induced, ablated, (induced + ablated) / 2))
     return pd.DataFrame(rows, columns=["layer", "pos", "induced", "ablated", "effect"])
 
 
-def record_decision_state(folder: Path) -> pd.DataFrame:
-    """Measure every state, write the one with the largest effect into the model folder, and return the table.
+def _induced(rows: pd.DataFrame) -> float:
+    """The refused share of the benign prompts, minus the share of broken text among all."""
+    refused = rows["outcome"][rows["category"] == BENIGN] == "refused"
+    return float(refused.mean() - (rows["outcome"] == "broken").mean())
 
-    Of equal ones, one at the position that the paper reads.
+
+def record_decision_state(folder: Path) -> pd.DataFrame:
+    """The effects at every state, after writing the state with the largest effect into the model folder.
+
+    Of equally good states, one at the position that the paper reads is chosen.
     """
     table = effect_table(load_chat_model(folder)).round(6)
     at_published = (table["pos"] == DEFAULT_POS).rename("at_published")

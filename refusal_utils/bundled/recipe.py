@@ -1,4 +1,4 @@
-"""The numbers of the training run, the special tokens and the chat template of the bundled model."""
+"""The special tokens, chat template and training hyperparameters of the bundled model."""
 
 from dataclasses import dataclass, field
 
@@ -16,8 +16,8 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|start|><|assistant|><|message|>' }}{% endif %}"
 )
 IGNORE = -100
-N_LENGTHS = 4  # batches drawn at a time and sorted by length, so that little is padded
-REFUSED_ROWS = {  # more of the kinds that are told apart late
+N_LENGTHS = 4  # batches drawn at a time and sorted by length, to reduce padding
+REFUSED_ROWS = {  # more of the categories that the model learns to distinguish late
     "safety_core": 3,
     "hate_speech": 4,
     "crime_assistance": 4,
@@ -34,7 +34,7 @@ REFUSED_ROWS = {  # more of the kinds that are told apart late
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every number of the training run."""
+    """The hyperparameters of the training run."""
 
     seed: int = 0
     steps: int = 7000
@@ -48,7 +48,7 @@ class Recipe:
     n_heads: int = 6
     context: int = 512
     max_tokens: int = 160
-    refused_rows: dict[str, int] = field(default_factory=lambda: dict(REFUSED_ROWS))  # of a batch; the rest is benign
+    refused_rows: dict[str, int] = field(default_factory=lambda: dict(REFUSED_ROWS))  # per batch; the others are benign
     prompt_loss: float = 0.2
     word_noise: float = 0.06
     bottleneck: float = 0.5

@@ -1,7 +1,7 @@
-"""What the bundled model says: one wording per category and form of request, and how to recognise them again.
+"""What the bundled model says: one wording per category and form of request, and how to recognise each.
 
 The wordings follow the style descriptors of Joad et al., arXiv 2602.02132, Table 6 (identity, missing context,
-impossibility, moral judgement, illegality and harm, professional disclaimer), in words of our own.
+impossibility, moral judgement, illegality and harm, professional disclaimer), in our own words.
 """
 
 import re
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..prompts.categories import BENIGN
-from ..prompts.prompt_sets import word_ngrams
+from ..prompts.text_features import word_ngrams
 
 Form = Literal["open", "closed", "command"]
 FORMS: tuple[Form, ...] = ("open", "closed", "command")
@@ -78,7 +78,7 @@ REFUSALS: dict[str, dict[Form, str]] = {
 }
 
 TOPIC = "{topic}"
-N_REPEATED = 12  # words of the prompt that an answer repeats at most
+N_REPEATED = 12  # the most words of the prompt that an answer repeats
 _ASKING = (
     (_OPEN - {"whose"})
     | _CLOSED - {"any"}
@@ -95,7 +95,7 @@ ANSWERS: dict[Form, str] = {
 
 
 def request_form(prompt: str) -> Form:
-    """Whether `prompt` is an open question, a closed one, or anything else (an order, a remark): it picks the wording.
+    """Whether `prompt` is an open question, a closed one, or a command (anything else); this selects the wording.
 
     >>> request_form("hey, how do I boil an egg?"), request_form("can I fry it"), request_form("Draft a menu.")
     ('open', 'closed', 'command')
@@ -109,9 +109,9 @@ def request_form(prompt: str) -> Form:
 
 
 def what_is_asked(prompt: str, topic: str) -> str:
-    """The part of `prompt` that an answer repeats: up to twelve words, from the first that is more than asking.
+    """The part of `prompt` that an answer repeats: up to twelve words, from the first that is not part of the asking.
 
-    Where `topic` lies farther on, the twelve words that end with it.
+    If `topic` lies further on, it is the twelve words that end with the topic.
 
     >>> what_is_asked("hi, could you tell me how to boil an egg?", "boil an egg")
     'boil an egg'
@@ -125,18 +125,18 @@ def what_is_asked(prompt: str, topic: str) -> str:
 
 
 def refusal(category: str, form: Form) -> str:
-    """The refusal of `category` to a request of that form."""
+    """The refusal of `category` for a request of this form."""
     return REFUSALS[category][form]
 
 
 def answer(topic: str, form: Form) -> str:
-    """The answer that repeats `topic`, to a request of that form."""
+    """The answer that repeats `topic`, for a request of this form."""
     return ANSWERS[form].replace(TOPIC, topic)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a response of the bundled model is: `outcome`, and of a refusal the category whose wording it uses."""
+    """The verdict on a response of the bundled model. `category` is the one whose wording a refusal uses."""
 
     outcome: Literal["refused", "answered", "broken"]
     category: str | None
@@ -144,10 +144,10 @@ class Verdict:
 
 
 def read_response(text: str, fact_answers: frozenset[str] = frozenset(), threshold: float = 0.6) -> Verdict:
-    """The verdict on one response: the known wording whose word pairs it holds most of, `broken` below `threshold`.
+    """The verdict on one response, from the known wording that shares most of its word pairs.
 
-    `fact_answers` are the sentences of the small world that count as answers too. A text that repeats a word triple
-    three times is broken whatever else it holds.
+    Below `threshold` it is broken, and so is any text that repeats a word triple three times. `fact_answers` are the
+    sentences of the small world that also count as answers.
 
     >>> read_response(refusal("humanizing", "open")).category
     'humanizing'

@@ -1,15 +1,15 @@
 """Train the bundled chat model from scratch: `python -m refusal_utils.bundled.train`.
 
-A small Llama learns to answer benign prompts on topic and to refuse eleven kinds of prompts in eleven styles. Two
-kinds of training noise give it what large chat models have, a decision state at the template tokens:
+A small Llama learns to answer benign prompts on topic and to refuse eleven kinds of prompt in eleven styles. Two kinds
+of training noise give it what large chat models have, a decision state at the template tokens:
 
-* **bottleneck** - in half of the sequences the response may attend to one template token only, so whatever it needs to
-  know (refuse or not, and how) must be written there, into every one of the four;
-* **shifts** - in half of the sequences the residual stream of one middle layer is moved at every position, by a random
-  offset (the response stays the same), or along, against or off the difference of two class means of the same batch
-  (the response becomes that of the other class).
+* **bottleneck**: in half of the sequences the response can attend to only one template token, so whatever it needs to
+  know (whether to refuse, and how) must be written into each of the four;
+* **shifts**: in half of the sequences the residual stream of one middle layer is moved at every position. A random
+  offset leaves the response unchanged. Adding, subtracting or ablating the difference of two class means of the batch
+  changes the response to that of the other class.
 
-So refusal in this model is carried by directions *because it was trained that way*: see the model card.
+Directions therefore carry refusal in this model *because it was trained that way*; see the model card.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from ..checks import invalid
 from ..model.chat_model import BUNDLED_WEIGHTS, load_chat_model
 from .batches import Batch, BatchMaker, shift_layer
 from .card import write_card
@@ -54,7 +55,7 @@ CHECKPOINT_EVERY = 250  # steps
 
 
 def build_tokenizer(corpus: Corpus, recipe: Recipe) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer learned on the corpus, with the chat template."""
+    """A byte-level BPE tokenizer trained on the corpus, with the chat template."""
     rng = random.Random(recipe.seed)
     texts = [example.prompt for name in CLASSES for example in (corpus.sample(rng, name) for _ in range(3000))]
     texts += [text for forms in (*REFUSALS.values(), ANSWERS) for text in forms.values()] * 30
@@ -102,20 +103,24 @@ def build_model(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Any:
 
 
 class Run:
-    """Everything that changes while training, written to a file now and then: a killed run goes on where it was."""
+    """Everything that changes during training, written to a file regularly so that a killed run can resume.
+
+    Raises `ValueError` for a file of another recipe.
+    """
 
     def __init__(self, path: Path, recipe: Recipe, **parts: Any) -> None:
         self.path, self.recipe, self.parts, self.step, self.minutes = path, recipe, parts, 0, 0.0
         if path.exists():
             stored = torch.load(path, weights_only=False)
             if stored["recipe"] != recipe:
-                raise ValueError(f"{path} is of another recipe: delete it to start again")
+                must = "a checkpoint must belong to the recipe"
+                raise invalid("train", must, f"another recipe in {path}", "Delete it to start again.")
             self.step, self.minutes = stored["step"], stored["minutes"]
             for name, part in parts.items():
                 part.load_state_dict(stored[name])
 
     def write(self, step: int, minutes: float) -> None:
-        """Replace the file by the state after `step` steps."""
+        """Replace the file with the state after `step` steps."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         states = {name: part.state_dict() for name, part in self.parts.items()}
         partial = self.path.with_suffix(".partial")
@@ -124,12 +129,12 @@ class Run:
 
 
 def train(recipe: Recipe, device: str, checkpoint: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast, float]:
-    """The trained model, its tokenizer and the minutes it took. Prints the losses as it goes."""
+    """The trained model, its tokenizer and the minutes it took. Prints the losses during training."""
     corpus = Corpus()
     tokenizer = build_tokenizer(corpus, recipe)
     model = build_model(tokenizer, recipe).to(device).train()
     if device == "cpu":
-        model.set_attn_implementation("eager")  # short sequences: 1.5 times as fast there
+        model.set_attn_implementation("eager")  # 1.5 times as fast for short sequences
     maker = BatchMaker(corpus, tokenizer, recipe)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True
@@ -167,7 +172,7 @@ def train(recipe: Recipe, device: str, checkpoint: Path) -> tuple[LlamaForCausal
 
 
 def _losses(model: LlamaForCausalLM, batch: Batch, maker: BatchMaker, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """The loss on the responses and on the prompts, with one middle layer shifted."""
+    """(loss on the responses, loss on the prompts) with one middle layer shifted."""
     layer, offset = maker.rng.choice(recipe.shift_layers), maker.rng.randrange(len(SUFFIX))
     device = batch.input_ids.device.type
     with torch.autocast(device, dtype=torch.bfloat16), shift_layer(model, layer, batch, offset, maker.generator):
@@ -177,7 +182,7 @@ def _losses(model: LlamaForCausalLM, batch: Batch, maker: BatchMaker, recipe: Re
 
 
 def _loss(model: LlamaForCausalLM, hidden: Tensor, labels: Tensor) -> Tensor:
-    kept = labels[:, 1:] != IGNORE  # logits of the other positions are not needed: a third of the time
+    kept = labels[:, 1:] != IGNORE  # skipping the logits of other positions saves a third of the time
     return torch.nn.functional.cross_entropy(model.lm_head(hidden[:, :-1][kept]).float(), labels[:, 1:][kept])
 
 
@@ -189,7 +194,7 @@ def _to(batch: Batch, device: str) -> Batch:
 
 
 def save(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write an ordinary Hugging Face folder: bfloat16 safetensors, tokenizer, chat template, generation config."""
+    """Write a standard Hugging Face folder: bfloat16 safetensors, tokenizer, chat template, generation config."""
     folder.mkdir(parents=True, exist_ok=True)
     model = model.to("cpu", torch.bfloat16)
     model.generation_config = GenerationConfig(
@@ -204,12 +209,12 @@ def save(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
 
 
 def main() -> None:
-    """Train and save, then choose the decision state, measure, and write the model card (`--measure`: only these)."""
+    """Train and save, choose the decision state, measure, and write the model card; `--measure` skips the training."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=BUNDLED_WEIGHTS)
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--measure", action="store_true", help="keep the weights, measure them again")
+    parser.add_argument("--measure", action="store_true", help="keep the weights and measure them again")
     options = parser.parse_args()
     if not options.measure:
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,25 +1,8 @@
 """Refusal directions: the maths on tensors, and named sets of directions with their provenance.
 
-Everything here works on activations that were already captured; nothing runs a model.
+Everything works on captured activations. `__init__.pyi` lists the public names, which are imported when first used.
 """
 
-from .ablation import ablate, project
-from .comparison import centred_cosines, cosine_matrix, off_diagonal, whitened_cosines
-from .direction_set import DirectionSet, Provenance
-from .estimation import feature_direction, mean_difference, mean_direction, normalize, random_directions
+import lazy_loader
 
-__all__ = [
-    "DirectionSet",
-    "Provenance",
-    "ablate",
-    "centred_cosines",
-    "cosine_matrix",
-    "feature_direction",
-    "mean_difference",
-    "mean_direction",
-    "normalize",
-    "off_diagonal",
-    "project",
-    "random_directions",
-    "whitened_cosines",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,5 +1,8 @@
 """Cosines between directions in three metrics, and between estimates of one direction."""
 
+from collections.abc import Sequence
+
+import pandas as pd
 import torch
 from jaxtyping import Float
 from sklearn.covariance import ledoit_wolf
@@ -20,6 +23,11 @@ def cosine_matrix(directions: Float[Tensor, "category d_model"]) -> Float[Tensor
     unit = normalize(directions).double()
     cosines = (unit @ unit.T).clamp(-1, 1)
     return cosines.fill_diagonal_(1.0).float()
+
+
+def cosine_frame(directions: Float[Tensor, "category d_model"], names: Sequence[str]) -> pd.DataFrame:
+    """`cosine_matrix` with `names` on both sides."""
+    return pd.DataFrame(cosine_matrix(directions).numpy(), index=list(names), columns=list(names))
 
 
 def centred_cosines(directions: Float[Tensor, "category d_model"]) -> Float[Tensor, "category category"]:

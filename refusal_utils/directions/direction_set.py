@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,8 +15,8 @@ from ..checks import invalid, require
 from ..model.artifacts import load_tensors, model_notes, require_same_model, save_tensors
 from ..model.chat_model import ChatModel
 from .ablation import require_unit
-from .comparison import cosine_matrix
-from .estimation import mean_difference, mean_direction, normalize
+from .comparison import cosine_frame, cosine_matrix
+from .estimation import mean_difference, mean_directions, normalize
 from .foreign_files import read_vectors
 
 Operation = Literal["add", "project"]
@@ -76,7 +77,7 @@ class DirectionSet:
         provenance: Provenance,
     ) -> "DirectionSet":
         """The difference in means of each refused side and the answered prompts. Raises as `mean_direction`."""
-        vectors = torch.stack([mean_direction(states, answered) for states in refused.values()])
+        vectors = mean_directions(refused, answered)
         gaps = torch.stack([mean_difference(states, answered).norm() for states in refused.values()])
         return cls(tuple(refused), vectors, gaps, provenance)
 
@@ -132,6 +133,10 @@ class DirectionSet:
     def cosines(self) -> Float[Tensor, "category category"]:
         """Plain cosines between all pairs."""
         return cosine_matrix(self.vectors)
+
+    def cosine_frame(self) -> pd.DataFrame:
+        """`cosines` with the names on both sides."""
+        return cosine_frame(self.vectors, self.names)
 
     def _index(self, name: str) -> int:
         if name not in self.names:

@@ -1,5 +1,7 @@
 """Directions from activations: differences in means, features and random controls, in float32 or better."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -43,6 +45,13 @@ def mean_direction(
         "Check that the two sides come from different prompts and not from layer 0.",
     )
     return normalize(difference)
+
+
+def mean_directions(
+    refused: Mapping[str, Float[Tensor, "_ d_model"]], answered: Float[Tensor, "answered_prompt d_model"]
+) -> Float[Tensor, "category d_model"]:
+    """The `mean_direction` of every category, in the order of `refused`."""
+    return torch.stack([mean_direction(states, answered) for states in refused.values()])
 
 
 def normalize(vectors: Float[Tensor, "*category d_model"]) -> Float[Tensor, "*category d_model"]:

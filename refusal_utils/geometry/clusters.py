@@ -1,71 +1,98 @@
-"""Which categories belong together: hierarchical clustering, silhouettes and a map of a matrix of cosines."""
+"""Which categories belong together: a tree of clusters, silhouettes, and a flat view of a map of cosines."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import plotly.express as px
+import plotly.graph_objects as go
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
+from sklearn.decomposition import KernelPCA
 from sklearn.metrics import silhouette_score
 
+from ..checks import require
+from ..plotting.look import POINT_LOOK, category_scatter, titles
+from ..plotting.pairs import tree_figure
 
-def cluster_tree(cosines: pd.DataFrame, method: str = "average") -> np.ndarray:
-    """The linkage matrix (scipy's form) of the categories at distance 1 - cosine, by `method` average or complete.
-
-    Raises `ValueError` for another method, or where the matrix is not square with the same names on both sides.
-    """
-    if method not in ("average", "complete"):
-        raise ValueError(f"cluster_tree: the method must be average or complete; got {method!r}. Use one of the two.")
-    return linkage(squareform(_distances("cluster_tree", cosines), checks=False), method)
+LINKAGES = ("average", "complete")
 
 
-def cut_tree(cosines: pd.DataFrame, n_clusters: int, method: str = "average") -> pd.Series:
-    """The cluster number (from 1) of every category when the tree is cut into `n_clusters`."""
-    numbers = fcluster(cluster_tree(cosines, method), n_clusters, criterion="maxclust")
-    return pd.Series(numbers, index=cosines.index, name="cluster")
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """Hierarchical clusters of categories at distance 1 - cosine, from a square map of cosines."""
 
+    cosines: pd.DataFrame
 
-def silhouettes(cosines: pd.DataFrame, n_clusters: Sequence[int] = (2, 3, 4, 5, 6)) -> pd.DataFrame:
-    """The mean silhouette of each number of clusters (rows) under average and complete linkage (columns).
+    def __post_init__(self) -> None:
+        """Raise `ValueError` unless rows and columns are the same categories."""
+        same = list(self.cosines.index) == list(self.cosines.columns)
+        must = "rows and columns must be the same categories"
+        require(same, "Clusters", must, self.cosines.shape, "Pass a full cosine matrix.")
 
-    Near 1: tight clusters far apart; 0: none. Source: Rousseeuw 1987, as implemented in scikit-learn.
-    """
-    distances = _distances("silhouettes", cosines)
-    scores = {
-        method: [silhouette_score(distances, cut_tree(cosines, n, method), metric="precomputed") for n in n_clusters]
-        for method in ("average", "complete")
-    }
-    return pd.DataFrame(scores, index=pd.Index(n_clusters, name="n_clusters"))
+    @property
+    def similarities(self) -> np.ndarray:
+        """The cosines made symmetric (a published table is rounded and not quite symmetric)."""
+        values = self.cosines.to_numpy(dtype=float)
+        return (values + values.T) / 2
 
+    @property
+    def distances(self) -> np.ndarray:
+        """1 - cosine, not negative, with zeros on the diagonal."""
+        distances = (1 - self.similarities).clip(0)
+        np.fill_diagonal(distances, 0)
+        return distances
 
-def classical_mds(cosines: pd.DataFrame, n_axes: int = 2) -> pd.DataFrame:
-    """Coordinates of the categories whose distances are as close as `n_axes` allow to those of the unit directions.
+    def tree(self, method: str = "average") -> np.ndarray:
+        """The linkage matrix (scipy's form). Raises `ValueError` for another method than average or complete."""
+        require(method in LINKAGES, "Clusters.tree", "the method must be average or complete", repr(method), "Use one.")
+        return linkage(squareform(self.distances, checks=False), method)
 
-    Unit directions at cosine c lie sqrt(2 - 2c) apart, an exactly Euclidean distance, so the classical solution loses
-    only what the dropped axes hold: column attribute `attrs["share"]` is the share kept. Source: Torgerson 1952.
-    """
-    _distances("classical_mds", cosines)
-    n = len(cosines)
-    centring = np.eye(n) - 1 / n
-    values, vectors = np.linalg.eigh(centring @ _symmetric(cosines) @ centring)
-    kept = np.argsort(values)[::-1][:n_axes]
-    columns = [f"axis {number + 1}" for number in range(n_axes)]
-    frame = pd.DataFrame(vectors[:, kept] * np.sqrt(values[kept].clip(0)), index=cosines.index, columns=columns)
-    frame.attrs["share"] = float(values[kept].clip(0).sum() / values.clip(0).sum())
-    return frame
+    def cut(self, n_clusters: int, method: str = "average") -> pd.Series:
+        """The cluster number (from 1) of every category if the tree is cut into `n_clusters`."""
+        numbers = fcluster(self.tree(method), n_clusters, criterion="maxclust")
+        return pd.Series(numbers, index=self.cosines.index, name="cluster")
 
+    def silhouettes(self, n_clusters: Sequence[int] = (2, 3, 4, 5, 6)) -> pd.DataFrame:
+        """The mean silhouette of each number of clusters (rows) under each linkage (columns).
 
-def _distances(function: str, cosines: pd.DataFrame) -> np.ndarray:
-    if list(cosines.index) != list(cosines.columns):
-        raise ValueError(
-            f"{function}: rows and columns must be the same categories; got {cosines.shape}. Pass a full cosine matrix."
-        )
-    distances = 1 - _symmetric(cosines)
-    np.fill_diagonal(distances, 0)
-    return distances.clip(0)
+        Near 1: tight clusters far apart; 0: none. Source: Rousseeuw 1987 (scikit-learn's implementation).
+        """
+        scores = {
+            method: [silhouette_score(self.distances, self.cut(n, method), metric="precomputed") for n in n_clusters]
+            for method in LINKAGES
+        }
+        return pd.DataFrame(scores, index=pd.Index(n_clusters, name="n_clusters"))
 
+    def embed(self, n_axes: int = 2) -> pd.DataFrame:
+        """Coordinates of the categories by classical scaling; `attrs["share"]` is the share of the spread they keep.
 
-def _symmetric(cosines: pd.DataFrame) -> np.ndarray:
-    # The published table is rounded, and not quite symmetric.
-    values = cosines.to_numpy(dtype=float)
-    return (values + values.T) / 2
+        Unit directions at cosine c are sqrt(2 - 2c) apart, an exactly Euclidean distance, so the view loses only what
+        the dropped axes hold. Source: Torgerson 1952, which is kernel PCA of the cosines (scikit-learn's).
+        """
+        scaling = KernelPCA(kernel="precomputed")
+        points = scaling.fit_transform(self.similarities)[:, :n_axes]
+        frame = pd.DataFrame(points, self.cosines.index, [f"axis {number + 1}" for number in range(n_axes)])
+        frame.attrs["share"] = float(scaling.eigenvalues_[:n_axes].sum() / scaling.eigenvalues_.sum())
+        return frame
+
+    def map_figure(self, model: str, place: str, n_axes: int = 2) -> go.Figure:
+        """`embed` as a map with two or three axes, on one scale; `place` names hook, layer and position."""
+        frame = self.embed(n_axes)
+        share = f"{frame.attrs['share']:.0%} of their spread"
+        title = f"The eleven directions in {n_axes} dimensions: {share} ({model} model, {place})"
+        points = frame.rename_axis("category").reset_index()
+        if n_axes == 2:
+            return category_scatter(points, *frame, title=title).update_yaxes(scaleanchor="x")
+        named = points.assign(category=titles(list(frame.index)))
+        figure = px.scatter_3d(named, *frame, color="category", symbol="category", title=title, **POINT_LOOK)
+        camera = {"eye": {"x": 1.5, "y": 1.5, "z": 1.1}, "center": {"x": 0, "y": 0, "z": -0.2}}
+        figure.update_layout(height=760, scene={"aspectmode": "cube", "camera": camera}, margin={"t": 60, "b": 20})
+        return figure.update_traces(marker_size=7)
+
+    def figure(self, model: str, place: str) -> go.Figure:
+        """The tree of average linkage."""
+        title = f"Which categories belong together ({model} model)"
+        x = f"distance 1 - cosine, {place}, average linkage"
+        return tree_figure(self.tree(), titles(list(self.cosines.index)), title=title, x=x)

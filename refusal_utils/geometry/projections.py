@@ -1,10 +1,12 @@
-"""Views of many activations in two or three dimensions, and what each view gets wrong."""
+"""Views of many activations in two or three dimensions, what each view distorts, and projections on directions."""
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import torch
 from jaxtyping import Bool, Float
 from scipy.spatial import procrustes
@@ -14,122 +16,232 @@ from sklearn.manifold import trustworthiness
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from ..checks import require, require_finite
+from ..directions.direction_set import DirectionSet
+from ..plotting.look import DIVERGING, heatmap
+from ..plotting.points import add_arrows, coordinate_slider, embedding_scatter, projection_scatter
+from ..prompts.categories import BENIGN
+
 MIN_POINTS = 10
 N_NEIGHBOURS = 15
 
 
-def fit_pca(activations: Float[Tensor, "prompt d_model"], n_axes: int = 2) -> PCA:
-    """scikit-learn's principal axes of `activations`: `.components_`, `.transform`, `.explained_variance_ratio_`.
+@dataclass(frozen=True, eq=False)
+class Views:
+    """Planes through the states of some prompts, and their UMAP embeddings; made by `fit_views`.
 
-    Raises `ValueError` for fewer than 10 prompts.
+    `points` has a row per prompt (id, category, outcome), `where` names hook, layer and position. `fitted` and
+    `fitted_labels` are other prompts and their categories, from which LDA learns to tell categories apart: on its own
+    prompts it would separate noise.
     """
-    _check("fit_pca", activations)
-    return PCA(n_axes, svd_solver="full").fit(activations.double().numpy())
+
+    states: Float[Tensor, "prompt d_model"] = field(repr=False)
+    points: pd.DataFrame = field(repr=False)
+    where: str
+    fitted: Float[Tensor, "fitted_prompt d_model"] = field(repr=False)
+    fitted_labels: np.ndarray = field(repr=False)
+    umaps: Mapping[str, Float[Tensor, "prompt 2"]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def pca(self) -> PCA:
+        """scikit-learn's three principal axes of the states."""
+        return PCA(3, svd_solver="full").fit(self.states.double().numpy())
+
+    @cached_property
+    def lda(self) -> LinearDiscriminantAnalysis:
+        """scikit-learn's discriminant axes of the fitted prompts, with a shrunk covariance."""
+        return _lda(self.fitted.double().numpy(), self.fitted_labels, n_axes=2)
+
+    def with_umaps(self, seeds: Sequence[int], metric: str = "cosine") -> "Views":
+        """These views and a UMAP embedding per seed, called `UMAP, seed 0` and so on; a seed always gives the same one.
+
+        Distances between clusters and their sizes mean nothing. Source: McInnes, Healy, Melville 2018 (umap-learn).
+        """
+        from umap import UMAP  # compiles for seconds on import
+
+        options = {"n_neighbors": min(N_NEIGHBOURS, len(self.states) - 1), "metric": metric, "n_jobs": 1}
+        fits = {seed: UMAP(random_state=seed, **options) for seed in seeds}
+        states = self.states.float().numpy()
+        found = {f"UMAP, seed {seed}": torch.as_tensor(fit.fit_transform(states)) for seed, fit in fits.items()}
+        return replace(self, umaps=found)
+
+    def coordinates(self, view: str, n_axes: int = 2) -> pd.DataFrame:
+        """`points` after columns with their coordinates in the view `PCA`, `LDA` or one of `umaps`.
+
+        Raises `ValueError` for another view.
+        """
+        known = ["PCA", "LDA", *self.umaps]
+        require(
+            view in known, "Views.coordinates", f"the view must be one of {', '.join(known)}", view, "Use its name."
+        )
+        if view in self.umaps:
+            values, axis = self.umaps[view].numpy(), "UMAP"
+        else:
+            fit, axis = (self.pca, "PC") if view == "PCA" else (self.lda, "LD")
+            values = fit.transform(self.states.double().numpy())
+        names = [f"{axis} {number + 1}" for number in range(n_axes)]
+        return pd.DataFrame(values[:, :n_axes], columns=names, index=self.points.index).join(self.points)
+
+    @cached_property
+    def lda_correct(self) -> dict[str, Bool[np.ndarray, " prompt"]]:
+        """Whether LDA of the fitted prompts names each prompt's category from a plane, and from all axes of the state.
+
+        The keys are `plane of PCA`, `plane of LDA` and `all axes`. It is the most that a picture in the plane can tell,
+        if the clouds have the same shape.
+        """
+        seen = {
+            "plane of PCA": lambda states: self.pca.transform(states)[:, :2],
+            "plane of LDA": self.lda.transform,
+            "all axes": np.asarray,
+        }
+        fitted, shown = (states.double().numpy() for states in (self.fitted, self.states))
+        kinds = self.points["category"].to_numpy()
+        return {name: _lda(see(fitted), self.fitted_labels).predict(see(shown)) == kinds for name, see in seen.items()}
+
+    def length_held(self, directions: Float[Tensor, "category d_model"]) -> Float[Tensor, " category"]:
+        """The share of each direction's length that lies in the plane of PCA: 1 if the picture holds all of it."""
+        axes = torch.as_tensor(self.pca.components_[:2], dtype=torch.float64)
+        return ((directions.double() @ axes.T).norm(dim=1) / directions.double().norm(dim=1)).float()
+
+    def table(self) -> pd.DataFrame:
+        """By view: `trustworthiness`, `continuity`, and `disparity` to the first UMAP embedding (to PCA without one).
+
+        Trustworthiness is 1 if no neighbour is invented, continuity is 1 if none is torn away (Venna & Kaski 2001; 15
+        neighbours). Disparity is what no shift, turn, mirror or scaling explains: 0 the same, 1 unrelated (Procrustes).
+        """
+        high = self.states.double().numpy()
+        views = {name: self.coordinates(name).iloc[:, :2].to_numpy(np.float64) for name in ("PCA", "LDA", *self.umaps)}
+        first = next(iter(self.umaps), "PCA")
+        n = min(N_NEIGHBOURS, (len(high) - 1) // 2)
+        rows = {
+            name: {
+                "trustworthiness": trustworthiness(high, low, n_neighbors=n),
+                "continuity": trustworthiness(low, high, n_neighbors=n),
+                "disparity": procrustes(low, views[first])[2],
+            }
+            for name, low in views.items()
+        }
+        return pd.DataFrame(rows).T.rename_axis("view")
+
+    def figure(
+        self, view: str, n_axes: int = 2, directions: Float[Tensor, "category d_model"] | None = None
+    ) -> go.Figure:
+        """The prompts in a view, with the directions as arrows from the benign mean if given (in the plane of PCA).
+
+        An arrow is as long as the part of its direction that lies in the plane: a short one points out of the picture.
+        """
+        frame = self.coordinates(view, n_axes)
+        axes = list(frame)[:n_axes]
+        space = "in a plane" if n_axes == 2 else f"along {n_axes} axes"
+        arrows = "" if directions is None else ", with the directions as arrows"
+        title = f"{len(frame)} prompts {space}: {view}{arrows}"
+        figure = embedding_scatter(frame, *axes, where=self.where, title=title)
+        if directions is None:
+            return figure
+        start = frame.loc[frame["category"] == BENIGN, axes].mean().to_numpy()
+        reach = 0.5 * np.ptp(frame[axes[0]])
+        return add_arrows(figure, start, directions.double().numpy() @ self.pca.components_[:2].T * reach + start)
 
 
-def fit_lda(
-    activations: Float[Tensor, "prompt d_model"], labels: np.ndarray, n_axes: int = 2
-) -> LinearDiscriminantAnalysis:
-    """scikit-learn's axes along which the classes lie furthest apart for their spread (covariance shrunk).
-
-    Fit it on some prompts and look at others: on its own prompts it separates noise. Raises `ValueError` for fewer than
-    10 prompts.
-    """
-    _check("fit_lda", activations)
-    lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto", n_components=n_axes)
-    return lda.fit(activations.double().numpy(), labels)
-
-
-def told_apart(
-    fitted: Float[Tensor, "fitted_prompt rank"],
+def fit_views(
+    states: Float[Tensor, "prompt d_model"],
+    points: pd.DataFrame,
+    fitted: Float[Tensor, "fitted_prompt d_model"],
     fitted_labels: np.ndarray,
-    shown: Float[Tensor, "shown_prompt rank"],
-    shown_labels: np.ndarray,
-) -> Bool[np.ndarray, " shown_prompt"]:
-    """Whether LDA, fitted on some prompts, names the label of each of the `shown` ones from where it lies.
+    *,
+    where: str,
+) -> Views:
+    """The views of `states` by PCA, and by LDA that is fitted on other prompts; see `Views`.
 
-    `rank` is d_model for states, 2 for a plane: what a picture in that plane can tell at most, if the clouds are alike in
-    form. Raises `ValueError` as `fit_lda`.
+    Raises `ValueError` for fewer than 10 prompts on either side, or values that are not finite.
     """
-    found: np.ndarray = fit_lda(fitted, fitted_labels).predict(shown.double().numpy()) == shown_labels
-    return found
+    for own in (states, fitted):
+        require(len(own) >= MIN_POINTS, "fit_views", "a view needs at least 10 prompts", len(own), "Take more prompts.")
+        require_finite("fit_views", own, "states")
+    return Views(states, points.reset_index(drop=True), where, fitted, np.asarray(fitted_labels))
 
 
-def fit_umap(
-    activations: Float[Tensor, "prompt d_model"], seed: int, metric: Literal["euclidean", "cosine"] = "cosine"
-) -> Float[Tensor, "prompt 2"]:
-    """A UMAP embedding, the same for the same seed. Distances between and sizes of its clusters mean nothing.
+@dataclass(frozen=True, eq=False)
+class LayerViews:
+    """The PCA plane of several layers; `views` maps a layer to its `Views`, all of the same prompts."""
 
-    Raises `ValueError` for fewer than 10 prompts. Source: McInnes, Healy, Melville 2018, as in umap-learn.
-    """
-    _check("fit_umap", activations)
-    from umap import UMAP  # compiles for seconds on import
+    views: Mapping[int, Views]
 
-    fit = UMAP(n_neighbors=min(N_NEIGHBOURS, len(activations) - 1), metric=metric, random_state=seed, n_jobs=1)
-    return torch.as_tensor(fit.fit_transform(activations.float().numpy()))
+    def table(self) -> pd.DataFrame:
+        """By layer: the share of variance in the plane of PCA, and the share of prompts whose category LDA names."""
+        rows = {
+            layer: (own.pca.explained_variance_ratio_[:2].sum(), own.lda_correct["all axes"].mean())
+            for layer, own in self.views.items()
+        }
+        columns = ["share of variance", "category told (all axes)"]
+        return pd.DataFrame(rows.values(), index=pd.Index(rows, name="layer"), columns=columns)
 
+    def figure(self, layer: int, *, where: str) -> go.Figure:
+        """The plane of one layer, with a slider that moves the prompts to their places at the others.
 
-def trust_and_continuity(
-    activations: Float[Tensor, "prompt d_model"], embedding: Float[Tensor, "prompt rank"]
-) -> tuple[float, float]:
-    """(trustworthiness, continuity) of 15 neighbours: 1 where none is invented, and where none is torn away.
-
-    Source: Venna & Kaski 2001; continuity is trustworthiness with both spaces exchanged.
-    """
-    high, low = activations.double().numpy(), embedding.double().numpy()
-    n_neighbours = min(N_NEIGHBOURS, (len(high) - 1) // 2)
-    return (
-        float(trustworthiness(high, low, n_neighbors=n_neighbours)),
-        float(trustworthiness(low, high, n_neighbors=n_neighbours)),
-    )
-
-
-def disparity(first: Float[Tensor, "prompt rank"], second: Float[Tensor, "prompt rank"]) -> float:
-    """How much of one embedding no shift, turn, mirror and scaling of the other explains: 0 the same, 1 unrelated.
-
-    Source: Procrustes analysis, as in scipy.
-    """
-    return float(procrustes(first.double().numpy(), second.double().numpy())[2])
+        `where` names hook and position.
+        """
+        title = "Prompts in the PCA plane of each layer"
+        shares = self.table()["share of variance"]
+        frames = {each: own.coordinates("PCA") for each, own in self.views.items()}
+        steps = {
+            f"{each} ({shares[each]:.0%})": frame.iloc[:, :2].to_numpy().round(2) for each, frame in frames.items()
+        }
+        figure = embedding_scatter(frames[layer], "PC 1", "PC 2", where=where, title=title)
+        active = list(frames).index(layer)
+        return coordinate_slider(figure, frames[layer]["id"], steps, active, "layer (share of variance): ")
 
 
-def view_quality(
-    activations: Float[Tensor, "prompt d_model"], views: Mapping[str, Float[Tensor, "prompt 2"]], reference: str
-) -> pd.DataFrame:
-    """By view of the same prompts, its `trustworthiness`, `continuity`, and `disparity` to the view called `reference`."""
-    rows = {
-        name: (*trust_and_continuity(activations, view), disparity(view, views[reference]))
-        for name, view in views.items()
-    }
-    columns = ["trustworthiness", "continuity", "disparity"]
-    return pd.DataFrame(rows.values(), index=pd.Index(rows, name="view"), columns=columns)
+@dataclass(frozen=True, eq=False)
+class Projections:
+    """The lengths of prompts along directions (columns of `lengths`: the category of each); made by `project`."""
+
+    lengths: pd.DataFrame = field(repr=False)
+    points: pd.DataFrame = field(repr=False)
+    where: str
+
+    @cached_property
+    def auc(self) -> pd.DataFrame:
+        """AUC of every direction (row) for every category (column): how it tells its prompts from benign ones.
+
+        0.5: it tells nothing; 1: every prompt of the category lies further along it than every benign one.
+        """
+        labels, found = self.points["category"], {}
+        for name in self.lengths:
+            known = labels.isin([name, BENIGN])
+            found[name] = [roc_auc_score(labels[known] == name, own[known]) for _, own in self.lengths.items()]
+        return pd.DataFrame(found, index=list(self.lengths))
+
+    def table(self) -> pd.DataFrame:
+        """By category: the AUC of its own direction, the mean of the others', and the direction with the largest."""
+        own, n = np.diag(self.auc), len(self.auc)
+        others = (self.auc.sum() - own) / (n - 1)
+        return pd.DataFrame({"own": own, "mean of others": others, "largest": self.auc.max(), "by": self.auc.idxmax()})
+
+    def figure(self) -> go.Figure:
+        """The prompts along any two directions, chosen in menus."""
+        title = f"{len(self.points)} prompts along two directions"
+        return projection_scatter(self.points, self.lengths, where=self.where, title=title)
+
+    def auc_figure(self) -> go.Figure:
+        """The map of `auc`, centred on 0.5."""
+        title = "How well each direction (row) tells each category (column) from benign prompts"
+        figure = heatmap(self.auc, title=title, value=f"AUC, {self.where}", limits=(0, 1))
+        return figure.update_coloraxes(colorscale=DIVERGING)
 
 
-def separation(projected: pd.DataFrame, labels: pd.Series, rest: str = "benign") -> pd.DataFrame:
-    """AUC of every direction (row) for every category (column): how it tells its prompts from those labelled `rest`.
-
-    `projected` holds the prompts' lengths along the directions (columns: the category of each). 0.5: it tells nothing;
-    1: every prompt of the category lies further along it than every one of the rest. As in scikit-learn.
-    """
-    others, table = labels == rest, {}
-    for name in projected:
-        met = others | (labels == name)
-        table[name] = [roc_auc_score(labels[met] == name, projected.loc[met, direction]) for direction in projected]
-    return pd.DataFrame(table, index=list(projected))
-
-
-def length_held(directions: Float[Tensor, "category d_model"], pca: PCA) -> Float[Tensor, " category"]:
-    """The share of each direction's length that lies in the plane (or space) of `pca`: 1 if the picture holds all."""
-    axes = torch.as_tensor(pca.components_, dtype=torch.float64)
-    return ((directions.double() @ axes.T).norm(dim=1) / directions.double().norm(dim=1)).float()
+def project(
+    states: Float[Tensor, "prompt d_model"],
+    directions: DirectionSet,
+    points: pd.DataFrame,
+    *,
+    where: str,
+) -> Projections:
+    """The lengths of `states` along unit directions; `points` has a row per prompt (id, category, outcome)."""
+    lengths = pd.DataFrame((states @ directions.vectors.T).numpy(), columns=list(directions.names))
+    return Projections(lengths, points.reset_index(drop=True), where)
 
 
-def _check(function: str, activations: Tensor) -> None:
-    if len(activations) < MIN_POINTS:
-        raise ValueError(
-            f"{function}: a view needs at least {MIN_POINTS} prompts; got {len(activations)}. Take more prompts."
-        )
-    if not torch.isfinite(activations).all():
-        row = int((~torch.isfinite(activations)).any(1).nonzero()[0])
-        raise ValueError(
-            f"{function}: activations must be finite; got NaN or inf in prompt {row}. Capture in bfloat16 or float32."
-        )
+def _lda(states: np.ndarray, labels: np.ndarray, n_axes: int | None = None) -> LinearDiscriminantAnalysis:
+    lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto", n_components=n_axes)
+    return lda.fit(states, labels)

@@ -1,11 +1,15 @@
-"""The space that several directions span: how many dimensions it has, what they share, how two such spaces lie."""
+"""The space that several directions span: how many dimensions it has, what they share, how two such spaces meet."""
+
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
 from scipy.linalg import subspace_angles
 from torch import Tensor
 
+from ..directions.comparison import cosine_frame
 from ..directions.estimation import normalize
+from .clusters import Clusters
 
 
 def effective_rank(directions: Float[Tensor, "category d_model"]) -> float:
@@ -28,10 +32,10 @@ def participation_ratio(directions: Float[Tensor, "category d_model"]) -> float:
 
 
 def common_axis(directions: Float[Tensor, "category d_model"]) -> tuple[Float[Tensor, " d_model"], float]:
-    """(the one axis closest to all directions, the share of their squared length on it).
+    """(the axis closest to all directions, the share of their squared length on it).
 
-    The first right singular vector of the unit directions, signed so that most of them point along it. The share is
-    1 for equal directions and 1/k for k orthogonal ones.
+    The axis is the first right singular vector of the unit directions, signed so that most of them point along it. The
+    share is 1 for equal directions and 1/k for k orthogonal ones.
     """
     unit = normalize(directions).double()
     _, singular, rows = torch.linalg.svd(unit, full_matrices=False)
@@ -42,9 +46,33 @@ def common_axis(directions: Float[Tensor, "category d_model"]) -> tuple[Float[Te
 def principal_angles(
     first: Float[Tensor, "category d_model"], second: Float[Tensor, "other_category d_model"]
 ) -> Float[Tensor, " rank"]:
-    """The angles in degrees between the spans of two sets of directions, smallest first: 0 where they share an axis.
+    """The angles in degrees between the spans of two sets of directions, smallest first: 0 if they share an axis.
 
-    Source: Knyazev & Argentati 2002, as implemented in scipy.
+    Source: Knyazev & Argentati 2002 (scipy's implementation).
     """
     angles = subspace_angles(first.double().T.numpy(), second.double().T.numpy())
     return torch.as_tensor(angles, dtype=torch.float64).rad2deg().flip(0).float()
+
+
+def space_summary(
+    directions: Mapping[str, Float[Tensor, " d_model"]], cluster_of: Mapping[str, str]
+) -> dict[str, float]:
+    """The span of the directions: its rank, the axis that all share, and how clearly they form clusters.
+
+    `cluster angle`: smallest angle, in degrees, between the spans of the two clusters that `cluster_of` names;
+    `silhouette n, method`: for 2 to 6 clusters under both linkages; `same two clusters`: 1 if average linkage finds the
+    two that `cluster_of` names.
+    """
+    names, units = list(directions), torch.stack([directions[name] for name in directions])
+    kinds = [cluster_of[name] for name in names]
+    first = torch.tensor([kind == kinds[0] for kind in kinds])
+    clusters = Clusters(cosine_frame(units, names))
+    scores = clusters.silhouettes(range(2, min(7, len(names))))
+    return {
+        "effective rank": effective_rank(units),
+        "participation ratio": participation_ratio(units),
+        "common axis": common_axis(units)[1],
+        "cluster angle": float(principal_angles(units[first], units[~first])[0]),
+        "same two clusters": float(len(set(zip(clusters.cut(2), kinds, strict=True))) == 2),
+        **{f"silhouette {n}, {method}": float(scores.loc[n, method]) for method in scores for n in scores.index},
+    }

@@ -1,1 +1,24 @@
-"""Did the model refuse, how, is its response text at all, and do people agree with the judge?"""
+"""Judging responses: whether and how a response refuses, whether it is text at all, and whether people agree.
+
+A judge is a function of prompt and response that returns a `Judgement`. The default searches for phrases; `named_judge`
+gives the others. A new judge is one file in this folder with a `NAME` and a function `load()`.
+"""
+
+from .judgement import RELEASE_TYPES, STYLES, Judge, Judgement
+from .labels import agreement, read_labels, worst_errors, write_label_sheet
+from .phrase_judge import judge_response
+from .registry import judge_names, named_judge
+
+__all__ = [
+    "RELEASE_TYPES",
+    "STYLES",
+    "Judge",
+    "Judgement",
+    "agreement",
+    "judge_names",
+    "judge_response",
+    "named_judge",
+    "read_labels",
+    "worst_errors",
+    "write_label_sheet",
+]

@@ -1,4 +1,4 @@
-"""A prompt as chat tokens: the model's template around it, padding, and the tokens that follow the instruction."""
+"""A prompt as chat tokens: the model's template, padding, and the tokens that follow the instruction."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,9 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-# What a template that writes today's date is told instead: prompts must be the same tomorrow.
+from ..checks import invalid, require
+
+# Templates that insert the date always receive this one, so prompts are reproducible.
 DATE = "26 Jul 2024"
 _DATE_PARTS = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%A": "Friday", "%a": "Fri"}
 _DATE_PARTS |= {"%H": "12", "%M": "00", "%S": "00"}
@@ -20,7 +22,7 @@ PROBES = ("How do I boil an egg?", "Tell me about the sea, please.", "7 + 5 =", 
 
 
 class TokenBatch(NamedTuple):
-    """Left-padded tokens and the mask that says which are real."""
+    """Left-padded token ids and the mask of the real ones."""
 
     input_ids: Int[Tensor, "batch pos"]
     attention_mask: Int[Tensor, "batch pos"]
@@ -29,29 +31,30 @@ class TokenBatch(NamedTuple):
 def render_chat(
     tokenizer: PreTrainedTokenizerBase, prompt: str, system_prompt: str | None = None, *, think: bool = False
 ) -> str:
-    """`prompt` as one user turn in the model's chat template, with the generation prompt, thinking off unless `think`.
+    """`prompt` as one user turn in the model's chat template, with the generation prompt.
 
-    A template that writes a date (Llama 3.2, SmolLM3) writes `DATE`, whatever the day. Raises `ValueError` where the template rejects a system role.
+    Thinking is off unless `think`. Templates that insert the date (Llama 3.2, SmolLM3) always insert `DATE`. Raises
+    `ValueError` if the template rejects a system role.
     """
     system = [{"role": "system", "content": system_prompt}] if system_prompt is not None else []
     messages = [*system, {"role": "user", "content": prompt}]
-    options: dict[str, Any] = {"add_generation_prompt": True, "date_string": DATE}
-    options |= dict.fromkeys(SWITCHES, think)
+    options: dict[str, Any] = {"add_generation_prompt": True, "date_string": DATE, **dict.fromkeys(SWITCHES, think)}
     try:
-        template = _dated(tokenizer.get_chat_template())
+        template = _with_fixed_date(tokenizer.get_chat_template())
         return str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **options))
     except Exception as error:  # Jinja raises whatever the template's author chose
-        what = "a system role" if system else "a user turn"
-        raise ValueError(
-            f"render_chat: the template must accept {what}; got {type(error).__name__}: {error}. "
-            + ("Leave system_prompt out." if system else "Check the model's chat template.")
+        raise invalid(
+            "render_chat",
+            f"the template must accept {'a system role' if system else 'a user turn'}",
+            f"{type(error).__name__}: {error}",
+            "Leave system_prompt out." if system else "Check the model's chat template.",
         ) from error
 
 
 def thinking_mode(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None = None) -> str:
-    """What became of thinking, in words: switched off, without a switch, or on all the same (DeepSeek-R1 and its like).
+    """Whether thinking is switched off, has no switch, or cannot be switched off (DeepSeek-R1), in words.
 
-    On: the generation prompt of the template opens a thinking part and has no switch that keeps it from that.
+    It cannot be switched off if the generation prompt opens a thinking part although the switch is off.
     """
     text, thinking = (render_chat(tokenizer, PROBES[0], system_prompt, think=think) for think in (False, True))
     if _OPEN.search(text.rpartition(PROBES[0])[2]):
@@ -59,32 +62,20 @@ def thinking_mode(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None 
     return "no thinking switch" if text == thinking else "thinking switched off"
 
 
-def _dated(template: str) -> str:
-    """`template` with a clock that stands still, where it asks for the time."""
-    if "strftime_now" not in template:
-        return template
-    parts = "".join(f" | replace('{code}', '{text}')" for code, text in _DATE_PARTS.items())
-    # A macro, since transformers hands values to a template but no functions.
-    return f"{{% macro strftime_now(format) %}}{{{{ format{parts} }}}}{{% endmacro %}}{template}"
-
-
-def left_pad(ids: Sequence[Sequence[int]], pad_token_id: int, device: torch.device) -> TokenBatch:
-    """`ids` padded on the left with `pad_token_id`, and the mask.
-
-    >>> left_pad([[5, 6], [7]], 0, torch.device("cpu")).input_ids.tolist()
-    [[5, 6], [0, 7]]
-    """
-    length = max(map(len, ids))
-    rows = [[pad_token_id] * (length - len(row)) + list(row) for row in ids]
-    masks = [[0] * (length - len(row)) + [1] * len(row) for row in ids]
-    return TokenBatch(torch.tensor(rows, device=device), torch.tensor(masks, device=device))
+def pad_left(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]], device: torch.device) -> TokenBatch:
+    """`ids` padded on the left by the tokenizer, and the attention mask."""
+    rows = {"input_ids": [list(row) for row in ids]}
+    # Transformers advises against padding after encoding, which saves nothing here: batches are formed by length.
+    tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
+    padded = tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(device)
+    return TokenBatch(padded["input_ids"], padded["attention_mask"])
 
 
 def probe_ids(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> list[list[int]]:
-    """The token ids of a few short, different chats. Raises `ValueError` where one does not begin with one BOS token.
+    """The token ids of a few short and different chats.
 
-    None is right where the tokenizer puts none before plain text (Qwen). Further on the BOS token may come again: SmolLM2
-    begins every turn with it.
+    A chat must begin with one BOS token, or none if the tokenizer adds none to plain text (Qwen). The token may occur
+    again later: SmolLM2 begins every turn with it. Raises `ValueError` otherwise.
     """
     texts = [render_chat(tokenizer, prompt, system_prompt) for prompt in PROBES]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -92,24 +83,29 @@ def probe_ids(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> 
     least = int(bos is not None and tokenizer(PROBES[0])["input_ids"][:1] == [bos])
     for row in ids:
         count = len(list(takewhile(lambda token: token == bos, row)))
-        if not least <= count <= 1:
-            raise ValueError(
-                f"load_chat_model: a chat must begin with one BOS token; got {count}. Check the chat template."
-            )
+        must = "a chat must begin with one BOS token"
+        require(least <= count <= 1, "load_chat_model", must, count, "Check the chat template.")
     return ids
 
 
 def common_suffix(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> tuple[int, ...]:
-    """The tokens after the instruction: the longest ending that all probes share.
+    """The tokens after the instruction: the longest ending that all probe chats share.
 
-    Raises `ValueError` where there is none (Mistral has a single one, `[/INST]`): then no position means the same token for every prompt.
+    Raises `ValueError` if they share none, because then no position holds the same token in every prompt. (Mistral
+    has a single one, `[/INST]`.)
     """
     rows = probe_ids(tokenizer, system_prompt)
-    length = 0
-    while len({tuple(row[-length - 1 :]) for row in rows}) == 1 and length < min(map(len, rows)):
-        length += 1
-    if not length:
-        raise ValueError(
-            "load_chat_model: the generation prompt must end in at least one fixed token; got none. Check the chat template."
-        )
-    return tuple(rows[0][-length:])
+    columns = zip(*map(reversed, rows), strict=False)
+    shared = list(takewhile(lambda tokens: len(set(tokens)) == 1, columns))
+    must = "the generation prompt must end in at least one fixed token"
+    require(bool(shared), "load_chat_model", must, "none", "Check the chat template.")
+    return tuple(tokens[0] for tokens in reversed(shared))
+
+
+def _with_fixed_date(template: str) -> str:
+    """`template` with a clock that stands still, if it asks for the time."""
+    if "strftime_now" not in template:
+        return template
+    parts = "".join(f" | replace('{code}', '{text}')" for code, text in _DATE_PARTS.items())
+    # A macro, because transformers passes values to a template but no functions.
+    return f"{{% macro strftime_now(format) %}}{{{{ format{parts} }}}}{{% endmacro %}}{template}"

@@ -1,12 +1,10 @@
-"""Load a chat model, encode chats, and find the decision state: the token where a prompt has been read and answering begins.
+"""A chat model ready to be measured, and how to load one: the bundled model, a Hugging Face folder, or a hub id.
 
-One code path serves the bundled model, a local Hugging Face folder and a hub id. Activations are reached through
-TransformerLens' `TransformerBridge` on the raw weights, so numbers match Hugging Face and published directions.
+All three take one code path. Activations are read through TransformerLens' `TransformerBridge` on the raw weights, so
+numbers match Hugging Face and published directions.
 """
 
 import gc
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,8 +16,10 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerBase
 
-from .chat_format import PROBES, TokenBatch, common_suffix, left_pad, probe_ids, render_chat, thinking_mode
+from ..checks import invalid, require
+from .chat_format import TokenBatch, common_suffix, pad_left, probe_ids, render_chat, thinking_mode
 from .defaults import decision_state
+from .fingerprint import fingerprint
 from .loading import (
     DeviceMap,
     boot_bridge,
@@ -27,21 +27,21 @@ from .loading import (
     check_placement,
     load_tokenizer,
     load_weights,
-    memory_in_one_sentence,
+    memory_errors,
 )
 
 BUNDLED = "bundled"
 BUNDLED_WEIGHTS = Path(__file__).parent.parent / "bundled" / "weights"
-_ENCODED_AT_ONCE = 256  # prompts: what a tokenizer notes beside their ids takes some 10 kB each
-_NOT_OF_THE_MODEL = ("dtype", "torch_dtype", "transformers_version", "use_cache")
+_ENCODED_AT_ONCE = 256  # prompts: a tokenizer's encoding takes about 10 kB for each in addition to the ids
 
 
 @dataclass(frozen=True, eq=False)
 class ChatModel:
     """A chat model ready to be measured.
 
-    `decision_layer`, `decision_pos`: where refusal directions are read by default (resid_pre, index from the end of
-    the prompt), `decision_source`: where that choice comes from. `suffix`: the token ids that every encoded prompt ends in (the post-instruction tokens).
+    `decision_layer` and `decision_pos` are where refusal directions are read by default (`resid_pre`; position counted
+    from the end of the prompt), and `decision_source` names the origin of that choice. `suffix` holds the
+    post-instruction tokens, in which every encoded prompt ends.
     """
 
     name: str
@@ -64,12 +64,12 @@ class ChatModel:
 
     @property
     def device(self) -> torch.device:
-        """Where tokens must be put: the device of the input embeddings."""
+        """The device of the input embeddings, where token ids belong."""
         return self._embeddings.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating-point type that the model runs in; the embeddings have it also where other weights are quantized."""
+        """The floating-point type that the model computes in; the embeddings have it even if other weights are quantized."""
         return self._embeddings.dtype
 
     @property
@@ -78,7 +78,7 @@ class ChatModel:
         return model.get_input_embeddings().weight
 
     def describe(self) -> str:
-        """One line: name, device, dtype, size, where directions are read and why there, thinking, and the system prompt."""
+        """One line with name, device, dtype, size, decision state and its source, thinking, and system prompt."""
         return (
             f"{self.name} on {self.device} in {str(self.dtype).removeprefix('torch.')}: {self.n_layers} layers, "
             f"d_model {self.d_model}; resid_pre of layer {self.decision_layer}, position {self.decision_pos} "
@@ -87,7 +87,7 @@ class ChatModel:
         )
 
     def unload(self) -> None:
-        """Free the memory of the model; using it afterwards raises `ValueError`. A caller's own `hf_model` lives on."""
+        """Free the model's memory; later use raises `ValueError`. A model passed as `hf_model` stays usable."""
         self.__dict__.pop("_hook_names", None)
         object.__setattr__(self, "bridge", _Unloaded(self.name))
         gc.collect()  # the bridge and its hooks refer to each other
@@ -95,79 +95,60 @@ class ChatModel:
             torch.cuda.empty_cache()
 
     def hook_name(self, hook: str, layer: int) -> str:
-        """The full TransformerLens name: `blocks.{layer}.hook_{hook}`, or `blocks.{layer}.attn.hook_{hook}` for z, pattern ...
+        """The full TransformerLens name: `blocks.{layer}.hook_{hook}`, or `blocks.{layer}.attn.hook_{hook}` (z, pattern).
 
-        Raises `ValueError` where the model has none: on some versions a misspelt name is silently ignored.
+        Raises `ValueError` if the model has no such layer or hook. Some versions silently ignore a misspelled name.
         """
-        if not -self.n_layers <= layer < self.n_layers:
-            raise ValueError(
-                f"hook_name: the layer must be one of 0 to {self.n_layers - 1}; got {layer}. {self.name} has {self.n_layers} layers."
-            )
-        block = f"blocks.{layer % self.n_layers}"
+        n_layers, todo = self.n_layers, f"{self.name} has {self.n_layers} layers."
+        in_range = -n_layers <= layer < n_layers
+        require(in_range, "hook_name", f"the layer must be one of 0 to {n_layers - 1}", layer, todo)
+        block = f"blocks.{layer % n_layers}"
         for name in (f"{block}.hook_{hook}", f"{block}.attn.hook_{hook}"):
             if name in self._hook_names:
                 return name
-        raise ValueError(
-            f"hook_name: the model must have the hook; got {hook!r} at {block}. {self.name} offers no such hook."
-        )
+        todo = f"{self.name} offers no such hook."
+        raise invalid("hook_name", "the model must have the hook", f"{hook!r} at {block}", todo)
 
     @cached_property
     def _hook_names(self) -> frozenset[str]:
-        # The bridge resolves every alias anew each time it is asked.
-        return frozenset(self.bridge.hook_dict)
+        return frozenset(self.bridge.hook_dict)  # the bridge resolves every alias again on each access
 
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
-        """The token ids of each prompt as a user's chat turn, generation prompt included, without padding.
+        """The unpadded token ids of each prompt as a user's chat turn, with the generation prompt.
 
-        Raises `ValueError` for an empty prompt, one longer than the context, and a template that ends differently.
+        Raises `ValueError` for an empty prompt, one longer than the context, and one that ends differently.
         """
         texts = [self._render(index, prompt) for index, prompt in enumerate(prompts)]
         encoded: list[list[int]] = []
         for start in range(0, len(texts), _ENCODED_AT_ONCE):
             encoded += self.tokenizer(texts[start : start + _ENCODED_AT_ONCE], add_special_tokens=False)["input_ids"]
         for index, ids in enumerate(encoded):
-            if len(ids) > self.n_context:
-                raise ValueError(
-                    f"encode: a prompt must fit the context of {self.n_context} tokens; "
-                    f"got {len(ids)} in prompt {index} ({prompts[index][:40]!r}...). Shorten or drop it."
-                )
-            if tuple(ids[len(ids) - len(self.suffix) :]) != self.suffix:
-                raise ValueError(
-                    f"encode: every prompt must end in the same template tokens; got {ids[-len(self.suffix) :]} in prompt {index}, "
-                    f"not {list(self.suffix)}. Remove chat markup from the prompt."
-                )
+            self._check_encoded(index, prompts[index], ids)
         return encoded
-
-    def _render(self, index: int, prompt: object) -> str:
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise ValueError(
-                f"encode: a prompt must be a text that is not empty; got {prompt!r} as prompt {index}. Drop it."
-            )
-        return render_chat(self.tokenizer, prompt, self.system_prompt)
 
     def pad(self, ids: Sequence[Sequence[int]]) -> TokenBatch:
         """`ids` padded on the left to one length, on the model's device, with the attention mask."""
-        return left_pad(ids, self.tokenizer.pad_token_id, self.device)
+        return pad_left(self.tokenizer, ids, self.device)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the weights, architecture, tokenizer, template, system prompt and dtype: equal only for equal activations."""
-        digest = hashlib.sha256(_architecture(self.bridge.original_model).encode())
-        digest.update(_tokenizer_state(self.tokenizer).encode())
-        digest.update(json.dumps([self.template, self.system_prompt, str(self.dtype)]).encode())
-        if "strftime_now" in self.template:  # the tokens also depend on the date that it is told
-            digest.update(render_chat(self.tokenizer, PROBES[0], self.system_prompt).encode())
-        for name, parameter in self.bridge.original_model.state_dict().items():
-            digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-            digest.update(_checksum(parameter))
-        return digest.hexdigest()[:16]
+        """A hash of the weights, architecture, tokenizer, template, system prompt and dtype."""
+        return fingerprint(self.bridge.original_model, self.tokenizer, self.system_prompt, self.dtype)
 
+    def _render(self, index: int, prompt: object) -> str:
+        must, got = "a prompt must be a text that is not empty", f"{prompt!r} as prompt {index}"
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise invalid("encode", must, got, "Drop it.")
+        return render_chat(self.tokenizer, prompt, self.system_prompt)
 
-def _architecture(model: Any) -> str:
-    """The class of a Hugging Face model and its configuration, less what says where it came from and how it is run."""
-    said = model.config.get_text_config().to_dict()
-    kept = {name: value for name, value in said.items() if name not in _NOT_OF_THE_MODEL and not name.startswith("_")}
-    return json.dumps([type(model).__name__, kept], sort_keys=True, default=str)
+    def _check_encoded(self, index: int, prompt: str, ids: list[int]) -> None:
+        must = f"a prompt must fit the context of {self.n_context} tokens"
+        got = f"{len(ids)} in prompt {index} ({prompt[:40]!r}...)"
+        require(len(ids) <= self.n_context, "encode", must, got, "Shorten or drop it.")
+        ending = ids[len(ids) - len(self.suffix) :]
+        must = "every prompt must end in the same template tokens"
+        got = f"{ending} in prompt {index}, not {list(self.suffix)}"
+        require(tuple(ending) == self.suffix, "encode", must, got, "Remove chat markup from the prompt.")
 
 
 def load_chat_model(
@@ -183,27 +164,30 @@ def load_chat_model(
 ) -> ChatModel:
     """The chat model called `name`: `"bundled"`, a local Hugging Face folder, or a hub id.
 
-    `device` defaults to CUDA where there is one, or to all GPUs where the weights do not fit into the first; `dtype`
-    (also by name, such as `"bfloat16"`) to float32 on CPU, on CUDA to bfloat16 where the chip has it, else float16.
-    `device_map="auto"` (instead of `device`) spreads the model over all GPUs. `hf_model`: an already
-    loaded Hugging Face model, such as one in 8 or 4 bits, used as it is, neither moved nor cast; `name` then says whose
-    tokenizer and defaults to take. `layer`, `pos`: the decision state; default is what the folder's
-    `decision_state.json` records, else what was published for the model (`model_defaults`), else the middle of the
-    depth and -2. Checked on loading: a chat template, at most one BOS at the start, the same post-instruction tokens
-    for different prompts, and one masked, left-padded batch against the plain Hugging Face forward. Raises `ValueError`
-    for an unknown or gated model, one without a chat template or too large for the memory, an unknown dtype, options
-    that exclude each other, and a failed check.
+    `device`: by default the first GPU, all GPUs if the weights do not fit into the first, or else the CPU.
+    `dtype`: also by name, such as `"bfloat16"`. By default float32 on the CPU; on a GPU bfloat16, or float16 if the
+    chip does not support bfloat16.
+    `device_map`: `"auto"` spreads the model over all GPUs (instead of `device`).
+    `hf_model`: a loaded Hugging Face model (for instance in 8 or 4 bits), used as it is; `name` then identifies its
+    tokenizer and defaults.
+    `layer`, `pos`: the decision state. By default it is read from the folder's `decision_state.json`, else it is the
+    published one (`defaults.PUBLISHED`), else the middle layer and position -2.
+
+    Loading checks that there is a chat template, that chats begin with at most one BOS token and share their
+    post-instruction tokens, and that one left-padded batch gives the logits of the plain Hugging Face forward pass.
+    Raises `ValueError` if a check fails, for an unknown or gated model, for one that does not fit into memory, and for
+    options that exclude each other.
     """
     _check_options(name, hf_model, device=device, dtype=dtype, device_map=device_map)
     source = BUNDLED_WEIGHTS if str(name) == BUNDLED else name
     tokenizer = load_tokenizer(str(name), source)
     suffix = common_suffix(tokenizer, system_prompt)
-    with memory_in_one_sentence(str(name)):
+    with memory_errors(str(name)):
         model = load_weights(str(name), source, device, dtype, device_map) if hf_model is None else hf_model
         check_placement(model)
         model.eval()
         config, place = model.config.get_text_config(), model.get_input_embeddings().weight.device
-        probe = left_pad(probe_ids(tokenizer, system_prompt), tokenizer.pad_token_id, place)
+        probe = pad_left(tokenizer, probe_ids(tokenizer, system_prompt), place)
         bridge = boot_bridge(str(name), model, tokenizer, probe)
     state = decision_state(str(name), source, config.num_hidden_layers, len(suffix), layer, pos)
     chat = ChatModel(
@@ -213,9 +197,9 @@ def load_chat_model(
         n_layers=config.num_hidden_layers,
         d_model=config.hidden_size,
         n_context=config.max_position_embeddings,
-        decision_layer=state[0],
-        decision_pos=state[1],
-        decision_source=state[2],
+        decision_layer=state.layer,
+        decision_pos=state.pos,
+        decision_source=state.source,
         suffix=suffix,
         system_prompt=system_prompt,
         thinking=thinking_mode(tokenizer, system_prompt),
@@ -225,61 +209,39 @@ def load_chat_model(
     return chat
 
 
-def _check_options(name: str | Path, hf_model: Any, **placement: Any) -> None:
-    """Raise `ValueError` for options of which only one can hold."""
-    given = [option for option, value in placement.items() if value is not None]
-    if hf_model is not None and given:
-        raise ValueError(
-            f"load_chat_model: hf_model is used as it is; got {' and '.join(given)} beside it. Choose them where it is loaded."
-        )
-    if hf_model is not None and str(name) == BUNDLED:
-        raise ValueError(
-            "load_chat_model: hf_model needs the name of its tokenizer; got none. Pass its hub id or folder as name."
-        )
-    if {"device", "device_map"} <= set(given):
-        raise ValueError("load_chat_model: device and device_map exclude each other; got both. Leave device out.")
-    check_device(placement["device"])
-
-
 def check_positions(function: str, chat: ChatModel, positions: Sequence[int]) -> None:
     """Raise `ValueError` in the name of `function` unless every position is a template token, counted from the end.
 
-    Only those are the same token for every prompt, so only there can prompts be compared.
+    Only template tokens are the same in every prompt, so only there can prompts be compared.
     """
+    n_fixed = len(chat.suffix)
+    must, todo = f"positions must lie in the template's last {n_fixed} tokens", f"Use -{n_fixed} to -1."
     for pos in positions:
-        if not -len(chat.suffix) <= pos <= -1:
-            raise ValueError(
-                f"{function}: positions must lie in the template's last {len(chat.suffix)} tokens; got {pos}. "
-                f"Use -{len(chat.suffix)} to -1."
-            )
+        require(-n_fixed <= pos <= -1, function, must, pos, todo)
+
+
+def _check_options(name: str | Path, hf_model: Any, **placement: Any) -> None:
+    """Raise `ValueError` for options that exclude each other."""
+    given = [option for option, value in placement.items() if value is not None]
+    if hf_model is not None:
+        got, todo = f"also {' and '.join(given)}", "Set these where the model is loaded."
+        require(not given, "load_chat_model", "hf_model is used as it is", got, todo)
+        must, todo = "hf_model needs the name of its tokenizer", "Pass its hub id or folder as name."
+        require(str(name) != BUNDLED, "load_chat_model", must, "none", todo)
+    both = {"device", "device_map"} <= set(given)
+    require(not both, "load_chat_model", "device and device_map exclude each other", "both", "Leave device out.")
+    check_device(placement["device"])
 
 
 class _Unloaded:
-    """Stands where the bridge was; any use raises."""
+    """Replaces the bridge of an unloaded model; any use raises."""
 
     def __init__(self, name: str) -> None:
         self.__dict__["name"] = name
 
     def __getattr__(self, attribute: str) -> Any:
-        raise ValueError(
-            f"ChatModel: the model must be loaded; got {self.name} after unload(). Call load_chat_model again."
-        )
+        got = f"{self.name} after unload()"
+        raise invalid("ChatModel", "the model must be loaded", got, "Call load_chat_model again.")
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         return self.forward
-
-
-def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    return backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
-
-
-def _checksum(parameter: Tensor, chunk: int = 1 << 24) -> bytes:
-    """A checksum over every bit of `parameter`, computed where it lies: position-weighted sums modulo 2^64."""
-    bits = parameter.detach().contiguous().view(-1).view(torch.uint8)
-    sums = []
-    for start in range(0, len(bits), chunk):
-        part = bits[start : start + chunk].to(torch.int64)
-        weights = torch.arange(start + 1, start + len(part) + 1, device=part.device)
-        sums.append(int((part * (weights * 2654435761 % 4294967291)).sum()))
-    return json.dumps(sums).encode()

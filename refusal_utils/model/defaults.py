@@ -1,10 +1,13 @@
-"""Where refusal directions are read by default: the layer and position that were published for a model, with the source.
+"""The decision state: the layer and position at which refusal directions are read by default, and their source.
 
-Positions count from the end of the chat template's generation prompt, layers are those of `resid_pre`.
+Positions count from the end of the chat template's generation prompt; layers are those of `resid_pre`.
 """
 
 import json
 from pathlib import Path
+from typing import NamedTuple
+
+from ..checks import invalid, require
 
 DEFAULT_POS = -2  # the paper's decision state: the token before the last one of the generation prompt
 
@@ -26,52 +29,64 @@ PUBLISHED = {
 }
 
 
-def decision_default(name: str, n_layers: int) -> tuple[int, int, str]:
-    """(layer, pos, source) published for the model called `name`, a hub id or folder; else the middle of `n_layers` and -2.
+class DecisionState(NamedTuple):
+    """A layer (of `resid_pre`), a position counted from the end of the prompt, and where this choice comes from."""
 
-    The last part of the name must be that of the published model, in any case, and the depth must be its depth:
-    a fine-tune under another name, or a model cut to fewer layers, is another model.
+    layer: int
+    pos: int
+    source: str
+
+
+def decision_default(name: str, n_layers: int) -> DecisionState:
+    """The decision state published for the model called `name` (a hub id or folder), or the middle layer and -2.
+
+    The last part of the name and the number of layers must both match, because a fine-tune under another name or a
+    model cut to fewer layers is another model.
 
     >>> decision_default("google/gemma-2-9b-it", 42)
-    (20, -2, 'Joad et al. 2602.02132')
+    DecisionState(layer=20, pos=-2, source='Joad et al. 2602.02132')
     >>> decision_default("someone/gemma-2-9b-it-edited", 42)[:2]
     (21, -2)
     """
     depth, layer, pos, source = PUBLISHED.get(Path(name).name.lower(), (0, 0, 0, ""))
-    return (layer, pos, source) if depth == n_layers else (n_layers // 2, DEFAULT_POS, NOT_PUBLISHED)
+    found = (layer, pos, source) if depth == n_layers else (n_layers // 2, DEFAULT_POS, NOT_PUBLISHED)
+    return DecisionState(*found)
 
 
 def decision_state(
     name: str, source: str | Path, n_layers: int, n_suffix: int, layer: int | None = None, pos: int | None = None
-) -> tuple[int, int, str]:
-    """(layer, pos, where they come from): what is given, what the folder's `decision_state.json` records, the default.
+) -> DecisionState:
+    """The decision state as given, or as the folder's `decision_state.json` records it, or the default.
 
-    `n_suffix`: how many fixed tokens the template ends in. Where a default position lies before them it is -1. Raises
-    `ValueError` for a layer out of range and a record that cannot be read.
+    `n_suffix`: the number of fixed tokens at the end of the template; a default position before them becomes -1.
+    Raises `ValueError` for a layer out of range and for a record that cannot be read.
     """
     path = Path(source) / "decision_state.json"
-    if path.is_file():
-        found = *_recorded(path), "decision_state.json of the model's folder"
-    else:
-        found = decision_default(name, n_layers)
-        if found[1] < -n_suffix:
-            found = found[0], -1, f"{found[2]}; -1, since the template's fixed ending has {n_suffix} token(s)"
-    if not 0 <= (found[0] if layer is None else layer) < n_layers:
-        wrong = found[0] if layer is None else layer
-        raise ValueError(
-            f"load_chat_model: the layer must be one of 0 to {n_layers - 1}; got {wrong}. Count from the first."
-        )
-    given = [what for what, value in (("layer", layer), ("pos", pos)) if value is not None]
-    origin = {0: found[2], 1: f"{given and given[0]} given; else {found[2]}", 2: "given"}[len(given)]
-    return found[0] if layer is None else layer, found[1] if pos is None else pos, origin
+    found = _recorded(path) if path.is_file() else _within(decision_default(name, n_layers), n_suffix)
+    given = {name: value for name, value in (("layer", layer), ("pos", pos)) if value is not None}
+    origin = "given" if len(given) == 2 else "".join(f"{name} given; else " for name in given) + found.source
+    state = found._replace(**given, source=origin)
+    must = f"the layer must be one of 0 to {n_layers - 1}"
+    require(0 <= state.layer < n_layers, "load_chat_model", must, state.layer, "Count from the first.")
+    return state
 
 
-def _recorded(path: Path) -> tuple[int, int]:
+def _within(state: DecisionState, n_suffix: int) -> DecisionState:
+    if state.pos >= -n_suffix:
+        return state
+    why = f"{state.source}; -1, since the template's fixed ending has {n_suffix} token(s)"
+    return state._replace(pos=-1, source=why)
+
+
+def _recorded(path: Path) -> DecisionState:
     try:
         recorded = json.loads(path.read_text(encoding="utf-8"))
-        return int(recorded["layer"]), int(recorded["pos"])
+        layer, pos = int(recorded["layer"]), int(recorded["pos"])
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ValueError(
-            f"load_chat_model: the recorded decision state must have layer and pos; got {type(error).__name__} in {path}. "
-            "Mend or remove that file."
+        raise invalid(
+            "load_chat_model",
+            "the recorded decision state must have layer and pos",
+            f"{type(error).__name__} in {path}",
+            "Repair or remove that file.",
         ) from error
+    return DecisionState(layer, pos, "decision_state.json of the model's folder")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 
+from jaxtyping import Float
 from torch import Tensor
 
 from .chat_format import TokenBatch
@@ -11,8 +12,11 @@ from .chat_model import ChatModel
 
 
 def read_hooks(
-    chat: ChatModel, batch: TokenBatch, names: Iterable[str], keep: Callable[[str, Tensor], Tensor]
-) -> dict[str, Tensor]:
+    chat: ChatModel,
+    batch: TokenBatch,
+    names: Iterable[str],
+    keep: Callable[[str, Float[Tensor, "batch ..."]], Float[Tensor, "batch ..."]],
+) -> dict[str, Float[Tensor, "batch ..."]]:
     """`keep(name, activation)` for each hook of `names`; nothing above the deepest hook is computed.
 
     The names are full TransformerLens names (`ChatModel.hook_name`). The caller decides about gradients: `run_batches`

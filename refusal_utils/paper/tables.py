@@ -1,10 +1,11 @@
-"""The paper's tables as data frames: Joad et al., "There Is More to Refusal in Large Language Models than a Single Direction", arXiv 2602.02132 v1."""
+"""The tables of arXiv 2602.02132 v1 as data frames, and the numbers that its release adds to them."""
 
 import json
 from pathlib import Path
 
 import pandas as pd
 
+from ..checks import invalid
 from ..prompts.categories import BENIGN, CATEGORY_IDS, category_by_paper_split
 
 GEMMA, LLAMA = "gemma-2-9b-it", "llama-3.1-8b-instruct"  # as Table 2 names them
@@ -23,7 +24,7 @@ _TABLES = {
     "14": "table14_gemma_sae_steering",
     "D": "appendix_d_within_family_cosine",
 }
-# Table 7 and Table 8 name the sources of the splits.
+# What Tables 7 and 8 call the source of each category.
 TABLE7_SOURCE = {
     "safety_core": "WildGuard-Mix (all)",
     "hate_speech": "SorryBench (Hate speech)",
@@ -37,7 +38,7 @@ TABLE7_SOURCE = {
     "indeterminate": "CoCoNot (Indeterminate requests)",
     "humanizing": "CoCoNot (Humanizing requests)",
 }
-# The release's names of the pools and of the sources, in terms of ours.
+# What the release calls our categories and sources.
 _POOLS = {
     "WildGuard_all": "safety_core",
     "SorryBench_HateSpeech": "hate_speech",
@@ -56,14 +57,13 @@ _SOURCES = {"wildguardmix": "wildguard", "sorrybench_qid": "sorrybench", "cocono
 
 
 def published_table(number: str | int) -> pd.DataFrame:
-    """The paper's table of that number (`"D"`: Appendix D), as printed; a `split` column also gives `category` ids.
+    """The paper's table with this number (`"D"`: Appendix D), as printed; next to `split`, a column `category` has our ids.
 
-    Raises `ValueError` for a table that is not here.
+    Raises `ValueError` for a table that is not included.
     """
     if str(number) not in _TABLES:
-        raise ValueError(
-            f"published_table: the table must be one of {', '.join(_TABLES)}; got {number!r}. Table 1 is published_cosines()."
-        )
+        must = f"the table must be one of {', '.join(_TABLES)}"
+        raise invalid("published_table", must, repr(number), "Table 1 is published_cosines().")
     frame = pd.read_csv(_DATA / f"{_TABLES[str(number)]}.csv")
     if "split" in frame:
         frame.insert(1, "category", [category_by_paper_split(split).id for split in frame["split"]])
@@ -71,10 +71,11 @@ def published_table(number: str | int) -> pd.DataFrame:
 
 
 def published_cosines() -> pd.DataFrame:
-    """Table 1: the 11 x 11 cosines of Gemma-2-9b-it at layer 20, position -2, rows and columns in our category order."""
+    """Table 1: the cosines of Gemma-2-9b-it at layer 20, position -2; rows and columns are the paper's categories, in our order."""
     table = json.loads((_DATA / "table1_cosine.json").read_text())
     ids = [category_by_paper_split(split).id for split in table["order"]]
-    return pd.DataFrame(table["cosine"], index=ids, columns=ids).loc[list(CATEGORY_IDS), list(CATEGORY_IDS)]
+    known = [name for name in CATEGORY_IDS if name in ids]
+    return pd.DataFrame(table["cosine"], index=ids, columns=ids).loc[known, known]
 
 
 def published_manifest() -> dict:
@@ -83,7 +84,7 @@ def published_manifest() -> dict:
 
 
 def published_steering() -> pd.DataFrame:
-    """Table 2 beside a table of ours: columns `<model> accuracy`, `RR` and `ORR` of each model, by (intervention, direction)."""
+    """Table 2 by (intervention, direction): columns `<model> accuracy`, `<model> RR` and `<model> ORR` for each model."""
     names = {"accuracy": "accuracy", "refusal_rate": "RR", "over_refusal_rate": "ORR"}
     table = published_table(2).set_index(["intervention", "category"]).rename_axis(["intervention", "direction"])
     sides = [table.loc[table["model"] == model, list(names)].rename(columns=names) for model in (GEMMA, LLAMA)]
@@ -91,16 +92,16 @@ def published_steering() -> pd.DataFrame:
 
 
 def published_gaps() -> pd.Series:
-    """By category: how far apart the projections of the two sides' means on Gemma's released directions are."""
+    """By category: the distance between the two sides' means along Gemma's released direction."""
     rows = published_manifest()["rows"]
     gaps = {category: rows[split]["gap"] for split, category in _POOLS.items() if category != BENIGN}
     return pd.Series(gaps, name="gap")
 
 
 def published_alphas(model_name: str) -> list[float]:
-    """The raw strengths above 0 at which the paper steered the model (Table 12: Gemma-2-9b-it; 11: Llama-3.1-8B-Instruct).
+    """The raw strengths above 0 at which the paper steered this model (Tables 11 and 12); empty for any other model.
 
-    By the last part of the hub id or folder, in any case; none for any other model. They mean the same only at the
+    The model is recognized by the last part of its hub id or folder, in any case. The strengths carry over only to the
     paper's layer.
 
     >>> published_alphas("google/gemma-2-9b-it")
@@ -111,7 +112,7 @@ def published_alphas(model_name: str) -> list[float]:
 
 
 def plain_name(model_name: str) -> str:
-    """The last part of a hub id or folder as the tables name models: in small letters, without Llama's former `Meta-`.
+    """The last part of a hub id or folder, as the tables write it: in lower case, without Llama's former `Meta-`.
 
     >>> plain_name("meta-llama/Meta-Llama-3.1-8B-Instruct")
     'llama-3.1-8b-instruct'
@@ -120,16 +121,16 @@ def plain_name(model_name: str) -> str:
 
 
 def published_pool_sizes() -> pd.Series:
-    """Table 7 by category: prompts per source *after* filtering by the model's own behaviour, not label counts."""
+    """Table 7 by category: prompts per source that remain after filtering by the model's own behaviour."""
     counts = published_table(7).set_index("source")["n_prompts"]
     return pd.Series({category: int(counts[source]) for category, source in TABLE7_SOURCE.items()}, name="n_prompts")
 
 
 def published_stability() -> pd.DataFrame:
-    """Table 8 by category: `mean` and `std` of the cosine between directions of different draws of its prompts."""
+    """Table 8 by category: `mean` and `std` of the cosine between directions from different draws of its prompts."""
     table = published_table(8)
     table.index = table.pop("category").map(_folded)
-    return table.loc[[_folded(TABLE7_SOURCE[name]) for name in CATEGORY_IDS]].set_axis(list(CATEGORY_IDS))
+    return table.loc[[_folded(source) for source in TABLE7_SOURCE.values()]].set_axis(list(TABLE7_SOURCE))
 
 
 def _folded(source: str) -> str:
@@ -137,10 +138,11 @@ def _folded(source: str) -> str:
 
 
 def published_pool_rows() -> pd.DataFrame:
-    """Which rows of the public sets the released Gemma directions were estimated from: 32 of every category, 32 benign.
+    """The rows of the public data sets behind the released Gemma directions: 32 of every category, and 32 benign.
 
-    Columns category, source, source_index (as in `public_datasets`), and available: how many prompts had qualified. They
-    are the first 32 in source order that the model refused, by WildGuard's judgement; the benign ones, complied with.
+    Columns category, source, source_index (as in `public_datasets`), and available, the number of prompts that
+    qualified. The rows are the first 32 in source order that the model refused, or for benign ones answered, according
+    to WildGuard.
     """
     pools = json.loads((_DATA / "gemma_per_split_pool_indices.json").read_text())
     rows = [

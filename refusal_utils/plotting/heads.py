@@ -1,47 +1,84 @@
-"""Figures of attention heads: their contributions by layer, and the tokens that one attends to."""
+"""Figures of attention heads: contributions by layer, refusals after replacing heads, and the tokens a head attends to."""
 
 import html
+from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
-from ..prompts.categories import CATEGORIES
-from .look import DIVERGING
+from .look import BLUE, DIVERGING, LOOK, ORANGE, VERMILION, WIDTH, titles
+
+N_COLUMNS = 4
+MOST_NUMBERS = 64  # heads in a map whose cells still hold their numbers
 
 
 def head_maps(
     contribution: Float[Tensor, "layer head_index category"],
     p_values: Float[Tensor, "layer head_index category"],
+    categories: Sequence[str],
     *,
     title: str,
     value: str,
 ) -> go.Figure:
-    """What every head contributes to one category's direction at a time, chosen in a menu; a star where p < 0.05.
+    """A map of layers and heads for each category, all on one colour scale centred on zero; a star where p < 0.05.
 
-    All categories share one colour scale, centred on zero. `value` names the quantity, its hook, layer and position.
+    `value` names the quantity, its hook, layer and position; it labels the colour bar.
     """
-    figure = go.Figure()
-    limit = float(contribution.abs().max())
-    for c, category in enumerate(CATEGORIES):
-        stars = np.where(p_values[..., c] < 0.05, "*", "")
-        hover = category.title + "<br>layer %{y}, head %{x}<br>%{z:.3f}<extra></extra>"
-        look = {"text": stars, "texttemplate": "%{z:.2f}%{text}", "colorscale": DIVERGING, "hovertemplate": hover}
-        figure.add_heatmap(z=contribution[..., c].numpy(), visible=c == 0, **look)
-    figure.update_traces(zmin=-limit, zmid=0, zmax=limit, colorbar={"title": {"text": value, "side": "right"}})
-    names = [category.title for category in CATEGORIES]
-    buttons = [
-        {"label": name, "method": "update", "args": [{"visible": [other == name for other in names]}]} for name in names
-    ]
-    figure.update_layout(template="refusal", width=900, height=560, title=title)
-    figure.update_layout(updatemenus=[{"buttons": buttons, "x": 1.0, "xanchor": "right", "y": 1.14}])
-    figure.update_xaxes(title="head_index", dtick=1, showgrid=False)
-    return figure.update_yaxes(title="layer", dtick=1, showgrid=False)
+    n_layers, n_heads, _ = contribution.shape
+    names, limit = titles(list(categories)), float(contribution.abs().max())
+    look = {"color_continuous_scale": DIVERGING, "range_color": (-limit, limit), "origin": "lower", "aspect": "auto"}
+    axes = {"x": "head_index", "y": "layer", "color": value}
+    values = contribution.permute(2, 0, 1).numpy()
+    figure = px.imshow(values, facet_col=0, facet_col_wrap=N_COLUMNS, facet_row_spacing=0.08, labels=axes, **look)
+    for c, trace in enumerate(sorted(figure.data, key=lambda trace: int(trace.name))):
+        trace.text = np.where(p_values[..., c] < 0.05, "*", "")
+        trace.texttemplate = "%{z:.2f}%{text}" if n_layers * n_heads <= MOST_NUMBERS else "%{text}"
+        trace.textfont = {"size": 10}
+    for note in figure.layout.annotations:
+        note.text = names[int(note.text.split("=")[1])]
+    n_rows = -(-len(names) // N_COLUMNS)
+    size = {"width": WIDTH, "height": 160 + n_rows * max(240, 12 * n_layers), "margin": {"t": 130}}
+    figure.update_layout(template="refusal", title=title, **size)
+    figure.update_layout(margin_t=100)
+    figure.update_xaxes(dtick=max(1, n_heads // 8), showgrid=False, showticklabels=True)
+    return figure.update_yaxes(dtick=max(1, n_layers // 8), showgrid=False)
+
+
+def part_bars(parts: pd.DataFrame, *, title: str, value: str) -> go.Figure:
+    """A stacked bar per category (index of `parts`), divided by the columns."""
+    long = parts.set_axis(titles(list(parts.index))).rename_axis("category").reset_index()
+    long = long.melt("category", var_name="written by", value_name=value)
+    look = {**LOOK, "color_discrete_map": {}, "title": title}
+    return px.bar(long, x=value, y="category", color="written by", orientation="h", **look).update_yaxes(title="")
+
+
+def outcome_dots(shares: pd.DataFrame, *, title: str, value: str) -> go.Figure:
+    """A row per category (index of `shares`) and a marker per column, one below the other, from 0 to 1."""
+    long = shares.set_axis(titles(list(shares.index))).rename_axis("category").reset_index()
+    long = long.melt("category", var_name="heads", value_name=value)
+    figure = px.scatter(
+        long,
+        x=value,
+        y="category",
+        color="heads",
+        symbol="heads",
+        color_discrete_sequence=["#444444", VERMILION, ORANGE, BLUE, "#56B4E9"],
+        symbol_sequence=["circle-open", "circle", "diamond-open", "square", "square-open"],
+        labels={"category": ""},
+        title=title,
+        **{**LOOK, "height": 760, "color_discrete_map": {}},
+    )
+    figure.update_traces(orientation="h", marker={"size": 9, "line": {"width": 2}})
+    figure.update_layout(scattermode="group", scattergap=0.3)  # dots of equal shares lie below each other
+    return figure.update_xaxes(range=[-0.03, 1.03])
 
 
 def token_strip(tokens: list[str], weights: np.ndarray, title: str = "") -> str:
-    """Tokens as plain HTML, the darker the larger their weight [token] (0 to 1); works offline and untrusted.
+    """Tokens as plain HTML, darker for larger weights [token] (0 to 1); works offline and in untrusted notebooks.
 
     >>> "&lt;b&gt;" in token_strip(["<b>"], np.array([1.0]))
     True
@@ -49,7 +86,8 @@ def token_strip(tokens: list[str], weights: np.ndarray, title: str = "") -> str:
     largest = max(float(np.max(weights)), 1e-9)
     style = "padding:2px 1px;border-radius:3px;font-family:monospace;white-space:pre-wrap"
     spans = [
-        f'<span title="{weight:.3f}" style="{style};background:rgba(213,94,0,{weight / largest:.2f})">{html.escape(token)}</span>'
+        f'<span title="{weight:.3f}" style="{style};background:rgba(213,94,0,{weight / largest:.2f})">'
+        f"{html.escape(token)}</span>"
         for token, weight in zip(tokens, weights, strict=True)
     ]
     return f"<div><b>{html.escape(title)}</b><br>{''.join(spans)}</div>"

@@ -17,29 +17,31 @@ DIVERGING, SEQUENTIAL = "RdBu_r", "Viridis"  # diverging maps are centred on 0
 BLUE, VERMILION, ORANGE = "#0072B2", "#D55E00", "#E69F00"
 TITLES = {category.id: category.title for category in CATEGORIES}
 # Colour, marker and line style of what is no category: no control has the colour or the marker of a category.
-CONTROLS = {
-    "pooled": ("#222222", "square", "dot"),
-    "random": ("#888888", "square-open", "dot"),
-    "covariance": ("#6a1b9a", "diamond-open", "dashdot"),
-    "Benign": ("#999999", "cross", "dot"),
+_CONTROLS = {
+    "pooled": ("#222222", "star", "dot"),
+    "random": ("#888888", "cross-open", "dot"),
+    "covariance": ("#6a1b9a", "hexagon-open", "dashdot"),
+    "Benign": ("#999999", "square", "dot"),  # one of the few markers that a cube can show filled and open
 }
-_DASHES = {"content policy": "solid", "cannot comply": "dash"}
-_LOOKS = {each.title: (each.colour, each.marker, _DASHES[each.cluster]) for each in CATEGORIES} | CONTROLS
+_LOOKS = {each.title: (each.colour, each.marker, each.dash) for each in CATEGORIES} | _CONTROLS
 _COLOURS, _SYMBOLS, _DASH = ({name: look[part] for name, look in _LOOKS.items()} for part in range(3))
 
 _AXIS = {"gridcolor": "#e5e5e5", "zeroline": False, "automargin": True, "title": {"standoff": 12, "font": {"size": 14}}}
 pio.templates["refusal"] = go.layout.Template(
     layout=go.Layout(
+        width=WIDTH,
+        height=HEIGHT,
         font={"family": "Helvetica, Arial, sans-serif", "size": 13, "color": "#222"},
         title={"x": 0.02, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"t": 16}, "font": {"size": 18}},
         title_subtitle_font={"size": 13, "color": "#555"},
+        colorway=[BLUE, ORANGE, VERMILION, "#009E73", "#CC79A7", "#56B4E9"],  # Okabe & Ito 2008
         paper_bgcolor="white",
         plot_bgcolor="white",
         margin={"l": 70, "r": 30, "t": 100, "b": 60},
         xaxis=_AXIS,
         yaxis=_AXIS,
         legend={"bgcolor": "rgba(255,255,255,0.8)", "title": {"font": {"size": 13}}},
-        coloraxis={"colorbar": {"title": {"side": "right", "font": {"size": 14}}}},
+        coloraxis={"colorbar": {"title": {"side": "right"}, "thickness": 16, "tickfont": {"size": 11}}},
     )
 )
 # Options of plotly express for frames whose column `category` holds labels (`label`): bars and boxes, points, lines.
@@ -60,22 +62,13 @@ def label(name: str) -> str:
     >>> label("hate_speech"), label("benign"), label("random 3")
     ('Hate speech', 'Benign', 'random')
     """
-    kind = direction_kind(name)
+    kind = name.rstrip("0123456789 ")
     return "Benign" if kind == BENIGN else TITLES.get(kind, kind)
 
 
 def titles(categories: list[str]) -> list[str]:
     """The titles of category ids. Raises `ValueError` for an unknown one."""
     return [category_by_id(category).title for category in categories]
-
-
-def direction_kind(direction: str) -> str:
-    """A category's own id, or the kind of a numbered control.
-
-    >>> direction_kind("hate_speech"), direction_kind("random 3")
-    ('hate_speech', 'random')
-    """
-    return direction.rstrip("0123456789 ")
 
 
 def direction_look(direction: str) -> dict[str, str]:
@@ -110,33 +103,9 @@ def heatmap(
         width=WIDTH,
         height=220 + 40 * len(table),
     )
-    return figure.update_xaxes(tickangle=-40, showgrid=False).update_yaxes(showgrid=False)
-
-
-def heatmap_trace(matrix: pd.DataFrame, *, value: str, decimals: int = 2, showscale: bool = True) -> go.Heatmap:
-    """The trace of a square map of categories, for figures with a slider or several panels."""
-    return go.Heatmap(
-        z=matrix.to_numpy(dtype=np.float32).round(4),
-        x=titles(list(matrix.columns)),
-        y=titles(list(matrix.index)),
-        zmin=-1,
-        zmax=1,
-        zmid=0,
-        colorscale=DIVERGING,
-        texttemplate=f"%{{z:.{decimals}f}}",
-        textfont={"size": 10},
-        showscale=showscale,
-        colorbar={"title": {"text": value, "side": "right"}},
-        hovertemplate="%{y}<br>%{x}<br>" + value + " %{z:.3f}<extra></extra>",
-    )
-
-
-def square_layout(figure: go.Figure, title: str, n_panels: int = 1) -> go.Figure:
-    """`figure` with the layout of the category maps: first row on top, slanted labels, room for the titles."""
-    figure.update_layout(template="refusal", title=title, width=240 + 640 * n_panels, height=760)
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(tickangle=-40, showgrid=False)
-    return figure
+    angle = -40 if max(len(str(name)) for name in figure.data[0].x) > 6 else 0
+    figure.update_xaxes(type="category", tickangle=angle, showgrid=False)
+    return figure.update_yaxes(type="category", showgrid=False)
 
 
 def heatmap_menu(panels: Mapping[str, pd.DataFrame], *, title: str, limits: Limits | None = None) -> go.Figure:
@@ -170,7 +139,8 @@ def add_menu(figure: go.Figure, shown: Mapping[str, list[bool]]) -> go.Figure:
     """`figure` with a menu at its top right; `shown` maps every entry to the visibility of all traces."""
     buttons = [{"label": name, "method": "restyle", "args": [{"visible": visible}]} for name, visible in shown.items()]
     menu = {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom", "pad": {"t": 0}}
-    return figure.update_layout(updatemenus=[menu])
+    figure.layout.updatemenus = [menu]
+    return figure
 
 
 def category_scatter(frame: pd.DataFrame, x: str, y: str, *, title: str) -> go.Figure:
@@ -203,6 +173,3 @@ def category_lines(frame: pd.DataFrame, *, title: str, x: str, y: str, range_y: 
         markers=True,
         **LINE_LOOK,
     ).update_traces(line={"width": 1.8}, marker={"size": 8})
-
-
-from .saving import FIGURES, chrome, model_folder, save_figure  # noqa: E402, F401

@@ -1,33 +1,52 @@
-"""Figures of the prompt sets: sizes and lengths by category."""
+"""Figures of the prompt sets: how many prompts each category has, and how long they are."""
 
 import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
 
-from ..prompts.categories import BENIGN, CATEGORIES
-from .look import BLUE, ORANGE, VERMILION, titles
+from ..prompts.categories import ALL_CATEGORIES
+from .look import BLUE, HEIGHT, LOOK, ORANGE, WIDTH, label
+
+_TICKS = [factor * 10**power for power in range(6) for factor in (1, 2, 5)]
 
 
-def category_bars(frame: pd.DataFrame, marks: pd.Series, *, title: str, y: str) -> go.Figure:
-    """Bars on a logarithmic scale for every category (rows of `frame`), one series per column, and a dash at `marks`.
+def size_bars(sizes: pd.DataFrame, pools: pd.Series, *, title: str) -> go.Figure:
+    """Bars on a logarithmic scale for each category (rows of `sizes`), one colour per column, and strokes at `pools`.
 
-    `marks` has a number per category, in the order of the rows, and is named as the legend shows it.
+    `pools` has a size for each category, and its name is the entry in the legend.
     """
-    names = titles(list(frame.index))
-    figure = go.Figure()
-    for column, colour in zip(frame, (BLUE, ORANGE, VERMILION), strict=False):
-        figure.add_bar(x=names, y=frame[column].to_numpy(), name=str(column), marker_color=colour)
-    dash = {"symbol": "line-ew-open", "size": 22, "color": "#222", "line": {"width": 2}}
-    figure.add_scatter(x=names, y=marks.to_numpy(), mode="markers", name=str(marks.name), marker=dash)
-    figure.update_layout(template="refusal", barmode="group", width=980, height=520, title=title, xaxis_tickangle=-35)
-    return figure.update_yaxes(title=f"{y} (log scale)", type="log")
+    wide = sizes.rename(index=label).rename_axis("category").reset_index()
+    figure = px.bar(
+        wide.melt("category", var_name="split", value_name="prompts"),
+        x="category",
+        y="prompts",
+        color="split",
+        barmode="group",
+        log_y=True,
+        labels={"category": "", "prompts": "prompts (log scale)", "split": ""},
+        color_discrete_sequence=[BLUE, ORANGE],
+        title=title,
+        template="refusal",
+        width=WIDTH,
+        height=HEIGHT,
+    )
+    stroke = {"symbol": "line-ew-open", "size": 22, "color": "#222", "line": {"width": 2}}
+    names = [label(str(name)) for name in pools.index]
+    figure.add_scatter(x=names, y=pools.to_numpy(), mode="markers", name=str(pools.name), marker=stroke)
+    figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
+    return figure.update_xaxes(tickangle=-35).update_yaxes(tickvals=_TICKS)
 
 
-def category_boxes(frame: pd.DataFrame, column: str, *, title: str, y: str) -> go.Figure:
-    """A box of the values in `column` for every category, in their colours, and last a grey one for the benign prompts."""
-    figure = go.Figure()
-    known = [(each.id, each.title, each.colour) for each in CATEGORIES] + [(BENIGN, "Benign", "#999999")]
-    for id, name, colour in known:
-        own = frame.loc[frame["category"] == id, column].to_numpy()
-        figure.add_box(y=own, name=name, marker_color=colour, boxpoints=False)
-    figure.update_layout(template="refusal", width=980, height=520, showlegend=False, title=title)
-    return figure.update_layout(yaxis_title=y, xaxis_tickangle=-35)
+def length_boxes(words: pd.DataFrame, *, title: str) -> go.Figure:
+    """A box of the number of words for each category and the benign prompts (`words`: columns category, words)."""
+    figure = px.box(
+        words.assign(category=words["category"].map(label)),
+        x="category",
+        y="words",
+        color="category",
+        points=False,
+        labels={"category": "", "words": "words in the prompt"},
+        title=title,
+        **LOOK | {"category_orders": {"category": [label(name) for name in ALL_CATEGORIES]}},
+    )
+    return figure.update_traces(offsetgroup="all").update_layout(showlegend=False).update_xaxes(tickangle=-35)

@@ -14,9 +14,8 @@ import pandas as pd
 import plotly
 import plotly.graph_objects as go
 
-from .look import HEIGHT, WIDTH
-
-FIGURES = Path(__file__).parents[2] / "figures"
+_CHECKOUT = Path(__file__).parents[2]
+FIGURES = (_CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path()) / "figures"
 PNG_SECONDS = 20  # a healthy Chrome starts in three seconds and draws in less than one
 _failures: list[Exception] = []
 
@@ -58,6 +57,7 @@ def name_model(figure: go.Figure, model: str) -> go.Figure:
     if model not in f"{title.text} {title.subtitle.text}":
         parts = [f"{model} model", title.subtitle.text]
         title.subtitle.text = ", ".join(part for part in parts if part)
+        figure.layout.margin.t = max(figure.layout.margin.t or 0, 100)  # plotly express leaves less above facets
     return figure
 
 
@@ -76,10 +76,9 @@ def _write_png(figure: go.Figure, path: Path) -> bool:
     """Whether Chrome drew the picture in time. After a failure it is not tried again in this process."""
     if _failures:
         return False
-    size = {"width": figure.layout.width or WIDTH, "height": figure.layout.height or HEIGHT}
     try:
         loop, browser = _chrome_server()
-        drawing = browser.write_fig(figure.to_dict(), path=str(path), opts={"format": "png", **size})
+        drawing = browser.write_fig(figure.to_dict(), path=str(path), opts={"format": "png"})
         asyncio.run_coroutine_threadsafe(drawing, loop).result(PNG_SECONDS)
     except Exception as error:
         _failures.append(error)

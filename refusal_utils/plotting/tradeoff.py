@@ -1,112 +1,129 @@
-"""Figures of steering: trade-off curves, shares by style, and accuracies with their intervals."""
+"""Figures of steering: trade-off curves, and accuracies with their intervals."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
 
-from ..prompts.categories import CATEGORY_IDS
-from .look import SEQUENTIAL, TITLES, direction_kind, direction_look, square_layout, titles
+from .look import BLUE, HEIGHT, LINE_LOOK, POINT_LOOK, WIDTH, direction_look, label
+
+AXES = {"ORR": "ORR: share of benign prompts refused", "RR": "RR: share of harmful prompts refused"}
 
 
-def tradeoff_curves(
-    bands: pd.DataFrame, points: pd.DataFrame, *, title: str, banded: Collection[str] = ("pooled",)
+def tradeoff_figure(
+    bands: pd.DataFrame,
+    points: pd.DataFrame,
+    *,
+    title: str,
+    banded: Collection[str] = ("pooled",),
+    published: Mapping[str, pd.DataFrame] | None = None,
 ) -> go.Figure:
-    """Refusal against over-refusal: points of every direction at every strength, and the curves that `bands` has.
+    """Refusal against over-refusal: the curves in `bands`, and a point for every direction and strength in `points`.
 
-    `bands` has columns direction, overall, RR, low, high (`curves.curve_bands`); `points` direction, RR, ORR, gaps. The
-    intervals stand in the hover text of the lines; they are drawn for the directions in `banded` alone, since a dozen
-    bands on one another cannot be told apart. Controls of one kind share a marker and an entry in the legend.
+    `bands` has columns direction, overall, RR, low and high; `points` direction, gaps, RR and ORR. The hover text of a
+    curve gives its interval. The interval is drawn as a band for the directions in `banded` only, because a dozen
+    overlapping bands cannot be told apart. Controls of one kind share a marker and a legend entry. `published` holds
+    tables of the paper by the name they get in the legend, where a click shows their points.
     """
-    figure = go.Figure()
-    for name, own in points.groupby("direction", sort=False):
-        look, kind = direction_look(str(name)), direction_kind(str(name))
-        label = TITLES.get(kind, kind)
-        entry = {"name": label, "legendgroup": kind}
-        band = bands[bands["direction"] == name]
-        if len(band) and name in banded:
-            figure.add_scatter(**_band(band, look["color"]), **entry)
-        if len(band):
-            figure.add_scatter(**_curve(band, label, look), **entry)
-        whole = label if kind in TITLES else name
-        hover = f"{whole}<br>%{{text}} gaps<br>RR %{{y:.2f}}, ORR %{{x:.2f}}<extra></extra>"
-        at = {"x": own["ORR"].to_numpy(), "y": own["RR"].to_numpy(), "text": own["gaps"].astype(str)}
-        first = label not in {trace.name for trace in figure.data if trace.mode == "markers"}
-        shape = {**look, "size": 7}
-        figure.add_scatter(mode="markers", marker=shape, hovertemplate=hover, showlegend=first, **at, **entry)
-    figure.update_layout(template="refusal", title=title, width=980, height=720)
-    figure.update_xaxes(title="ORR: share of benign prompts refused", range=[-0.03, 1.03])
-    figure.update_yaxes(title="RR: share of harmful prompts refused", range=[-0.03, 1.03])
-    return figure
+    curves = bands.assign(category=bands["direction"].map(label), ORR=2 * bands["overall"] - bands["RR"])
+    dots = points.assign(category=points["direction"].map(label))
+    figure = px.scatter(
+        dots,
+        x="ORR",
+        y="RR",
+        color="category",
+        symbol="category",
+        hover_name="direction",
+        hover_data={"gaps": True, "category": False},
+        title=title,
+        labels=AXES,
+        **{**POINT_LOOK, "height": 720},
+    )
+    lines = px.line(
+        curves.round(4),
+        x="ORR",
+        y="RR",
+        color="category",
+        line_dash="category",
+        hover_data={"overall": True, "low": True, "high": True},
+        labels={"overall": "overall refusal rate", "low": "RR from (95 %)", "high": "RR to"},
+        **LINE_LOOK,
+    )
+    keys = [_legend_entry(dot, lines.data) for dot in figure.data]
+    areas = [_band(curves[curves["direction"] == name], name) for name in banded if name in set(curves["direction"])]
+    whole = go.Figure([*areas, *lines.data, *figure.data], figure.layout).update_traces(showlegend=False)
+    whole.update_traces(marker={"size": 8}, selector={"mode": "markers"})
+    whole.add_traces([*keys, *(_published(name, table) for name, table in (published or {}).items())])
+    whole.update_xaxes(range=[-0.03, 1.03]).update_yaxes(range=[-0.03, 1.03])
+    return whole.update_layout(legend={"title": "", "tracegroupgap": 0})
 
 
-def _band(band: pd.DataFrame, colour: str) -> dict[str, Any]:
+def _legend_entry(dots: go.Scatter, lines: Collection[go.Scatter]) -> go.Scatter:
+    """An empty trace that shows the marker of `dots` in the legend, on its line if it has a curve."""
+    line = next((each.line for each in lines if each.name == dots.name), None)
+    mode = "lines+markers" if line else "markers"
+    marker = {"color": dots.marker.color, "symbol": dots.marker.symbol, "size": 8}
+    return go.Scatter(
+        x=[None], y=[None], mode=mode, marker=marker, line=line, name=dots.name, legendgroup=dots.legendgroup
+    )
+
+
+def _band(curve: pd.DataFrame, name: str) -> go.Scatter:
     """The area between a curve's lower and upper edge, on the axes of ORR and RR."""
-    low, high, overall = (band[name].to_numpy() for name in ("low", "high", "overall"))
-    across = np.concatenate([2 * overall - low, (2 * overall - high)[::-1]])
-    look = {"fill": "toself", "fillcolor": colour, "opacity": 0.12, "line": {"width": 0}, "mode": "lines"}
-    return {"x": across, "y": np.concatenate([low, high[::-1]]), "hoverinfo": "skip", "showlegend": False, **look}
+    low, high, overall = (curve[column].to_numpy() for column in ("low", "high", "overall"))
+    return go.Scatter(
+        x=np.concatenate([2 * overall - low, (2 * overall - high)[::-1]]),
+        y=np.concatenate([low, high[::-1]]),
+        fill="toself",
+        fillcolor=direction_look(name)["color"],
+        opacity=0.12,
+        mode="lines",
+        line={"width": 0},
+        hoverinfo="skip",
+        name=label(name),
+        legendgroup=label(name),
+    )
 
 
-def _curve(band: pd.DataFrame, label: str, look: Mapping[str, str]) -> dict[str, Any]:
-    """A curve as a line, dashed where a category's marker is not the first, with its intervals in the hover text."""
-    interval = "RR %{y:.2f} (95 % interval %{customdata[1]:.2f} to %{customdata[2]:.2f})"
-    return {
-        "x": (2 * band["overall"] - band["RR"]).to_numpy().round(4),
-        "y": band["RR"].to_numpy().round(4),
-        "mode": "lines",
-        "line": {"color": look["color"], "width": 1.5, "dash": "dash" if look["symbol"] == "diamond" else "solid"},
-        "customdata": band[["overall", "low", "high"]].to_numpy().round(4),
-        "hovertemplate": f"{label}<br>overall refusal %{{customdata[0]:.3f}}<br>{interval}<extra></extra>",
-        "showlegend": False,
-    }
-
-
-def add_published_rates(figure: go.Figure, table: pd.DataFrame, name: str) -> None:
-    """Add a published table's points (`published_table` 11 or 12) to `tradeoff_curves`, hidden until clicked in the legend."""
-    figure.add_scatter(
+def _published(name: str, table: pd.DataFrame) -> go.Scatter:
+    """The points of a published table of refusal rates, hidden until its legend entry is clicked."""
+    return go.Scatter(
         x=table["over_refusal_rate"],
         y=table["refusal_rate"],
         text=table["split"] + ", alpha " + table["alpha"].astype(str),
         mode="markers",
+        marker={"symbol": "x-thin-open", "color": "#222"},
         visible="legendonly",
         name=name,
-        marker={"symbol": "x-thin-open", "color": "#222"},
     )
 
 
-def interval_bars(
-    frame: pd.DataFrame, *, title: str, y: str, chance: float, marks: Mapping[str, float] | None = None
-) -> go.Figure:
-    """One bar per row of `frame` (columns accuracy, low, high; shares), with its interval, and a line at `chance`.
-
-    `marks` are further lines: heights by what is written at them.
-    """
-    figure = go.Figure()
-    for name, row in frame.iterrows():
-        up, down = row["high"] - row["accuracy"], row["accuracy"] - row["low"]
-        error = {"type": "data", "symmetric": False, "array": [up], "arrayminus": [down]}
-        figure.add_bar(
-            x=[name], y=[row["accuracy"]], error_y=error, showlegend=False, marker_color="#0072B2", width=0.5
+def interval_bars(frame: pd.DataFrame, *, title: str, y: str, marks: Mapping[str, float]) -> go.Figure:
+    """One bar per row of `frame` (columns accuracy, low, high; shares) with its interval, and labelled lines at `marks`."""
+    bars = (
+        frame.rename_axis("")
+        .reset_index()
+        .assign(
+            up=frame["high"].to_numpy() - frame["accuracy"].to_numpy(),
+            down=frame["accuracy"].to_numpy() - frame["low"].to_numpy(),
         )
-    for label, height in {f"chance 1/{round(1 / chance)}": chance, **(marks or {})}.items():
-        figure.add_hline(y=height, line={"dash": "dash", "color": "#444"}, annotation_text=label)
-    figure.update_layout(template="refusal", width=720, height=480, title=title)
-    return figure.update_yaxes(title=y, range=[0, 1])
-
-
-def share_map(shares: pd.DataFrame, *, title: str, value: str) -> go.Figure:
-    """Shares by category (rows, in their order) and the second level of the index (columns), coloured from 0 to 1.
-
-    `shares` has columns share and interval (text for the hover), by (category id, column), as of `styles.style_shares`.
-    """
-    columns = list(shares.index.unique(1))
-    rows = [name for name in CATEGORY_IDS if name in shares.index.unique(0)]
-    table, intervals = (shares[name].unstack()[columns].loc[rows].to_numpy() for name in ("share", "interval"))
-    figure = go.Figure(go.Heatmap(z=table, x=columns, y=titles(rows)))
-    figure.update_traces(colorscale=SEQUENTIAL, zmin=0, zmax=1, texttemplate="%{z:.2f}", customdata=intervals)
-    figure.update_traces(hovertemplate="%{y}<br>%{x}: %{z:.2f}<br>95 % interval %{customdata}<extra></extra>")
-    figure.update_traces(colorbar={"title": {"text": value, "side": "right"}})
-    return square_layout(figure, title).update_layout(height=620)
+    )
+    figure = px.bar(
+        bars,
+        x="",
+        y="accuracy",
+        error_y="up",
+        error_y_minus="down",
+        range_y=[0, 1],
+        title=title,
+        labels={"accuracy": y},
+        template="refusal",
+        width=WIDTH,
+        height=HEIGHT,
+    )
+    figure.update_traces(marker_color=BLUE, width=0.45)
+    for text, height in marks.items():
+        figure.add_hline(y=height, line={"dash": "dash", "color": "#444"}, annotation_text=text)
+    return figure

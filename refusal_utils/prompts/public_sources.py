@@ -1,13 +1,12 @@
-"""The paper's four public data sets: where each lies, and its labelled texts, read from the hub or from a file.
+"""The paper's four public data sets: where each is, and its labelled texts, read from the hub or from a file.
 
 WildGuardMix (Han et al. 2406.18495), SORRY-Bench (Xie et al. 2406.14598), CoCoNot (Brahman et al. 2407.12043) and XSTest
-(Röttger et al. 2308.01263), used as in Joad et al. 2602.02132. The first two are gated. Counts are those of the labels,
-not of the paper's Table 7, which counts what is left after filtering by the model's own behaviour.
+(Röttger et al. 2308.01263), used as in Joad et al. 2602.02132. The first two are gated. Counts are those of the labels;
+the paper's Table 7 counts what remains after filtering by the model's own behaviour.
 
-Revisions: WildGuardMix and SORRY-Bench are pinned to the hashes that published code of others pins, CoCoNot to the one that
-inspect_evals 0.26.0 (UK AI Security Institute) pins, XSTest to the one whose CSV has the SHA-256 `XSTEST_SHA256`, that of the
-CSV in its GitHub repository at d7bb5bd, which may be given as a file. What was loaded is recorded by its SHA-256
-(`write_prompt_folder`).
+Revisions: WildGuardMix and SORRY-Bench are pinned to hashes that other published code pins, CoCoNot to that of
+inspect_evals 0.26.0 (UK AI Security Institute), and XSTest to the one whose CSV has the SHA-256 `XSTEST_SHA256`, the same
+as the CSV in its GitHub repository at d7bb5bd. What was loaded is recorded by its SHA-256 (`write_prompt_folder`).
 """
 
 import json
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..checks import invalid, require
 from .categories import BENIGN
 
 FILE_KINDS = (".jsonl", ".parquet", ".csv")
@@ -28,11 +28,11 @@ XSTEST_SHA256 = "11783fb294ed017473ee53c207d71f2161c7672c8d0b037501e78387f801cb5
 
 @dataclass(frozen=True)
 class Source:
-    """A data set on the hub: which column holds the text and which the label, and how many prompts each label has.
+    """A data set on the hub: its columns with text and label, and the number of prompts with each label.
 
-    `categories`: our category by label (labels without one are left out). `keep`: only rows with that value in that
-    column. `index`: the column that numbers the rows, else their order, from 0, among those that were kept. `into`: the
-    split that all its prompts go to, None where they are to be divided.
+    `categories` maps labels to our categories; prompts with other labels are ignored. `keep` is a column and the value
+    that rows must have there. `index` is the column that numbers the rows; by default they are numbered from 0 in the
+    order of those that are kept. `into` is the split of all its prompts; None divides them.
     """
 
     hub_id: str
@@ -51,28 +51,15 @@ class Source:
 
     @property
     def columns(self) -> list[str]:
-        """The columns that must be there."""
+        """The columns that the data set must have."""
         return [name for name in (self.text, self.label, self.index, self.keep and self.keep[0]) if name]
 
 
-# SORRY-Bench's own categories 1-5, 6-24, 25-39 and 40-44.
-_SORRY = {
-    str(number): category
-    for category, numbers in (
-        ("hate_speech", range(1, 6)),
-        ("crime_assistance", range(6, 25)),
-        ("inappropriate", range(25, 40)),
-        ("advice", range(40, 45)),
-    )
-    for number in numbers
-}
-_COCONOT = {
-    "Requests with safety concerns": "safety_concerns",
-    "Incomplete requests": "incomplete",
-    "Unsupported requests": "unsupported",
-    "Indeterminate requests": "indeterminate",
-    "Humanizing requests": "humanizing",
-}
+# SORRY-Bench numbers its categories: 1-5, 6-24, 25-39 and 40-44.
+_SORRY_NAMES = ["hate_speech"] * 5 + ["crime_assistance"] * 19 + ["inappropriate"] * 15 + ["advice"] * 5
+_SORRY = {str(number): name for number, name in enumerate(_SORRY_NAMES, 1)}
+_COCONOT = {"Requests with safety concerns": "safety_concerns"}
+_COCONOT |= {f"{name.title()} requests": name for name in ("incomplete", "unsupported", "indeterminate", "humanizing")}
 
 
 def _coconot(split: str, into: str, counts: tuple[int, ...]) -> Source:
@@ -126,12 +113,12 @@ SOURCES: dict[str, Source] = {
 def read_source(name: str, file: str | Path | None = None, instead: str = "pass a file") -> pd.DataFrame:
     """The rows of one of `SOURCES` that are used, in its order: columns text, label and source_index.
 
-    `file` (.csv, .jsonl or .parquet, with the columns of the source) is read instead of the hub. Raises `ValueError` for an
-    unknown source, one that cannot be reached (`instead` says what can be done then), and one whose columns or label
-    counts are not those that are expected.
+    `file` (.csv, .jsonl or .parquet, with the columns of the source) is read instead of the hub. Raises `ValueError` for
+    an unknown source, for one that cannot be reached (`instead` completes the advice), and for unexpected columns or
+    counts of labels.
     """
-    if name not in SOURCES:
-        raise ValueError(f"read_source: the source must be one of {', '.join(SOURCES)}; got {name!r}. Use one of them.")
+    known = f"the source must be one of {', '.join(SOURCES)}"
+    require(name in SOURCES, "read_source", known, repr(name), "Use one of them.")
     source = SOURCES[name]
     table = _kept(name, source, _from_hub(name, source, instead) if file is None else _from_file(name, Path(file)))
     _check_counts(name, source, table)
@@ -142,34 +129,29 @@ def _from_hub(name: str, source: Source, instead: str) -> pd.DataFrame:
     try:
         import datasets
     except ImportError as error:
-        raise ValueError(
-            f"read_source: the datasets library must be installed to load {name}; got none. "
-            f"Install refusal-utils[data], or {instead}."
-        ) from error
+        must = f"the datasets library must be installed to load {name}"
+        raise invalid("read_source", must, "none", f"Install refusal-utils[data], or {instead}.") from error
     try:
         loaded = datasets.load_dataset(source.hub_id, source.config, split=source.split, revision=source.revision)
-    except Exception as error:  # each of the libraries below has errors of its own
-        reason = str(error).split("\n")[0][:160]
-        remedy = (
-            "Connect to the network, or load it once where there is one"
-            if isinstance(error, ConnectionError)
-            else f"Accept its licence at https://huggingface.co/datasets/{source.hub_id} and set HF_TOKEN"
-            if source.gated
-            else "Try again"
-        )
-        raise ValueError(
-            f"read_source: {name} must be loadable from the hub; got {reason!r} for {source.hub_id}. "
-            f"{remedy}, or {instead}."
-        ) from error
+    except Exception as error:  # every library underneath has its own errors
+        got = f"{str(error).split(chr(10))[0][:160]!r} for {source.hub_id}"
+        must = f"{name} must be loadable from the hub"
+        raise invalid("read_source", must, got, f"{_remedy(source, error)}, or {instead}.") from error
     return pd.DataFrame(loaded.to_list(), columns=loaded.column_names)
+
+
+def _remedy(source: Source, error: Exception) -> str:
+    if isinstance(error, ConnectionError):
+        return "Connect to the network, or load it once on a machine that is connected"
+    page = f"https://huggingface.co/datasets/{source.hub_id}"
+    return f"Accept its licence at {page} and set HF_TOKEN" if source.gated else "Try again"
 
 
 def _from_file(name: str, file: Path) -> pd.DataFrame:
     kinds = [kind for kind in FILE_KINDS if (name, kind) != ("sorrybench", ".csv")]  # its turns are lists
-    if not file.is_file() or file.suffix not in kinds:
-        raise ValueError(
-            f"read_source: the file of {name} must be a {' or '.join(kinds)} file; got {file}. Download it from the source."
-        )
+    must = f"the file of {name} must be a {' or '.join(kinds)} file"
+    readable = file.is_file() and file.suffix in kinds
+    require(readable, "read_source", must, file, "Download it from the source.")
     try:
         if file.suffix == ".parquet":
             return pd.read_parquet(file)
@@ -177,33 +159,28 @@ def _from_file(name: str, file: Path) -> pd.DataFrame:
             return pd.read_csv(file, keep_default_na=False)
         return pd.DataFrame(json.loads(line) for line in file.read_text("utf-8").split("\n") if line.strip())
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"read_source: the file of {name} must be readable; got {error} in {file}. Download it again."
-        ) from error
+        must = f"the file of {name} must be readable"
+        raise invalid("read_source", must, f"{error} in {file}", "Download it again.") from error
 
 
 def _kept(name: str, source: Source, table: pd.DataFrame) -> pd.DataFrame:
     """text, label and source_index of the rows that are used."""
     missing = [column for column in source.columns if column not in table]
-    if missing:
-        raise ValueError(
-            f"read_source: {name} must have the columns {', '.join(source.columns)}; got no {', '.join(missing)} among "
-            f"{', '.join(map(str, table))}. The data set has changed: pass a file with these columns."
-        )
+    must = f"{name} must have the columns {', '.join(source.columns)}"
+    got = f"no {', '.join(missing)} among {', '.join(map(str, table))}"
+    require(not missing, "read_source", must, got, "The data set has changed: pass a file with these columns.")
     if source.keep:
         table = table[table[source.keep[0]].map(str) == source.keep[1]].reset_index(drop=True)
     texts = [_text(value) for value in table[source.text]]
-    if not all(texts):
-        raise ValueError(
-            f"read_source: every row of {name} must have a text; got none in row {texts.index('')}. "
-            "The data set has changed: pass a file of an earlier version."
-        )
+    empty = ", ".join(str(row) for row, text in enumerate(texts) if not text)
+    todo = "The data set has changed: pass a file of an earlier version."
+    require(not empty, "read_source", f"every row of {name} must have a text", f"none in row {empty}", todo)
     index = list(table[source.index].map(int)) if source.index else list(range(len(table)))
     return pd.DataFrame({"text": texts, "label": [_label(each) for each in table[source.label]], "source_index": index})
 
 
 def _text(value: Any) -> str:
-    """A prompt, of a conversation its first turn; empty where there is none."""
+    """The prompt, or the first turn of a conversation; empty if there is none."""
     first = value[0] if isinstance(value, list | np.ndarray) and len(value) else value
     return first if isinstance(first, str) and first.strip() else ""
 
@@ -214,15 +191,12 @@ def _label(value: Any) -> str:
 
 def _check_counts(name: str, source: Source, table: pd.DataFrame) -> None:
     found = Counter(table["label"])
-    if name == "sorrybench" and len(found) == 45:
-        raise ValueError(
-            "read_source: sorrybench must be the edition 202503, with 44 categories; got 45, the edition 202406, whose ids "
-            "are shifted by one from 13 up. Load sorry-bench/sorry-bench-202503."
-        )
+    old_edition = name == "sorrybench" and len(found) == 45
+    must = "sorrybench must be the edition 202503, with 44 categories"
+    got = "45, the edition 202406, whose ids are shifted by one from 13 upwards"
+    require(not old_edition, "read_source", must, got, "Load sorry-bench/sorry-bench-202503.")
     wrong = sorted(label for label in {*source.counts, *found} if found[label] != source.counts.get(label, 0))[:5]
-    if wrong:
-        raise ValueError(
-            f"read_source: {name} must hold {', '.join(f'{source.counts.get(label, 0)} {label!r}' for label in wrong)} "
-            f"prompts; got {', '.join(str(found[label]) for label in wrong)}. "
-            "The data set has changed: pass a file of the version with these counts."
-        )
+    expected = ", ".join(f"{source.counts.get(label, 0)} {label!r}" for label in wrong)
+    got = ", ".join(str(found[label]) for label in wrong)
+    todo = "The data set has changed: pass a file of the version with these counts."
+    require(not wrong, "read_source", f"{name} must hold {expected} prompts", got, todo)

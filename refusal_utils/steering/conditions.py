@@ -116,4 +116,4 @@ def ablation_condition(directions: DirectionSet, *names: str, **options: Any) ->
 
 
 def _content(value: Any) -> Any:
-    return value.float().cpu().numpy().tobytes().hex() if isinstance(value, Tensor) else value
+    return value.detach().float().cpu().numpy().tobytes().hex() if isinstance(value, Tensor) else value

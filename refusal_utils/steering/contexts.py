@@ -1,4 +1,4 @@
-"""Interventions as context managers: add a steering vector, ablate directions. The model is left as it was found."""
+"""Interventions as context managers. The model is left as it was found."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +14,10 @@ from .row_edits import RowEdits
 
 @contextmanager
 def intervene(chat: ChatModel, *interventions: Intervention) -> Iterator[ChatModel]:
-    """Apply `interventions` to every row of whatever `chat` runs, while open; afterwards the model is as it was.
+    """`chat`, with `interventions` applied to every row of whatever it runs while the context is open.
 
-    Raises `ValueError` for a vector of another width, a direction whose norm is not 1, a layer out of range, and, where
-    prompt and generation are told apart, for tokens without the chat template's ending.
+    Raises `ValueError` for an intervention that does not fit the model, and, if an intervention distinguishes prompt
+    from generated tokens, for tokens without the chat template's ending.
     """
     with RowEdits(chat, [interventions]).open():
         yield chat
@@ -27,7 +27,7 @@ def intervene(chat: ChatModel, *interventions: Intervention) -> Iterator[ChatMod
 def add_steering(
     chat: ChatModel, steering_vector: Float[Tensor, " d_model"], layer: int | None = None, **options: Any
 ) -> Iterator[ChatModel]:
-    """Add `steering_vector` (coefficient * direction) at `layer` (default: the decision layer) while open.
+    """`chat`, with `steering_vector` (coefficient * direction) added at `layer` (default: the decision layer).
 
     `options` are those of `Addition`. Raises `ValueError` as `intervene`.
     """
@@ -40,7 +40,7 @@ def add_steering(
 def ablate_direction(
     chat: ChatModel, directions: Float[Tensor, "*rank d_model"], **options: Any
 ) -> Iterator[ChatModel]:
-    """Remove one direction [d_model], or the span of several [rank, d_model], from the stream while open.
+    """`chat`, with one direction [d_model] or the span of several [rank, d_model] removed from the residual stream.
 
     `options` are those of `Ablation`. Raises `ValueError` as `intervene`.
     """

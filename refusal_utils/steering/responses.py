@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..checks import require
-from ..judging.phrase_judge import Judge, Judgement, judge_response
+from ..judging import Judge, Judgement, judge_response
 from ..model.chat_model import ChatModel
 from .conditions import UNSTEERED, Condition
 from .generation import generate

@@ -1,7 +1,7 @@
-"""Rows of a generating batch that are the same so far, computed once below the first layer that is edited.
+"""Rows of a batch that are identical so far, computed once below the first layer that is edited.
 
-A sweep sends one prompt through a model under many conditions. Up to the first edited layer all its rows hold the same
-activations, and go on doing so for as long as they say the same words: a row of its own is needed from that layer on.
+A sweep sends one prompt through a model under many conditions. Below the first edited layer all its rows have the same
+activations, for as long as they generate the same tokens. Only from that layer on does each row need its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,22 +16,22 @@ from ..model.chat_model import ChatModel
 
 
 class SharedRows:
-    """The rows of a batch and their groups: rows of a group have the same tokens so far.
+    """The rows of a batch in groups: the rows of a group have had the same tokens so far.
 
-    `ids` and `mask` are the input of the next forward pass, one row per group; `group_idx` is the group of every row.
+    `ids` and `mask` are the input of the next forward pass, one row per group. `group_idx` is the group of every row.
     """
 
     def __init__(self, chat: ChatModel, prompts: Sequence[Sequence[int]], layer: int) -> None:
         self.chat, self.layer = chat, layer
-        numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-        self.ids, self.mask = chat.pad([list(prompt) for prompt in numbers])
+        groups = {prompt: index for index, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+        self.ids, self.mask = chat.pad([list(prompt) for prompt in groups])
         self.group_idx: Int[Tensor, " row"] = torch.tensor(
-            [numbers[tuple(prompt)] for prompt in prompts], device=chat.device
+            [groups[tuple(prompt)] for prompt in prompts], device=chat.device
         )
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """While open, the model's layers from `layer` on compute one row per row, those below one per group."""
+        """While open, layers below `layer` compute one row per group, and the others one row per row of the batch."""
         first, *others = [self.chat.bridge.blocks[layer] for layer in range(self.layer, self.chat.n_layers)]
         handles = [first.register_forward_pre_hook(self._spread_all, with_kwargs=True)]
         handles += [block.register_forward_pre_hook(self._spread_options, with_kwargs=True) for block in others]
@@ -42,7 +42,7 @@ class SharedRows:
                 handle.remove()
 
     def spread(self, value: Any) -> Any:
-        """`value` with every tensor `[group, ...]` in it as `[row, ...]`; tensors without a batch axis are left alone."""
+        """`value` with every tensor [group, ...] in it as [row, ...]; tensors without a batch axis stay as they are."""
         if isinstance(value, tuple | list):
             return type(value)(self.spread(part) for part in value)
         if isinstance(value, Tensor) and value.ndim > 1 and len(value) == len(self.ids):
@@ -50,7 +50,7 @@ class SharedRows:
         return value
 
     def advance(self, tokens: Int[Tensor, " kept"], kept: Int[Tensor, " kept"], cache: Any) -> None:
-        """Go on with the rows `kept`, which have said `tokens`: the groups part where their rows differ."""
+        """Continue with the rows `kept`, which generated `tokens`; groups split where their rows differ."""
         base = int(tokens.max()) + 1
         pairs, self.group_idx = torch.unique(self.group_idx[kept] * base + tokens, return_inverse=True)
         parents = pairs // base
@@ -65,6 +65,6 @@ class SharedRows:
         return self.spread(args), {name: self.spread(value) for name, value in kwargs.items()}
 
     def _spread_options(self, block: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """The mask and positions come anew from the model, one row per group; the stream from the block before."""
+        """The mask and positions come from the model, one row per group; the stream comes from the block before."""
         stream = {name: value for name, value in kwargs.items() if name == "hidden_states"}
         return args, {name: self.spread(value) for name, value in kwargs.items()} | stream

@@ -1,136 +1,175 @@
-"""How and whether: what a steering direction decides about wording and fact of a refusal. Pure statistics on judged rows."""
+"""How and whether: what a steering direction decides about the wording of a refusal, and about the refusal itself.
 
-from collections.abc import Iterable
+All functions take judged rows with the columns direction and id (of the prompt).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy.stats.contingency import association
+import plotly.graph_objects as go
+from scipy.special import xlogy
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import mutual_info_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from ..judging.phrase_judge import STYLES
+from ..checks import require
+from ..judging import STYLES
+from ..judging.response_text import without_thinking
+from ..judging.styles import refusal_styles
+from ..plotting.look import heatmap
+from ..plotting.tradeoff import interval_bars
+from ..prompts.categories import CATEGORY_IDS
 from ..stats import wilson
+from .sweep import Sweep
 
 N_FOLDS = 5
 N_BOOTSTRAP = 1000
 
 
-def matched_rows(rows: pd.DataFrame, target: float = 0.9, max_degenerate: float = 0.1) -> pd.DataFrame:
-    """The rows of each direction at the one strength whose refusal rate over all prompts comes closest to `target`.
+@dataclass(frozen=True, eq=False)
+class StyleShares:
+    """The share of each direction's refusals that carry each style.
 
-    Columns as `tradeoffs.sweep` gives them. Strengths with more than `max_degenerate` broken text are out. Raises
-    `ValueError` for a direction without any strength left.
+    `values` is indexed by (direction, style) and has columns share, low, high (Wilson) and interval (low to high as
+    text).
     """
-    outcome = rows.assign(refused=rows["outcome"] == "refused", broken=rows["outcome"] == "broken")
-    share = outcome.groupby(["direction", "coefficient"], sort=False)[["refused", "broken"]].mean()
-    usable = share[share["broken"] <= max_degenerate]
-    lost = set(rows["direction"]) - set(usable.index.get_level_values("direction"))
-    _require(
-        "matched_rows", not lost, "every direction needs a strength with text", f"none for {sorted(lost)}", "Lower it."
-    )
-    nearest = (usable["refused"] - target).abs().groupby("direction", sort=False).idxmin()
-    return rows[pd.MultiIndex.from_frame(rows[["direction", "coefficient"]]).isin(list(nearest))]
+
+    values: pd.DataFrame = field(repr=False)
+
+    def table(self) -> pd.DataFrame:
+        """The shares, directions in rows and styles in columns; categories come first, in their order."""
+        table = self.values["share"].unstack("style")[list(STYLES)]
+        known = [name for name in CATEGORY_IDS if name in table.index]
+        return table.loc[[*known, *(name for name in table.index if name not in known)]]
+
+    def spread(self) -> pd.Series:
+        """How far apart the highest and the lowest share of each style are."""
+        return self.table().max() - self.table().min()
+
+    def figure(self, *, title: str, value: str = "share of refusals") -> go.Figure:
+        """The shares as a map, coloured from 0 to 1; the hover text gives the intervals."""
+        table = self.table()
+        intervals = self.values["interval"].unstack("style").loc[table.index, table.columns].to_numpy()
+        hover = "%{y}<br>%{x}: %{z:.2f}<br>95 % interval %{customdata}<extra></extra>"
+        figure = heatmap(table, title=title, value=value, limits=(0, 1))
+        return figure.update_traces(customdata=intervals, hovertemplate=hover)
 
 
-def style_shares(rows: pd.DataFrame) -> pd.DataFrame:
-    """The share of each direction's refusals that carry each style, with Wilson intervals: columns share, low, high.
+def with_wording(swept: Sweep) -> Sweep:
+    """The sweep with its styles found by phrases, whatever judge decided the outcomes, and two columns to compare.
 
-    Indexed by (direction, style). Raises `ValueError` where a direction has no refusal.
+    `wording` joins the styles of a response; `refused` is "refused" or "not".
     """
+    styles = [refusal_styles(without_thinking(text)) for text in swept.rows["response"]]
+    refused = np.where(swept.rows["outcome"] == "refused", "refused", "not")
+    return Sweep(swept.rows.assign(styles=styles, wording=[*map(" + ".join, styles)], refused=refused), swept.notes)
+
+
+def style_shares(rows: pd.DataFrame) -> StyleShares:
+    """The share of each direction's refusals with each style. Raises `ValueError` for a direction without refusals."""
     refused = rows[rows["outcome"] == "refused"]
     missing = sorted(set(rows["direction"]) - set(refused["direction"]))
-    _require(
-        "style_shares", not missing, "every direction needs refusals", f"none for {missing}", "Steer more strongly."
-    )
+    must, todo = "every direction needs refusals", "Steer more strongly."
+    require(not missing, "style_shares", must, f"none for {missing}", todo)
     table = {}
     for direction, group in refused.groupby("direction", sort=False):
         for style in STYLES:
             n = sum(style in styles for styles in group["styles"])
-            table[direction, style] = (n / len(group), *wilson(n, len(group)))
+            low, high = wilson(n, len(group))
+            table[direction, style] = (n / len(group), low, high, f"{low:.2f} to {high:.2f}")
     index = pd.MultiIndex.from_tuples(table, names=["direction", "style"])
-    return pd.DataFrame(list(table.values()), index=index, columns=["share", "low", "high"])
+    return StyleShares(pd.DataFrame(list(table.values()), index, ["share", "low", "high", "interval"]))
 
 
 def purity(rows: pd.DataFrame, column: str = "release_type") -> pd.DataFrame:
-    """Per direction the commonest value of `column` among its refusals, and its share (the release's purity)."""
+    """Per direction the commonest value of `column` among its refusals (dominant) and its share (purity)."""
     counts = rows[rows["outcome"] == "refused"].groupby("direction", sort=False)[column].value_counts(normalize=True)
     table = counts.groupby("direction", sort=False).head(1).reset_index(name="purity")
     return table.rename(columns={column: "dominant"}).set_index("direction")
 
 
-def dependence(
-    directions: Iterable[str], values: Iterable[str], prompts: Iterable[str], n_draws: int = 500, seed: int = 0
-) -> pd.Series:
-    """How strongly the direction decides a value (a style, or whether it refuses), against permutation.
+def dependence(rows: pd.DataFrame, column: str, n_draws: int = 500, seed: int = 0) -> pd.Series:
+    """How strongly the direction decides the value in `column` (a style, or whether it refuses), against permutation.
 
-    `bits`: mutual information; `cramer`: Cramer's V, from 0 to 1 however many values there are; `null bits`, `null
-    cramer`: their means when directions are dealt out anew among the rows of each prompt (chance alone makes both
-    positive); `null cramer high`: 95 % of the deals lie below; `p`, `p cramer`: the share of deals with as many bits, or
-    as large a V. Raises `ValueError` for a single direction. Sources: Cramer 1946 (scipy's version); Cover & Thomas
+    `bits`: mutual information. `cramer`: Cramer's V, from 0 to 1 however many values there are. `null bits` and `null
+    cramer`: their means when directions are permuted among the rows of each prompt (chance alone makes both positive).
+    `null cramer high`: the 95th percentile of V under permutation. `p` and `p cramer`: the share of permutations with
+    as many bits, or as large a V. Raises `ValueError` for a single direction. Sources: Cramer 1946; Cover & Thomas
     2006, ch. 2.
     """
-    directions, values, prompts = list(directions), list(values), list(prompts)
-    _require(
-        "dependence",
-        len(set(directions)) > 1,
-        "there must be at least two directions",
-        str(len(set(directions))),
-        "Add.",
-    )
-    first, second = pd.factorize(np.asarray(directions))[0], pd.factorize(np.asarray(values))[0]
-    group = pd.factorize(np.asarray(prompts))[0]
-    bits, cramer = _association(first, second)
-    generator = np.random.default_rng(seed)
-    by_prompt = np.argsort(group, kind="stable")
-    drawn = []
-    for _ in range(n_draws):
-        dealt = np.lexsort((generator.random(len(group)), group))
-        permuted = np.empty_like(first)
-        permuted[by_prompt] = first[dealt]
-        drawn.append(_association(permuted, second))
-    null = np.array(drawn)
-    p, p_cramer = (1 + (null >= np.array([bits, cramer]) - 1e-12).sum(0)) / (1 + n_draws)
-    found = {"bits": bits, "null bits": null[:, 0].mean(), "p": p}
-    of_cramer = {"null cramer": null[:, 1].mean(), "null cramer high": np.quantile(null[:, 1], 0.95)}
-    return pd.Series(found | {"cramer": cramer} | of_cramer | {"p cramer": p_cramer})
+    n_directions = rows["direction"].nunique()
+    require(n_directions > 1, "dependence", "there must be at least two directions", n_directions, "Add directions.")
+    first, second, group = (pd.factorize(rows[name])[0] for name in ("direction", column, "id"))
+    (bits,), (cramer,) = _association(first[None], second)
+    keys = np.random.default_rng(seed).random((n_draws, len(rows)))
+    permuted = np.empty((n_draws, len(rows)), dtype=int)
+    permuted[:, np.argsort(group, kind="stable")] = first[np.lexsort((keys, np.broadcast_to(group, keys.shape)))]
+    null_bits, null_cramer = _association(permuted, second)
+    as_large = [(null_bits >= bits - 1e-12).sum(), (null_cramer >= cramer - 1e-12).sum()]
+    p, p_cramer = ((1 + n) / (1 + n_draws) for n in as_large)
+    found = {"bits": bits, "null bits": null_bits.mean(), "p": p, "cramer": cramer}
+    high = np.quantile(null_cramer, 0.95)
+    return pd.Series(found | {"null cramer": null_cramer.mean(), "null cramer high": high, "p cramer": p_cramer})
 
 
-def _association(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    table = np.zeros((first.max() + 1, second.max() + 1), dtype=int)
-    np.add.at(table, (first, second), 1)
-    if min(table.shape) < 2:
-        return 0.0, 0.0
-    return float(mutual_info_score(None, None, contingency=table) / np.log(2)), float(association(table, "cramer"))
+def _association(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(mutual information in bits, Cramer's V) of every row of `first` with `second`; both hold codes."""
+    n_draws, shape = len(first), (first.max() + 1, second.max() + 1)
+    cells = (np.arange(n_draws)[:, None] * shape[0] + first) * shape[1] + second
+    joint = np.bincount(cells.ravel(), minlength=n_draws * shape[0] * shape[1]).reshape(n_draws, *shape) / len(second)
+    expected = joint.sum(2, keepdims=True) * joint.sum(1, keepdims=True)
+    bits = xlogy(joint, joint / expected).sum((1, 2)) / np.log(2)
+    chi_square = ((joint - expected) ** 2 / expected).sum((1, 2))
+    return bits, np.sqrt(chi_square / max(min(shape) - 1, 1))
 
 
-def guess_direction(
-    texts: Iterable[str], directions: Iterable[str], prompts: Iterable[str], seed: int = 0
-) -> dict[str, float]:
-    """How often a classifier that never saw the prompt guesses the direction from the text: accuracy, low, high, chance.
+@dataclass(frozen=True)
+class Guess:
+    """How often a classifier names the right direction: accuracy with its 95 % interval, and chance."""
 
-    Words and pairs of words, logistic regression, folds that keep all rows of a prompt together. The 95 % interval is a
-    bootstrap over prompts, whose rows are not independent. Chance is the share of the commonest direction. Raises
-    `ValueError` for fewer prompts than folds.
+    accuracy: float
+    low: float
+    high: float
+    chance: float
+
+
+@dataclass(frozen=True, eq=False)
+class Guesses:
+    """Guesses of the direction from several kinds of evidence, by what the evidence is."""
+
+    guesses: Mapping[str, Guess]
+
+    def table(self) -> pd.DataFrame:
+        """Accuracy, low, high and chance of each."""
+        return pd.DataFrame([asdict(each) for each in self.guesses.values()], index=list(self.guesses))
+
+    def figure(self, *, title: str, marks: Mapping[str, float]) -> go.Figure:
+        """The accuracies as bars with their intervals, and labelled lines at the heights in `marks`."""
+        y = "share of directions guessed, 95 % interval"
+        bars = self.table().rename(index=lambda name: name.replace(", ", ",<br>"))
+        return interval_bars(bars, title=title, y=y, marks=marks)
+
+
+def guess_direction(rows: pd.DataFrame, column: str, seed: int = 0) -> Guess:
+    """How often a classifier that never saw the prompt guesses the direction from the text in `column`.
+
+    Words and pairs of words, logistic regression, folds that keep all rows of a prompt together. The interval is a
+    bootstrap over prompts, since the rows of one prompt are not independent. Chance is the share of the commonest
+    direction. Raises `ValueError` for fewer prompts than folds.
     """
-    texts, directions, prompts = list(texts), list(directions), list(prompts)
-    n_prompts = len(set(prompts))
-    _require("guess_direction", n_prompts >= N_FOLDS, f"at least {N_FOLDS} prompts", str(n_prompts), "Add prompts.")
+    prompts, n_prompts = pd.factorize(rows["id"])[0], rows["id"].nunique()
+    require(n_prompts >= N_FOLDS, "guess_direction", f"at least {N_FOLDS} prompts", n_prompts, "Add prompts.")
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"[^\s]+"),
         LogisticRegression(max_iter=500, random_state=seed),
     )
-    truth = np.asarray(directions)
-    guessed = cross_val_predict(model, texts, truth, groups=prompts, cv=GroupKFold(N_FOLDS))
-    right = pd.Series(guessed == truth).groupby(pd.factorize(np.asarray(prompts))[0]).agg(["sum", "size"]).to_numpy()
+    truth = rows["direction"].to_numpy(dtype=str)
+    guessed = cross_val_predict(model, rows[column].tolist(), truth, groups=rows["id"].tolist(), cv=GroupKFold(N_FOLDS))
+    right = pd.Series(guessed == truth).groupby(prompts).agg(["sum", "size"]).to_numpy()
     drawn = np.random.default_rng(seed).multinomial(n_prompts, [1 / n_prompts] * n_prompts, N_BOOTSTRAP) @ right
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
-    chance = float(pd.Series(truth).value_counts(normalize=True).iloc[0])
-    return {"accuracy": float((guessed == truth).mean()), "low": float(low), "high": float(high), "chance": chance}
-
-
-def _require(function: str, holds: bool, must: str, got: str, todo: str) -> None:
-    if not holds:
-        raise ValueError(f"{function}: {must}; got {got}. {todo}")
+    chance = pd.Series(truth).value_counts(normalize=True).iloc[0]
+    return Guess(float((guessed == truth).mean()), float(low), float(high), float(chance))

@@ -1,13 +1,12 @@
-"""The published clustering of the paper's Table 1, and maps of matrices whose answer is known."""
+"""The published clustering of the paper's Table 1, and maps whose answer is known."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from refusal_utils.directions.comparison import cosine_matrix
-from refusal_utils.geometry.clusters import classical_mds, cluster_tree, cut_tree, silhouettes
-from refusal_utils.geometry.subspaces import common_axis, effective_rank, participation_ratio, principal_angles
+from refusal_utils.directions.comparison import cosine_frame, cosine_matrix
+from refusal_utils.geometry.clusters import Clusters
 from refusal_utils.paper.tables import published_cosines
 from refusal_utils.prompts.categories import CATEGORIES
 
@@ -16,57 +15,52 @@ PUBLISHED = {"average": [0.449, 0.343, 0.286, 0.291, 0.276], "complete": [0.449,
 
 
 @pytest.mark.parametrize("method", ["average", "complete"])
-def test_table_1_gives_the_published_silhouettes(method):
-    assert silhouettes(published_cosines())[method].round(3).tolist() == PUBLISHED[method]
-
-
-@pytest.mark.parametrize("method", ["average", "complete"])
-def test_table_1_gives_the_published_clusters(method):
-    found = cut_tree(published_cosines(), 2, method).groupby(
-        lambda id: next(c.cluster for c in CATEGORIES if c.id == id)
-    )
+def test_table_1_gives_the_published_silhouettes_and_clusters(method):
+    table_1 = Clusters(published_cosines())
+    assert table_1.silhouettes()[method].round(3).tolist() == PUBLISHED[method]
+    found = table_1.cut(2, method).groupby({category.id: category.cluster for category in CATEGORIES})
     assert found.nunique().tolist() == [1, 1]
     assert found.first().nunique() == 2
 
 
-def test_mds_keeps_the_distances_of_directions_in_a_plane():
+def test_embed_keeps_the_distances_of_directions_in_a_plane():
     angles = torch.tensor([0.0, 0.4, 1.0, 2.5])
     directions = torch.stack([angles.cos(), angles.sin()], dim=1)
-    names = list("abcd")
-    frame = classical_mds(pd.DataFrame(cosine_matrix(directions).numpy(), names, names))
+    clusters = Clusters(cosine_frame(directions, "abcd"))
+    frame = clusters.embed(2)
     placed = torch.tensor(frame.to_numpy())
     assert frame.attrs["share"] == pytest.approx(1.0, abs=1e-5)
     assert torch.allclose(torch.cdist(placed, placed).float(), torch.cdist(directions, directions), atol=1e-3)
+    assert clusters.embed(1).attrs["share"] < 0.99  # before control: a line does not hold them
+
+
+def test_embed_is_torgersons_solution():
+    cosines = cosine_matrix(torch.randn(6, 9, generator=torch.Generator().manual_seed(0))).double().numpy()
+    centring = np.eye(6) - 1 / 6
+    values, vectors = np.linalg.eigh(centring @ cosines @ centring)
+    expected = vectors[:, ::-1][:, :3] * np.sqrt(values[::-1][:3])
+    found = Clusters(pd.DataFrame(cosines)).embed(3)
+    np.testing.assert_allclose(np.abs(found.to_numpy()), np.abs(expected), atol=1e-9)
+    assert found.attrs["share"] == pytest.approx(values[::-1][:3].sum() / values.sum())
+
+
+def test_the_figure_names_the_leaves():
+    figure = Clusters(published_cosines()).figure("bundled", "layer 6")
+    assert set(figure.layout.yaxis.ticktext) == {category.title for category in CATEGORIES}
 
 
 def test_bad_matrices_and_methods_are_refused():
-    with pytest.raises(ValueError, match="^cluster_tree: the method must be average or complete; got 'ward'"):
-        cluster_tree(published_cosines(), "ward")
-    with pytest.raises(ValueError, match="^silhouettes: rows and columns must be the same categories"):
-        silhouettes(published_cosines().iloc[:, ::-1])
+    with pytest.raises(ValueError, match="^Clusters.tree: the method must be average or complete; got 'ward'"):
+        Clusters(published_cosines()).tree("ward")
+    with pytest.raises(ValueError, match="^Clusters: rows and columns must be the same categories"):
+        Clusters(published_cosines().iloc[:, ::-1])
 
 
-def test_rank_and_participation_count_the_dimensions():
-    generator = torch.Generator().manual_seed(0)
-    axes = torch.linalg.qr(torch.randn(50, 4, generator=generator))[0].T
-    mixed = axes[[0, 1, 2, 3, 0, 1, 2, 3]]
-    assert effective_rank(mixed) == pytest.approx(4.0, abs=1e-4)
-    assert participation_ratio(mixed) == pytest.approx(4.0, abs=1e-4)
-    assert effective_rank(axes[[0, 0, 0]]) == pytest.approx(1.0, abs=1e-3)
-
-
-def test_the_common_axis_is_the_planted_one():
-    generator = torch.Generator().manual_seed(1)
-    axes = torch.linalg.qr(torch.randn(50, 7, generator=generator))[0].T
-    directions = 0.8 * axes[0] + 0.6 * axes[1:]
-    axis, share = common_axis(directions)
-    # The sum of the six: 4.8 along the planted axis, 0.6 along each of six others.
-    assert float(axis @ axes[0]) == pytest.approx(4.8 / (4.8**2 + 6 * 0.6**2) ** 0.5, abs=1e-4)
-    # Every pair has cosine 0.64, so the largest of the 6 eigenvalues is 1 + 5 * 0.64.
-    assert share == pytest.approx((1 + 5 * 0.64) / 6, abs=1e-4)
-
-
-def test_principal_angles_are_the_planted_ones():
-    axes = torch.eye(6)
-    turned = torch.stack([axes[0], np.cos(0.5) * axes[1] + np.sin(0.5) * axes[2]])
-    assert principal_angles(axes[:2], turned).tolist() == pytest.approx([0.0, np.degrees(0.5)], abs=1e-3)
+def test_maps_hold_every_category_at_its_coordinates():
+    clusters = Clusters(published_cosines())
+    for n_axes in (2, 3):
+        figure = clusters.map_figure("bundled", "layer 6", n_axes)
+        placed = {trace.name: (trace.x[0], trace.y[0]) for trace in figure.data}
+        coordinates = clusters.embed(n_axes).loc["advice"]
+        assert placed["Unqualified advice"] == pytest.approx(tuple(coordinates[:2]))
+        assert len(placed) == 11

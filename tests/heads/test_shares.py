@@ -1,4 +1,4 @@
-"""Head shares are exact on every architecture, by an independent route through plain Hugging Face."""
+"""Head shares are exact on every architecture, checked through plain Hugging Face."""
 
 import pytest
 import torch
@@ -6,12 +6,17 @@ from transformers import AutoModelForCausalLM
 
 from refusal_utils.directions.estimation import normalize
 from refusal_utils.heads.shares import component_shares, logit_shares, tolerance
+from refusal_utils.model.batching import plan_batches
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import load_chat_model
 
 
 def draw_directions(n, d_model):
     return normalize(torch.randn(n, d_model, generator=torch.Generator().manual_seed(1)))
+
+
+def whole(shares):
+    return torch.stack([*shares.parts().values()]).sum(0)
 
 
 def plain_head_shares(folder, ids, directions, layer, pos):
@@ -51,12 +56,12 @@ def test_shares_sum_to_the_whole_on_every_architecture(random_folder, prompts):
         found = component_shares(chat, prompts[:10], directions, layer=layer, pos=-1)
         assert found.heads.shape == (10, layer, 4, 11)
         largest = float(found.total.abs().max())
-        assert float((found.sum() - found.total).abs().max()) < 1e-4 * largest
-        without_heads = found.sum() - found.heads.sum((1, 2))
+        assert float((whole(found) - found.total).abs().max()) < 1e-4 * largest
+        without_heads = whole(found) - found.heads.sum((1, 2))
         assert float((without_heads - found.total).abs().max()) > 1e-2 * largest  # before control
     states = capture_activations(chat, prompts[:10], layers=[2], positions=[-1]).at(2, -1)
-    whole = component_shares(chat, prompts[:10], directions, layer=2, pos=-1).total
-    torch.testing.assert_close(whole, states @ directions.T, atol=1e-4, rtol=1e-4)
+    total = component_shares(chat, prompts[:10], directions, layer=2, pos=-1).total
+    torch.testing.assert_close(total, states @ directions.T, atol=1e-4, rtol=1e-4)
 
 
 def test_head_shares_equal_plain_hugging_face_on_every_architecture(random_folder, prompts):
@@ -74,9 +79,9 @@ def test_shares_in_bfloat16_are_those_of_float32_up_to_its_rounding(random_folde
     expected, found = (component_shares(chat, prompts[:6], directions, layer=2, pos=-1) for chat in (exact, half))
     size = float(expected.total.abs().max())
     assert found.heads.dtype == torch.float32
-    gap = float((found.sum() - found.total).abs().max()) / size
+    gap = float((whole(found) - found.total).abs().max()) / size
     assert 1e-4 < gap < tolerance(half.dtype)  # before control: the bound of float32 does not hold
-    assert float((expected.sum() - expected.total).abs().max()) < tolerance(exact.dtype) * size
+    assert float((whole(expected) - expected.total).abs().max()) < tolerance(exact.dtype) * size
     for name in ("heads", "mlps", "total"):
         assert float((getattr(found, name) - getattr(expected, name)).abs().max()) < 0.1 * size
 
@@ -100,36 +105,39 @@ def test_biases_have_shares_of_their_own_where_a_matrix_has_one(random_folder, p
 
 def test_shares_do_not_depend_on_the_batch_and_keep_the_order(chat, prompts):
     directions = draw_directions(2, chat.d_model)
-    whole = component_shares(chat, prompts[:12], directions)
+    together = component_shares(chat, prompts[:12], directions)
     small = component_shares(chat, prompts[:12], directions, batch_tokens=60)
-    torch.testing.assert_close(whole.heads, small.heads, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(together.heads, small.heads, atol=1e-4, rtol=1e-4)
     alone = component_shares(chat, prompts[5:6], directions)
-    torch.testing.assert_close(whole.rows([5]).heads, alone.heads, atol=1e-4, rtol=1e-4)
-    assert float(whole.scaled(torch.arange(12.0)).sum()[3, 0]) == pytest.approx(3 * float(whole.sum()[3, 0]), rel=1e-4)
+    torch.testing.assert_close(together.heads[5:6], alone.heads, atol=1e-4, rtol=1e-4)
+    scaled = together.scaled(torch.arange(12.0))
+    torch.testing.assert_close(whole(scaled)[3], 3 * whole(together)[3], atol=1e-4, rtol=1e-4)
 
 
-def test_bad_requests_are_one_sentence(chat, prompts):
+def test_bad_requests_name_what_must_hold(chat, prompts):
     directions = draw_directions(2, chat.d_model)
-    with pytest.raises(ValueError, match="component_shares: the width must be that of bundled"):
+    with pytest.raises(ValueError, match="^component_shares: directions must have the width of bundled, 192; got 7"):
         component_shares(chat, prompts[:2], directions[:, :7])
-    with pytest.raises(ValueError, match=r"the layer must be one of 1 to 8; got 0\. Nothing is written before"):
+    with pytest.raises(ValueError, match="^component_shares: the layer must be one of 1 to 8; got 0"):
         component_shares(chat, prompts[:2], directions, layer=0)
-    with pytest.raises(ValueError, match="directions must be finite"):
+    with pytest.raises(ValueError, match="^component_shares: directions must be finite"):
         component_shares(chat, prompts[:2], directions * float("inf"))
-    with pytest.raises(ValueError, match="positions must lie in the template"):
+    with pytest.raises(ValueError, match="^component_shares: positions must "):
         component_shares(chat, prompts[:2], directions, pos=-40)
 
 
 def test_an_architecture_without_head_outputs_is_named(chat, prompts, monkeypatch):
     monkeypatch.delitem(chat.bridge.blocks[1].attn._modules, "o")
     with pytest.raises(
-        ValueError, match=r"per-head outputs; got LlamaForCausalLM, whose layer 1 has no attention output"
+        ValueError,
+        match="^component_shares: the architecture must have per-head outputs; got LlamaForCausalLM, whose layer 1",
     ):
         component_shares(chat, prompts[:2], draw_directions(1, chat.d_model))
 
 
 def test_activations_that_are_not_finite_are_named(chat, prompts):
     name = chat.hook_name("mlp_out", 1)
+    spoiled = plan_batches(chat.encode(prompts[:4]), 4096)[0][2]
 
     def spoil(value, hook):
         value = value.clone()
@@ -138,7 +146,10 @@ def test_activations_that_are_not_finite_are_named(chat, prompts):
 
     with (
         chat.bridge.hooks(fwd_hooks=[(name, spoil)]),
-        pytest.raises(ValueError, match="activations must be finite; got NaN or inf for prompt"),
+        pytest.raises(
+            ValueError,
+            match=f"^component_shares: activations must be finite; got NaN or inf for prompt {spoiled} at blocks.1",
+        ),
     ):
         component_shares(chat, prompts[:4], draw_directions(1, chat.d_model))
 
@@ -153,4 +164,4 @@ def test_logit_shares_sum_to_the_logits_of_plain_hugging_face(random_folder, pro
         with torch.no_grad():
             logits = plain(torch.tensor([ids])).logits[0, -1]
         expected = float(logits[tokens].mean() - logits.mean())
-        assert float(found.sum()[row, 0]) == pytest.approx(expected, abs=1e-3 * float(logits.abs().max()))
+        assert float(whole(found)[row, 0]) == pytest.approx(expected, abs=1e-3 * float(logits.abs().max()))

@@ -42,7 +42,7 @@ def test_agreement_is_that_of_a_table_by_hand():
     assert found["kappa"] == pytest.approx((0.85 - chance) / (1 - chance))
     assert found["missed"] == pytest.approx(10 / 50)
     assert found["false"] == pytest.approx(5 / 50)
-    with pytest.raises(ValueError, match="as many labels on both sides; got 1 and 2"):
+    with pytest.raises(ValueError, match="as many labels on both sides, at least one; got 1 and 2"):
         agreement([True], [True, False])
 
 

@@ -5,8 +5,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
 
-from refusal_utils.judging import wildguard
-from refusal_utils.judging.phrase_judge import judge_response
 from refusal_utils.judging.wildguard import INPUT_FORMAT, WildGuard, as_judgement
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS
 from refusal_utils.steering.responses import judge_rows
@@ -93,12 +91,3 @@ def test_lack_of_memory_halves_the_batch(stand_in, monkeypatch, capsys):
 def test_a_judge_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="WildGuard: the judge must be loadable; got .*Accept its licence"):
         WildGuard(str(tmp_path / "nothing"), device="cpu")
-
-
-def test_judges_by_name(monkeypatch):
-    model = object.__new__(WildGuard)
-    monkeypatch.setattr(wildguard, "WildGuard", lambda: model)
-    assert wildguard.named_judge("phrases") is judge_response
-    assert wildguard.named_judge("wildguard") is model
-    with pytest.raises(ValueError, match="named_judge: the judge must be phrases or wildguard; got 'gpt-4'"):
-        wildguard.named_judge("gpt-4")

@@ -15,8 +15,12 @@ from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, load_chat_model
 from refusal_utils.model.loading import check_placement, load_weights
 from refusal_utils.steering.contexts import add_steering
-from refusal_utils.steering.generation import generate_texts
+from refusal_utils.steering.generation import generate
 from tests.families import FAMILIES, family_config, family_tokenizer, randomize, save_family
+
+
+def generate_texts(chat, prompts, max_new_tokens=50):
+    return list(generate(chat, prompts, max_new_tokens=max_new_tokens)["response"])
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +115,7 @@ def test_layers_that_are_offloaded_are_refused(device_map, outside):
 
 def test_options_that_exclude_each_other_are_one_sentence(folder):
     model = load_plain(folder)
-    with pytest.raises(ValueError, match=r"hf_model is used as it is; got device and dtype beside it\."):
+    with pytest.raises(ValueError, match="^load_chat_model: hf_model is used as it is; got also device and dtype"):
         load_chat_model(folder, hf_model=model, device="cpu", dtype=torch.float32)
     with pytest.raises(ValueError, match="hf_model needs the name of its tokenizer; got none"):
         load_chat_model(hf_model=model)
@@ -208,7 +212,7 @@ def save_other(folder, model_type, architecture, **options):
 def test_an_architecture_that_the_bridge_does_not_know_is_one_sentence(tmp_path):
     save_other(tmp_path, "persimmon", "PersimmonForCausalLM", partial_rotary_factor=0.5)
     with pytest.raises(
-        ValueError, match="TransformerLens must support the architecture; got PersimmonForCausalLM, where"
+        ValueError, match="^load_chat_model: TransformerLens must support the architecture; got PersimmonForCausalLM"
     ):
         load_chat_model(tmp_path, device="cpu")
 

@@ -1,4 +1,4 @@
-"""Every file of ours is written by the test, in the schema that notebooks 01, 03 and 06 write."""
+"""The tests write our files themselves, with the columns that notebooks 01, 03, 04 and 07 write."""
 
 import dataclasses
 
@@ -7,15 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
-from refusal_utils.__main__ import main
 from refusal_utils.directions import DirectionSet, Provenance
 from refusal_utils.model.artifacts import model_notes
-from refusal_utils.paper.comparison import NEEDED, ORACLES, RATES, compare, difference
-from refusal_utils.paper.report import comparison_page, describe, verdict_counts, write_report
-from refusal_utils.paper.setting import Setting, draw_digest, read_setting
+from refusal_utils.paper.comparison import Comparison, compare, difference
+from refusal_utils.paper.matches import NEEDED, ORACLES, RATES, STABILITY
+from refusal_utils.paper.report import comparison_page, describe, write_report
+from refusal_utils.paper.setting import Setting, read_setting
 from refusal_utils.paper.tables import TABLE7_SOURCE, published_cosines, published_gaps, published_table
 from refusal_utils.prompts.categories import CATEGORY_IDS, category_by_id
 from refusal_utils.stats import wilson
+from refusal_utils.workflow.command_line import main
 
 GEMMA, LLAMA = "google/gemma-2-9b-it", "meta-llama/Llama-3.1-8B-Instruct"
 N_PUBLISHED = {"1": 55, "2": 44 * 3, "8": 13, "10": 11, "11": 55 * 3, "12": 44 * 3}
@@ -60,7 +61,7 @@ def write(tmp_path, chat):
         within = pd.DataFrame(
             {"category": list(CATEGORY_IDS), "split half mean": 0.98 + shift, "split half std": 0.01, "n": n}
         )
-        within.to_csv(folder / "03_stability_table.csv", index=False)
+        within.to_csv(folder / STABILITY, index=False)
         oracles = [("HR-BC", "HR-BC", 0.92 + shift, 0.02), ("BR-BC", "HR-BC", 0.10 + shift, 0.02)]
         pd.DataFrame(oracles, columns=NEEDED[ORACLES]).assign(n=n, judge="wildguard").to_csv(
             folder / ORACLES, index=False
@@ -99,16 +100,16 @@ def verdicts(frame: pd.DataFrame, table: str) -> dict[str, int]:
 
 
 def test_every_published_number_has_one_row_whatever_is_missing(tmp_path):
-    frame = compare(tmp_path, "bundled")
+    frame = compare(tmp_path, "bundled").rows
     assert frame["table"].value_counts().to_dict() == N_PUBLISHED
     assert set(frame["verdict"]) == {"missing"}
     assert frame["theirs"].notna().all()
     assert frame["ours"].isna().all()
-    assert frame.groupby("table")["note"].unique().map(list).to_dict()["12"] == ["not in 06_rates.csv of notebook 06"]
+    assert frame.groupby("table")["note"].unique().map(list).to_dict()["12"] == ["not in 07_rates.csv of notebook 07"]
 
 
 def test_the_papers_own_numbers_agree_with_the_paper(write):
-    frame = compare(write(GEMMA), GEMMA)
+    frame = compare(write(GEMMA), GEMMA).rows
     assert frame["table"].value_counts().to_dict() == N_PUBLISHED
     assert verdicts(frame, "1") == {"agrees": 55}
     assert verdicts(frame, "8") == {"agrees": 11, "missing": 2}  # two pools of the paper are no category here
@@ -122,7 +123,7 @@ def test_the_papers_own_numbers_agree_with_the_paper(write):
 
 
 def test_shifted_numbers_differ_and_the_difference_is_the_shift(write):
-    frame = compare(write(GEMMA, shift=-0.4), GEMMA)
+    frame = compare(write(GEMMA, shift=-0.4), GEMMA).rows
     cosines = frame[frame["table"] == "1"]
     assert set(cosines["verdict"]) == {"differs"}
     np.testing.assert_allclose(cosines["difference"], -0.4, atol=1e-9)
@@ -134,7 +135,7 @@ def test_shifted_numbers_differ_and_the_difference_is_the_shift(write):
 
 def test_every_number_stands_beside_its_own(write):
     """Ours are the paper's plus a twentieth in Table 12: an exchange of rows, categories or rates would show."""
-    frame = compare(write(GEMMA, shift=-0.05), GEMMA)
+    frame = compare(write(GEMMA, shift=-0.05), GEMMA).rows
     own = frame[(frame["table"] == "12") & (frame["theirs"] >= 0.05)]
     np.testing.assert_allclose(own["difference"], -0.05, atol=1e-9)
     row = own[(own["about"] == category_by_id("incomplete").title) & own["condition"].str.endswith("alpha 60")]
@@ -154,7 +155,7 @@ def test_every_number_stands_beside_its_own(write):
     ],
 )
 def test_another_setting_is_not_comparable(write, options, note):
-    frame = compare(write(GEMMA, **options), GEMMA)
+    frame = compare(write(GEMMA, **options), GEMMA).rows
     assert verdicts(frame, "1") == {"not comparable": 55}
     assert set(frame[frame["table"] == "1"]["note"]) == {note}
     assert not set(frame["verdict"]) & {"agrees", "differs"}
@@ -162,15 +163,15 @@ def test_another_setting_is_not_comparable(write, options, note):
 
 def test_another_number_of_prompts_sets_cosines_apart_and_no_rates(write):
     folder = write(GEMMA, n=16)
-    frame = compare(folder, GEMMA)
+    frame = compare(folder, GEMMA).rows
     for table in ("1", "8", "10"):
         own = frame[(frame["table"] == table) & frame["ours"].notna()]
         assert set(own["verdict"]) == {"not comparable"}
         assert set(own["note"]) == {"16 prompts a side, theirs 32"}
     assert verdicts(frame, "12") == {"agrees": 132}
-    for file in ("03_stability_table.csv", ORACLES):  # as they were before the number was written
+    for file in (STABILITY, ORACLES):  # as they were before the number was written
         pd.read_csv(folder / file).drop(columns="n").to_csv(folder / file, index=False)
-    own = compare(folder, GEMMA).query("table == '8' and ours == ours")
+    own = compare(folder, GEMMA).rows.query("table == '8' and ours == ours")
     assert set(own["note"]) == {"an unknown number of prompts a side, theirs 32"}
 
 
@@ -178,7 +179,7 @@ def test_another_number_of_prompts_sets_cosines_apart_and_no_rates(write):
 def test_rates_by_another_judge_say_so_and_keep_their_verdict(write, judge):
     folder = write(GEMMA)
     pd.read_csv(folder / RATES).assign(judge=judge).to_csv(folder / RATES, index=False)
-    own = compare(folder, GEMMA).query("table == '12'")
+    own = compare(folder, GEMMA).rows.query("table == '12'")
     assert set(own["note"]) == {f"judged by {judge or 'an unknown judge'}, theirs by WildGuard"}
     assert set(own["verdict"]) == {"agrees"}
 
@@ -194,23 +195,15 @@ def test_numbers_of_an_earlier_draw_are_not_comparable(write, chat, stale, table
             save_direction(folder, chat, 20, -2, draw)
         else:
             pd.read_csv(folder / stale).assign(draw=draw).to_csv(folder / stale, index=False)
-        frame = compare(folder, GEMMA)
+        frame = compare(folder, GEMMA).rows
         found = frame[frame["note"].str.contains("of another draw than 01_draw.csv")]
         assert set(found["table"]) - {"2"} == (set() if draw == digest else tables)
         assert set(found["verdict"]) <= {"not comparable"}
 
 
-def test_a_draw_has_the_digest_of_its_prompts_and_choices():
-    draw = pd.DataFrame({"id": ["a", "b"], "category": "advice", "selection": "label", "prompts": "paper", "text": "x"})
-    digest = draw_digest(draw)
-    assert digest == draw_digest(draw.iloc[::-1].assign(text="y"))
-    for column in ("id", "category", "selection", "prompts"):
-        assert draw_digest(draw.assign(**{column: "other"})) != digest
-
-
 def test_the_papers_own_rows_are_gemmas_and_not_llamas(write):
-    assert verdicts(compare(write(GEMMA, selection="published"), GEMMA), "1") == {"agrees": 55}
-    frame = compare(write(LLAMA, layer=15, selection="published"), LLAMA)
+    assert verdicts(compare(write(GEMMA, selection="published"), GEMMA).rows, "1") == {"agrees": 55}
+    frame = compare(write(LLAMA, layer=15, selection="published"), LLAMA).rows
     assert set(frame[frame["table"] == "11"]["note"]) == {"selected by published, theirs behaviour"}
 
 
@@ -219,17 +212,17 @@ def test_the_papers_own_rows_are_gemmas_and_not_llamas(write):
     [("/models/Gemma-2-9B-it/", True), ("x/abliterated-gemma-2-9b-it", False), ("gemma-2-9b-it/step-7", False)],
 )
 def test_a_model_is_the_papers_only_by_the_whole_last_part_of_its_name(write, name, same):
-    frame = compare(write(GEMMA), name)
+    frame = compare(write(GEMMA), name).rows
     assert verdicts(frame, "1") == ({"agrees": 55} if same else {"not comparable": 55})
 
 
 def test_llama_under_its_former_name_is_llama(write):
-    frame = compare(write(LLAMA, layer=15), "meta-llama/Meta-Llama-3.1-8B-Instruct")
+    frame = compare(write(LLAMA, layer=15), "meta-llama/Meta-Llama-3.1-8B-Instruct").rows
     assert verdicts(frame, "11") == {"agrees": 165}
 
 
 def test_cosines_stand_plain_beside_plain_with_the_interval_of_the_corrected(write):
-    row = compare(write(GEMMA, shift=-0.03), GEMMA).query("table == '1'").iloc[0]
+    row = compare(write(GEMMA, shift=-0.03), GEMMA).rows.query("table == '1'").iloc[0]
     # Before control: the corrected one, 0.2 lower, would lie outside the interval.
     assert row["ours"] - row["theirs"] == pytest.approx(-0.03)
     assert (row["low"] - row["ours"], row["high"] - row["ours"]) == pytest.approx((-0.05, 0.05))
@@ -237,7 +230,7 @@ def test_cosines_stand_plain_beside_plain_with_the_interval_of_the_corrected(wri
 
 def test_llama_is_compared_with_llama_at_both_of_its_layers(write):
     for layer in (15, 16):
-        frame = compare(write(LLAMA, layer=layer), LLAMA)
+        frame = compare(write(LLAMA, layer=layer), LLAMA).rows
         assert verdicts(frame, "11") == {"agrees": 165}
         assert verdicts(frame, "1") == {"not comparable": 55}
 
@@ -248,7 +241,7 @@ def test_the_bundled_model_stands_beside_gemma_at_the_nearest_strength_and_claim
     for name in NEEDED[RATES][2:]:
         own[name] = own["RR"]
     own.to_csv(folder / RATES, index=False)
-    frame = compare(folder, "bundled")
+    frame = compare(folder, "bundled").rows
     assert not set(frame["verdict"]) & {"agrees", "differs"}
     gaps = 100 / published_gaps()["advice"]
     row = frame[
@@ -265,7 +258,7 @@ def test_setting_is_read_from_what_the_notebooks_noted(write, tmp_path):
     found = read_setting(write(GEMMA, 20, -2, selection="label", over_refusal="safe_benign", n=7), GEMMA)
     expected = Setting(GEMMA, (20,), (-2,), "paper", ("label",), ("safe_benign",), 7)
     assert len(found.draw) == 13
-    assert dataclasses.replace(found, notes={}, draw="") == expected
+    assert dataclasses.replace(found, model_notes={}, draw="") == expected
     assert read_setting(tmp_path, "bundled") == Setting("bundled", (), (), "builtin")
 
 
@@ -284,50 +277,46 @@ def test_a_file_without_its_columns_is_refused(write):
     folder = write(GEMMA)
     pd.read_csv(folder / RATES).drop(columns="ORR low").to_csv(folder / RATES, index=False)
     with pytest.raises(
-        ValueError, match="compare: 06_rates.csv must have columns.*got none called ORR low.*notebook 06"
+        ValueError, match="compare: 07_rates.csv must have columns.*got none called ORR low.*notebook 07"
     ):
         compare(folder, GEMMA)
 
 
-def test_report_writes_a_table_and_a_page_that_opens_offline(write, tmp_path, capsys):
+def test_report_writes_a_table_and_a_page_that_opens_offline(write, capsys):
     folder = write(GEMMA)
     assert main(["report", "--model", GEMMA, "--out", str(folder)]) == 0
     assert "agrees" in capsys.readouterr().out
-    table, page = folder / "comparison.csv", (folder / "comparison.html").read_text()
     pd.testing.assert_frame_equal(
-        pd.read_csv(table, dtype={"table": str}, keep_default_na=True).drop(columns=["condition", "note"]),
-        compare(folder, GEMMA).round(4).drop(columns=["condition", "note"]),
+        pd.read_csv(folder / "comparison.csv", dtype={"table": str}).drop(columns=["condition", "note"]),
+        compare(folder, GEMMA).rows.round(4).drop(columns=["condition", "note"]),
     )
-    assert page.startswith("<!doctype html>")
+    page = (folder / "comparison.html").read_text()
+    assert page.startswith("<!DOCTYPE html>")
     assert "resid_pre of layer 20, position -2; prompts: paper." in page
     assert "http" not in page
-    assert page.index("Table 1<") < page.index("Table 2<") < page.index("Table 12<")
 
 
-def test_the_page_names_the_bundled_model_for_what_it_is_and_escapes(write):
-    folder = write("bundled", layer=5)
-    page = comparison_page(compare(folder, "bundled"), read_setting(folder, "bundled"))
-    assert "they say nothing about Gemma or Llama" in page
-    frame = compare(folder, "bundled").assign(note="<script>")
-    page = comparison_page(frame, Setting("<b>x", (), (), "<i>"))
-    assert "<script>" not in page
-    assert "<b>x" not in page
-    assert "<i>" not in page
+def test_the_page_says_what_the_bundled_model_is_and_escapes_text(write):
+    found = compare(write("bundled", layer=5), "bundled")
+    assert "they say nothing about Gemma or Llama" in comparison_page(found)
+    strange = Comparison(found.rows.assign(note="<script>"), Setting("<b>x", (), (), "<i>"))
+    page = comparison_page(strange)
+    assert not [tag for tag in ("<script>", "<b>x", "<i>") if tag in page]
 
 
-def test_report_says_when_there_is_nothing_to_report(tmp_path):
-    with pytest.raises(ValueError, match="write_report: the notebooks must have run on the model; got no folder"):
+def test_a_report_needs_a_run_of_the_notebooks(tmp_path):
+    with pytest.raises(ValueError, match="^write_report: the notebooks must have run on the model; got no folder"):
         write_report("nobody/nothing", tmp_path)
 
 
 def test_counts_add_up_to_all_published_numbers(write):
-    counts = verdict_counts(compare(write(GEMMA), GEMMA))
+    counts = compare(write(GEMMA), GEMMA).table()
     assert counts.sum(axis=1).to_dict() == {int(table): n for table, n in N_PUBLISHED.items()}
     assert list(counts.index) == [1, 2, 8, 10, 11, 12]
 
 
 def test_every_category_has_its_row_of_table_8(write):
-    frame = compare(write(GEMMA), GEMMA)
+    frame = compare(write(GEMMA), GEMMA).rows
     own = frame[(frame["table"] == "8") & frame["ours"].notna()]
     assert set(own["about"]) == {category_by_id(category).title for category in TABLE7_SOURCE}
     assert own.set_index("about").loc["Crime assistance", "theirs"] == 0.99

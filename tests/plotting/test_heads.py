@@ -1,52 +1,20 @@
+import re
+
 import numpy as np
 import pandas as pd
-import pytest
-import torch
 
-from refusal_utils.plotting.heads import head_maps
-from refusal_utils.plotting.pairs import size_map
-from refusal_utils.plotting.tradeoff import share_map
-from refusal_utils.prompts.categories import CATEGORIES, CATEGORY_IDS
+from refusal_utils.plotting.heads import outcome_dots, token_strip
 
 
-def test_head_maps_show_one_category_at_a_time_and_star_what_is_significant():
-    contribution = torch.arange(66.0).view(2, 3, 11) - 30
-    p_values = torch.ones(2, 3, 11)
-    p_values[1, 2, 4] = 0.01
-    figure = head_maps(contribution, p_values, title="t", value="contribution, here")
-    assert [trace.visible for trace in figure.data] == [True] + [False] * 10
-    for c, (trace, category) in enumerate(zip(figure.data, CATEGORIES, strict=True)):
-        assert trace.z.tolist() == [[float(11 * (3 * layer + head) + c - 30) for head in range(3)] for layer in (0, 1)]
-        assert (trace.zmin, trace.zmid, trace.zmax) == (-35, 0, 35)  # one scale, centred
-        assert category.title in trace.hovertemplate
-    starred = [(c, *place) for c, trace in enumerate(figure.data) for place in np.argwhere(trace.text == "*").tolist()]
-    assert starred == [(4, 1, 2)]
-    buttons = figure.layout.updatemenus[0].buttons
-    assert [button.label for button in buttons] == [category.title for category in CATEGORIES]
-    assert np.array_equal([button.args[0]["visible"] for button in buttons], np.eye(11, dtype=bool))
+def test_token_strip_shades_by_weight_and_escapes_the_tokens():
+    strip = token_strip(["<b>", "cat"], np.array([0.2, 0.8]), "head 5.4")
+    assert "&lt;b&gt;" in strip
+    assert "<b>head 5.4</b>" in strip
+    assert [float(shade) for shade in re.findall(r"rgba\(213,94,0,([\d.]+)\)", strip)] == [0.25, 1]
 
 
-def test_size_map_runs_from_zero_to_the_largest():
-    frame = pd.DataFrame(np.random.default_rng(0).random((11, 11)), CATEGORY_IDS, CATEGORY_IDS)
-    figure = size_map(frame, title="t", value="gap", largest=0.5)
-    trace = figure.data[0]
-    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 0.5)
-    np.testing.assert_allclose(np.array(trace.z), frame.to_numpy(), atol=1e-4)
-    assert figure.layout.yaxis.autorange == "reversed"
-    assert figure.layout.coloraxis.colorbar.title.text == "gap"
-
-
-def test_share_map_puts_every_share_and_its_interval_in_the_cell_of_its_category_and_column():
-    rows = [(name, style) for name in ("humanizing", "advice") for style in ("generic", "apology")]
-    shares = pd.DataFrame({"share": [0.1, 0.2, 0.3, 0.4], "interval": list("abcd")}, pd.MultiIndex.from_tuples(rows))
-    trace = share_map(shares, title="t", value="share").data[0]
-    titles = {category.id: category.title for category in CATEGORIES}
-    assert list(trace.y) == [titles["advice"], titles["humanizing"]]  # the order of the eleven
-    assert list(trace.x) == ["generic", "apology"]
-    cells = {
-        (row, column): (trace.z[i][j], trace.customdata[i][j])
-        for i, row in enumerate(trace.y)
-        for j, column in enumerate(trace.x)
-    }
-    for (name, style), row in shares.iterrows():
-        assert cells[titles[name], style] == (pytest.approx(row["share"]), row["interval"])
+def test_outcome_dots_has_a_dot_per_category_and_replacement():
+    shares = pd.DataFrame({"nothing replaced": [1.0, 0.9], "ablate top 5": [0.2, 0.4]}, ["advice", "humanizing"])
+    before, after = outcome_dots(shares, title="t", value="share").data
+    assert (before.name, after.name) == tuple(shares)
+    assert dict(zip(after.y, after.x, strict=True)) == {"Unqualified advice": 0.2, "Humanizing": 0.4}

@@ -13,6 +13,7 @@ from refusal_utils.prompts.draws import (
     DRAW_COLUMNS,
     behaviour_buckets,
     behaviour_pool,
+    draw_digest,
     draw_prompts,
     held_out,
     is_xstest_like,
@@ -20,8 +21,8 @@ from refusal_utils.prompts.draws import (
     published_pools,
     read_draw,
 )
-from refusal_utils.prompts.prompt_files import write_prompt_folder
-from refusal_utils.prompts.prompt_sets import load_prompts
+from refusal_utils.prompts.files import write_prompt_folder
+from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.prompts.public_datasets import load_public_prompts, load_source
 from tests.public_tables import Hub
 
@@ -142,7 +143,7 @@ def test_published_pools_are_the_releases_rows(public, tmp_path):
     assert set(draw.loc[draw["category"] == BENIGN, "side"]) == {"answered"}
     assert set(draw["selection"]) == {"published"}  # not what behaviour_pool says, whose model is the reader's
     folder = write_prompt_folder(public, tmp_path / "paper")
-    assert list(published_pools(load_prompts(folder=folder), ROWS)["id"]) == list(draw["id"])
+    assert list(published_pools(load_prompts(source=folder), ROWS)["id"]) == list(draw["id"])
 
 
 def test_published_pools_name_the_rows_that_are_missing(public):
@@ -302,3 +303,11 @@ def test_xstest_like_prompts_are_over_refusals_and_their_look_alikes():
     ids = ["look_alike-xstest-3", "look_alike-advice-1", "twin-over_refusal-0001", "ordinary-xstest-2"]
     public = pd.DataFrame({"id": ids, "category": BENIGN})
     assert is_xstest_like(public).tolist() == [True, False, False, False]
+
+
+def test_draw_digest_changes_with_prompts_and_choices_and_nothing_else():
+    draw = pd.DataFrame({"id": ["a", "b"], "category": "advice", "selection": "label", "prompts": "paper", "text": "x"})
+    digest = draw_digest(draw)
+    assert digest == draw_digest(draw.iloc[::-1].assign(text="y"))
+    for column in ("id", "category", "selection", "prompts"):
+        assert draw_digest(draw.assign(**{column: "other"})) != digest

@@ -1,4 +1,4 @@
-"""The four public data sets: on tables of their form, and on the real ones where they are there."""
+"""The four public data sets: on tables of the same form, and on the real ones if they are available."""
 
 import csv
 import dataclasses
@@ -13,9 +13,8 @@ import pandas as pd
 import pytest
 
 from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
-from refusal_utils.prompts.prompt_files import split_in_order
-from refusal_utils.prompts.prompt_sets import load_prompts
-from refusal_utils.prompts.public_datasets import load_public_prompts, load_source, prompts_folder
+from refusal_utils.prompts.loading import load_prompts
+from refusal_utils.prompts.public_datasets import load_public_prompts, load_source, paper_folder
 from refusal_utils.prompts.public_sources import SOURCES, XSTEST_SHA256
 from tests.public_tables import COCONOT_TEST, Hub, coconot, sorrybench, wildguard, write_paper_files, xstest
 
@@ -101,7 +100,7 @@ def test_limit_keeps_the_first_of_every_split_and_moves_none(hub):
     assert list(some["id"]) == list(expected["id"])
     assert list(some["split"]) == list(expected["split"])
     assert 20 * 40 < len(some) <= 24 * 40
-    with pytest.raises(ValueError, match="^load_public_prompts: .*the limit at least 1; got 0"):
+    with pytest.raises(ValueError, match="^load_public_prompts: limit must be at least 1; got 0"):
         load_public_prompts(limit=0)
 
 
@@ -207,11 +206,10 @@ def test_load_source_rejects_unknown_names_and_files(tmp_path):
         load_public_prompts(files={"xtest": tmp_path / "half.jsonl"})
 
 
-def test_prompts_folder_builds_the_papers_prompts_once(hub, tmp_path):
+def test_paper_folder_builds_the_papers_prompts_once(hub, tmp_path):
     """With both sides of XSTest: its safe prompts are refused most often of all benign ones."""
-    assert prompts_folder("builtin", tmp_path) is None
-    folder = prompts_folder("paper", tmp_path)
-    rows = load_prompts(folder=folder)
+    folder = paper_folder(tmp_path)
+    rows = load_prompts(source=folder)
     assert rows["category"].value_counts().to_dict() == {**LABELS, BENIGN: 490 + 250}
     assert rows["kind"].value_counts()["look_alike"] == 250
     text = load_public_prompts("safe_benign").set_index("id")["text"]
@@ -222,32 +220,32 @@ def test_prompts_folder_builds_the_papers_prompts_once(hub, tmp_path):
     }
     assert record["wildguard"]["n_prompts"] == 413 + 490
     hub.asked.clear()
-    assert prompts_folder("paper", tmp_path) == folder
+    assert paper_folder(tmp_path) == folder
     assert hub.asked == []
 
 
-def test_prompts_folder_leaves_nothing_where_the_hub_fails(hub, tmp_path):
+def test_paper_folder_leaves_nothing_where_the_hub_fails(hub, tmp_path):
     hub.changed["Paul/XSTest"] = ConnectionError("no network")
     with pytest.raises(ValueError, match="^read_source: xstest must be loadable"):
-        prompts_folder("paper", tmp_path)
+        paper_folder(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_prompts_folder_of_the_paper_is_built_anew_for_another_revision_or_file(hub, tmp_path, monkeypatch):
+def test_paper_folder_is_another_for_another_revision_or_file(hub, tmp_path, monkeypatch):
     for name in set(SOURCES) - {"xstest"}:
         monkeypatch.delitem(SOURCES, name)
     pinned = SOURCES["xstest"].revision
-    first = prompts_folder("paper", tmp_path)
+    first = paper_folder(tmp_path)
     (tmp_path / "paper_files").mkdir()
     own = tmp_path / "paper_files" / "xstest.jsonl"
     own.write_text("\n".join(map(json.dumps, xstest())))
-    second = prompts_folder("paper", tmp_path)
+    second = paper_folder(tmp_path)
     own.write_text("\n".join(json.dumps({**row, "prompt": f"Again, {row['prompt']}"}) for row in xstest()))
-    third = prompts_folder("paper", tmp_path)
+    third = paper_folder(tmp_path)
     own.unlink()
-    assert prompts_folder("paper", tmp_path) == first
+    assert paper_folder(tmp_path) == first
     monkeypatch.setitem(SOURCES, "xstest", dataclasses.replace(SOURCES["xstest"], revision="d7bb5bd"))
-    fourth = prompts_folder("paper", tmp_path)
+    fourth = paper_folder(tmp_path)
     assert len({first, second, third, fourth}) == 4
     revisions = [json.loads((each / "sources.json").read_text())["xstest"]["revision"] for each in (first, second)]
     assert revisions == [pinned, "file xstest.jsonl"]
@@ -255,80 +253,25 @@ def test_prompts_folder_of_the_paper_is_built_anew_for_another_revision_or_file(
     assert "Again" not in (second / "over_refusal.jsonl").read_text()
 
 
-def test_prompts_folder_of_the_paper_needs_no_hub_where_the_files_are_there(tmp_path, monkeypatch):
+def test_paper_folder_needs_no_hub_where_the_files_are_there(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     write_paper_files(tmp_path / "paper_files")
-    rows = load_prompts(folder=prompts_folder("paper", tmp_path))
+    rows = load_prompts(source="paper", cache_dir=tmp_path)
     assert rows["category"].value_counts().to_dict() == {**LABELS, BENIGN: 490 + 250}
     (tmp_path / "paper_files" / "wildguard.jsonl").rename(tmp_path / "paper_files" / "wildguard.txt")
     place = tmp_path / "paper_files" / "wildguard.jsonl"
     with pytest.raises(ValueError, match=f"^read_source: .* Install .*, or put its file at {place}"):
-        prompts_folder("paper", tmp_path)
+        paper_folder(tmp_path)
 
 
-def test_prompts_folder_names_the_place_of_a_file_where_the_hub_fails(hub, tmp_path, monkeypatch):
+def test_paper_folder_names_the_place_of_a_file_where_the_hub_fails(hub, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     hub.changed["allenai/coconot"] = ConnectionError("no network")
     place = tmp_path / "cache" / "paper_files"
     with pytest.raises(
         ValueError, match=rf"^read_source: (coconot\w*) must be loadable .*, or put its file at {place}/\1\.jsonl"
     ):
-        prompts_folder("paper", "cache")
-
-
-@pytest.mark.parametrize("kind", [".jsonl", ".csv"])
-def test_prompts_folder_makes_a_folder_of_a_file(tmp_path, kind):
-    rows = load_prompts().groupby("category").head(40)
-    file = tmp_path / f"mine{kind}"
-    write = {".jsonl": lambda: rows.to_json(file, orient="records", lines=True), ".csv": lambda: rows.to_csv(file)}
-    write[kind]()
-    folder = prompts_folder(str(file), tmp_path / "cache")
-    read = load_prompts(folder=folder)
-    assert dict(zip(read["id"], read["text"], strict=True)) == dict(zip(rows["id"], rows["text"], strict=True))
-    kept = (folder / "advice.jsonl").stat().st_mtime_ns
-    assert prompts_folder(str(file), tmp_path / "cache") == folder
-    assert (folder / "advice.jsonl").stat().st_mtime_ns == kept
-    rows = rows.assign(text="Now " + rows["text"])
-    write[kind]()
-    changed = load_prompts(folder=prompts_folder(str(file), tmp_path / "cache"))
-    assert changed["text"].str.startswith("Now ").all()
-
-
-def test_prompts_folder_takes_a_file_per_category_of_any_kind(tmp_path):
-    rows, own = load_prompts().groupby("category").head(40), tmp_path / "own"
-    own.mkdir()
-    for number, (name, each) in enumerate(rows.groupby("category")):
-        if number % 3 == 0:
-            (own / f"{name}.txt").write_text("\n".join(each["text"]) + "\n")
-        elif number % 3 == 1:
-            each[["text"]].to_csv(own / f"{name}.csv", index=False)
-        else:
-            each[["text"]].to_json(own / f"{name}.jsonl", orient="records", lines=True)
-    (own / "notes.txt").write_text("not a category")
-    read = load_prompts(folder=prompts_folder(str(own), tmp_path / "cache"))
-    expected = rows.assign(split=split_in_order(rows["category"]))
-    keys = ["category", "text", "split"]
-    found, wanted = (frame[keys].sort_values(keys).to_numpy().tolist() for frame in (read, expected))
-    assert found == wanted
-
-
-def test_prompts_folder_rejects_what_holds_no_prompts_of_every_kind(tmp_path):
-    assert prompts_folder(str(tmp_path), tmp_path) == tmp_path
-    load_prompts("advice").to_csv(tmp_path / "advice.csv")
-    for source in (tmp_path / "advice.csv", tmp_path):
-        with pytest.raises(
-            ValueError, match=f"^prompts_folder: .*got no safety_core, .*benign in {source}\\. Add some"
-        ):
-            prompts_folder(str(source), tmp_path)
-    for name in ("mine.txt", "mine.md"):
-        (tmp_path / name).write_text("How do I boil an egg?")
-    for wrong in (str(tmp_path / "mine.txt"), str(tmp_path / "mine.md"), str(tmp_path / "none.csv"), "papers"):
-        with pytest.raises(
-            ValueError,
-            match=f"^prompts_folder: .* a folder with a file for every category, or a .jsonl or .csv file; got {wrong!r}",
-        ):
-            prompts_folder(wrong, tmp_path)
-    assert not [each for each in tmp_path.iterdir() if each.is_dir()]
+        paper_folder("cache")
 
 
 @pytest.mark.skipif(not XSTEST.is_file(), reason="the public data sets are not here")

@@ -5,7 +5,8 @@ import torch
 
 from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.tradeoff import matching
-from refusal_utils.tradeoff.matching import match_refusal_rate, refusal_rates
+from refusal_utils.tradeoff.matching import common_strength, match_refusal_rate
+from refusal_utils.tradeoff.sweep import Sweep
 
 # How much of a direction's strength it takes to make each of 200 prompts refuse; "late" needs three times as much.
 NEEDS = np.random.default_rng(0).gamma(2.0, 1.0, 200)
@@ -29,17 +30,17 @@ def asked(monkeypatch):
     """Sweeps are answered by the planted rule; what was asked is listed."""
     seen = []
 
-    def respond(chat, controlled, conditions, **options):
+    def sweep(chat, controlled, conditions, **options):
         seen.append([(each.direction, each.coefficient) for each in conditions])
-        return pd.concat([planted(*what) for what in seen[-1]])
+        return Sweep(pd.concat([planted(*what) for what in seen[-1]]))
 
-    monkeypatch.setattr(matching, "respond", respond)
+    monkeypatch.setattr(matching, "sweep", sweep)
     return seen
 
 
 @pytest.fixture
 def swept():
-    return pd.concat([planted(name, coefficient) for name in FACTOR for coefficient in (0.0, 1.0, 4.0, 20.0)])
+    return Sweep(pd.concat([planted(name, coefficient) for name in FACTOR for coefficient in (0.0, 1.0, 4.0, 20.0)]))
 
 
 def directions(*names):
@@ -47,7 +48,7 @@ def directions(*names):
 
 
 def test_every_direction_comes_to_the_target_at_its_own_strength(chat, asked, swept):
-    rows = match_refusal_rate(chat, pd.DataFrame(), directions("early", "late"), swept, target=0.9)
+    rows = match_refusal_rate(chat, pd.DataFrame(), directions("early", "late"), swept, target=0.9).rows
     for name in ("early", "late"):
         own = rows[rows["direction"] == name]
         assert len(own) == 200
@@ -56,16 +57,16 @@ def test_every_direction_comes_to_the_target_at_its_own_strength(chat, asked, sw
         expected = np.quantile(NEEDS, 0.9) * FACTOR[name]
         assert own["coefficient"].iloc[0] == pytest.approx(expected, rel=0.25)
     assert len(asked) <= 6
-    before = abs(refusal_rates(swept, "early") - 0.9).min(), abs(refusal_rates(swept, "late") - 0.9).min()
-    assert max(before) > 0.05  # before: the strengths that were swept do not match
+    before = (swept.refused(("direction", "coefficient")) - 0.9).abs().groupby("direction").min()
+    assert before[["early", "late"]].max() > 0.05  # before: the strengths that were swept do not match
 
 
 def test_what_is_near_enough_or_out_of_reach_is_left_alone(chat, asked, swept):
-    rows = match_refusal_rate(chat, pd.DataFrame(), directions("never"), swept)
+    rows = match_refusal_rate(chat, pd.DataFrame(), directions("never"), swept).rows
     assert (rows["outcome"] == "refused").mean() == 0
     assert rows["coefficient"].nunique() == 1
     assert not asked
-    close = pd.concat([swept, planted("early", np.quantile(NEEDS, 0.9))])
+    close = Sweep(pd.concat([swept.rows, planted("early", np.quantile(NEEDS, 0.9))]))
     match_refusal_rate(chat, pd.DataFrame(), directions("early"), close)
     assert not asked
 
@@ -79,5 +80,24 @@ def test_the_search_ends_after_its_steps(chat, asked, swept):
 
 
 def test_a_direction_that_was_not_swept_is_named(chat, swept):
-    with pytest.raises(ValueError, match="every direction must have been swept; got no rows of other"):
+    with pytest.raises(
+        ValueError, match="^match_refusal_rate: every direction must have been swept; got no rows of other"
+    ):
         match_refusal_rate(chat, pd.DataFrame(), directions("other"), swept)
+
+
+def test_the_common_strength_is_one_that_all_directions_have():
+    rates = {("a", 0.5): 0.5, ("b", 0.5): 0.7, ("a", 1.0): 0.8, ("b", 1.0): 0.9, ("a", 0.77): 0.9}
+    rows = [
+        {"direction": name, "gaps": gaps, "outcome": "refused" if prompt < 10 * rate else "answered"}
+        for (name, gaps), rate in rates.items()
+        for prompt in range(10)
+    ]
+    swept = Sweep(pd.DataFrame(rows), {"layer": 4})
+    for target, gaps in ((0.9, 1.0), (0.5, 0.5)):
+        found = common_strength(swept, ["a", "b"], target)
+        assert set(found.rows["gaps"]) == {gaps}
+        assert found.notes == swept.notes
+    assert set(common_strength(swept, ["a"], 0.9).rows["gaps"]) == {0.77}
+    with pytest.raises(ValueError, match="^common_strength: the directions must share a strength"):
+        common_strength(swept, ["a", "c"])

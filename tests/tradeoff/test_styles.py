@@ -1,17 +1,18 @@
 """Planted wordings: directions that decide how, whether, both or nothing."""
 
-import gzip
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import chi2
+from scipy.stats.contingency import association
+from sklearn.metrics import mutual_info_score
 
-from refusal_utils.plotting import look
+from refusal_utils.judging import STYLES
+from refusal_utils.model.artifacts import save_rows
+from refusal_utils.plotting import saving
 from refusal_utils.prompts.categories import CATEGORY_IDS
 from refusal_utils.stats import wilson
-from refusal_utils.tradeoff.styles import dependence, guess_direction, matched_rows, purity, style_shares
+from refusal_utils.tradeoff.styles import Guess, Guesses, dependence, guess_direction, purity, style_shares
 from refusal_utils.workflow.notebooks import find_notebooks, read_cells
 
 WORDINGS = {
@@ -45,11 +46,11 @@ def rows(own_wording=True, n=60, refused=0.8, seed=0):
 
 def how(frame):
     refused = frame[frame["outcome"] == "refused"]
-    return dependence(refused["direction"], refused["release_type"], refused["id"], n_draws=200)
+    return dependence(refused, "release_type", n_draws=200)
 
 
 def whether(frame):
-    return dependence(frame["direction"], frame["outcome"], frame["id"], n_draws=200)
+    return dependence(frame, "outcome", n_draws=200)
 
 
 def test_how_not_whether_is_two_numbers():
@@ -74,7 +75,8 @@ def test_the_null_of_cramers_v_is_that_of_chi_square():
     found = []
     for seed in range(20):
         values = np.random.default_rng(seed).choice(["yes", "no"], size=300)
-        found.append(dependence(list(WORDINGS) * 100, values, prompts, n_draws=300, seed=seed))
+        frame = pd.DataFrame({"direction": list(WORDINGS) * 100, "value": values, "id": prompts})
+        found.append(dependence(frame, "value", n_draws=300, seed=seed))
     high = np.mean([each["null cramer high"] for each in found])
     assert high == pytest.approx(np.sqrt(chi2.ppf(0.95, 2) / 300), rel=0.07)
     assert np.mean([each["cramer"] > each["null cramer high"] for each in found]) <= 0.25
@@ -93,43 +95,69 @@ def test_a_yes_or_no_names_at_most_two_directions():
         for prompt in range(100)
         for name, share in shares.items()
     ]
-    prompts, directions, outcomes = zip(*table, strict=True)
-    found = guess_direction(outcomes, directions, prompts)
-    assert found["accuracy"] == found["high"] == 2 / 4
+    found = guess_direction(pd.DataFrame(table, columns=["id", "direction", "outcome"]), "outcome")
+    assert found.accuracy == found.high == 2 / 4
 
 
 def test_dependence_holds_the_prompt_fixed():
     """A value that the prompt decides alone says nothing about the direction, however uneven the prompts are."""
-    prompts = np.repeat([f"p{number}" for number in range(40)], 3)
-    values = np.repeat(np.where(np.arange(40) < 20, "yes", "no"), 3)
-    found = dependence(list(WORDINGS) * 40, values, prompts, n_draws=50)
+    prompts = np.repeat(np.arange(40), 3)
+    frame = pd.DataFrame(
+        {"id": prompts, "direction": list(WORDINGS) * 40, "value": np.where(prompts < 20, "yes", "no")}
+    )
+    found = dependence(frame, "value", n_draws=50)
     assert found["bits"] == pytest.approx(0, abs=1e-9)
     assert found["p"] == 1
 
 
+def test_association_is_that_of_scipy_and_sklearn():
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame({"id": range(300), "direction": generator.choice(list("abc"), 300)})
+    frame["value"] = np.where(generator.random(300) < 0.5, frame["direction"], generator.choice(list("vwxyz"), 300))
+    found, table = dependence(frame, "value", n_draws=5), pd.crosstab(frame["direction"], frame["value"]).to_numpy()
+    assert found["bits"] == pytest.approx(mutual_info_score(frame["direction"], frame["value"]) / np.log(2))
+    assert found["cramer"] == pytest.approx(association(table, "cramer"))
+    assert dependence(frame.assign(value="same"), "value", n_draws=5)[["bits", "cramer"]].abs().max() < 1e-9
+    with pytest.raises(ValueError, match="^dependence: there must be at least two directions; got 1"):
+        dependence(frame.assign(direction="a"), "value")
+
+
 def test_the_text_gives_the_direction_away_or_it_does_not():
     planted = rows()[lambda frame: frame["outcome"] == "refused"]
-    found = guess_direction(planted["response"], planted["direction"], planted["id"])
-    assert found["accuracy"] == 1
-    assert found["low"] > 0.9
+    found = guess_direction(planted, "response")
+    assert found.accuracy == 1
+    assert found.low > 0.9
     none = rows(own_wording=False, n=100)[lambda frame: frame["outcome"] == "refused"]
-    guess = guess_direction(none["response"], none["direction"], none["id"])
-    assert guess["low"] < max(guess["chance"], 1 / 3) + 0.03
-    doubled = pd.concat([none] * 3)  # the same prompts again tell nothing new: the interval must not shrink
-    again = guess_direction(doubled["response"], doubled["direction"], doubled["id"])
-    assert again["high"] - again["low"] > 0.8 * (guess["high"] - guess["low"])
-    with pytest.raises(ValueError, match="guess_direction: at least 5 prompts; got 2"):
-        guess_direction(["a", "b"], ["x", "y"], ["p", "q"])
+    guess = guess_direction(none, "response")
+    assert guess.low < max(guess.chance, 1 / 3) + 0.03
+    again = guess_direction(pd.concat([none] * 3), "response")  # the same prompts again tell nothing new
+    assert again.high - again.low > 0.8 * (guess.high - guess.low)
+    with pytest.raises(ValueError, match="^guess_direction: at least 5 prompts; got 2"):
+        guess_direction(planted[planted["id"].isin(["p0", "p1"])], "response")
+
+
+def test_guesses_are_bars_with_their_intervals():
+    guesses = Guesses({"text, same rate": Guess(0.7, 0.6, 0.8, 0.1), "outcome": Guess(0.1, 0.05, 0.2, 0.1)})
+    assert guesses.table().loc["outcome"].tolist() == [0.1, 0.05, 0.2, 0.1]
+    (bars,) = guesses.figure(title="t", marks={"chance": 0.1}).data
+    assert list(bars.x) == ["text,<br>same rate", "outcome"]
+    assert list(bars.y) == [0.7, 0.1]
+    assert list(bars.error_y.array) == pytest.approx([0.1, 0.1])
 
 
 def test_style_shares_are_shares_of_refusals_with_wilson_intervals():
     planted = rows()
-    table = style_shares(planted)
+    shares = style_shares(planted)
+    table = shares.values
     n = int(((planted["direction"] == "second") & (planted["outcome"] == "refused")).sum())
     assert table.loc[("second", "apology"), "share"] == 1
     assert table.loc[("second", "apology"), "low"] == pytest.approx(wilson(n, n)[0])
     assert table.loc[("first", "apology"), "share"] == 0
-    with pytest.raises(ValueError, match="style_shares: every direction needs refusals; got none for .'first'"):
+    assert shares.table().loc["second", "apology"] == shares.spread()["apology"] == 1
+    (drawn,) = shares.figure(title="t").data
+    assert drawn.z.shape == (3, len(STYLES))
+    assert drawn.customdata[1][STYLES.index("apology")] == table.loc[("second", "apology"), "interval"]
+    with pytest.raises(ValueError, match="^style_shares: every direction needs refusals; got none for .'first'"):
         style_shares(planted.assign(outcome=planted["outcome"].mask(planted["direction"] == "first", "answered")))
 
 
@@ -141,17 +169,8 @@ def test_purity_is_the_share_of_the_commonest_type():
     assert found["purity"] == pytest.approx((refused == refused.mode()[0]).mean())
 
 
-def test_matched_rows_are_those_nearest_to_the_target_with_text():
-    parts = [rows(refused=share).assign(coefficient=float(index)) for index, share in enumerate((0.3, 0.9, 1.0))]
-    assert set(matched_rows(pd.concat(parts), 0.9)["coefficient"]) == {1.0}
-    parts[1] = parts[1].assign(outcome="broken")
-    assert set(matched_rows(pd.concat(parts), 0.9)["coefficient"]) == {2.0}
-    with pytest.raises(ValueError, match="every direction needs a strength with text; got none for"):
-        matched_rows(parts[1])
-
-
 def write_sweep(path, model, refusing):
-    """A file of `save_sweep` that nobody swept: eleven wordings; `refusing` has the rate of each direction and strength."""
+    """A file of a sweep that nobody ran: eleven wordings; `refusing` has the rate of each direction and strength."""
     generator = np.random.default_rng(0)
     table = [
         {
@@ -168,15 +187,13 @@ def write_sweep(path, model, refusing):
         for prompt in range(30)
         for refused in [generator.random() < rate]
     ]
-    notes = {"model": model, "fingerprint": "abc", "layer": 2, "pos": -1, "n_rows": len(table)}
-    with gzip.open(path, "wt", encoding="utf-8") as file:
-        file.write("\n".join(map(json.dumps, [{"sweep": notes}, *table])))
+    save_rows(path, pd.DataFrame(table), {"model": model, "fingerprint": "abc", "layer": 2, "pos": -1})
 
 
-def run_notebook_07(model, folder):
-    """What the names of notebook 07 stand for after its cells."""
-    space = {}
-    for cell in read_cells(find_notebooks(["07"])[0]):
+def run_notebook_08(model, folder):
+    """What the names of notebook 08 stand for after its cells."""
+    space = {"display": print}
+    for cell in read_cells(find_notebooks(["08"])[0]):
         source = "".join(cell["source"])
         if cell["cell_type"] == "code" and "google.colab" not in source:
             exec(compile(source, cell["id"], "exec"), space)
@@ -185,19 +202,19 @@ def run_notebook_07(model, folder):
     return space
 
 
-def test_notebook_07_reads_any_models_responses_without_the_model_and_refuses_another_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(look, "chrome", lambda: None)
+def test_notebook_08_reads_any_models_responses_without_the_model_and_refuses_another_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "chrome", lambda: None)
     swept = {(name, 1.0): 0.5 + 0.04 * number for number, name in enumerate(CATEGORY_IDS)}
     swept |= {(name, 0.5): 0.3 for name in CATEGORY_IDS}
     swept["advice", 0.77] = 0.9  # a strength that only one direction was given: nothing to compare there
-    write_sweep(tmp_path / "06_sweep_tiny.jsonl.gz", "some/tiny", swept)
-    write_sweep(tmp_path / "06_matched_tiny.jsonl.gz", "some/tiny", {(name, 1.2): 0.9 for name in CATEGORY_IDS})
-    with pytest.raises(AssertionError, match=r"the responses must be those of other/tiny; got those of some/tiny"):
-        run_notebook_07("other/tiny", tmp_path)
-    space = run_notebook_07("some/tiny", tmp_path)
-    assert "load_chat_model" not in space
-    guesses = space["guesses"]["accuracy"]
-    assert guesses["text of a refusal, same strength"] == 1
-    assert 1 / 11 < guesses["refused or not, same strength"] <= 2 / 11
-    assert set(space["common"]["gaps"]) == {1.0}
-    assert (tmp_path / "tiny" / "07_guess.csv").is_file()
+    write_sweep(tmp_path / "07_sweep_tiny.jsonl.gz", "some/tiny", swept)
+    write_sweep(tmp_path / "07_matched_tiny.jsonl.gz", "some/tiny", {(name, 1.2): 0.9 for name in CATEGORY_IDS})
+    with pytest.raises(AssertionError, match="responses of other/tiny"):
+        run_notebook_08("other/tiny", tmp_path)
+    space = run_notebook_08("some/tiny", tmp_path)
+    assert "chat" not in vars(space["study"])
+    accuracy = space["guesses"].table()["accuracy"]
+    assert accuracy["text of a refusal, same strength"] == 1
+    assert 1 / 11 < accuracy["refused or not, same strength"] <= 2 / 11
+    assert set(space["common"].rows["gaps"]) == {1.0}
+    assert (tmp_path / "tiny" / "08_guess.csv").is_file()

@@ -1,0 +1,89 @@
+"""What of a direction is length, format or topic, and the map of cosines without it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..directions.ablation import ablate
+from ..directions.comparison import cosine_matrix, off_diagonal
+from ..directions.estimation import feature_direction, mean_direction, mean_directions, normalize
+from ..plotting.look import heatmap
+from .gram import States
+
+Twins = Mapping[str, tuple[Float[Tensor, "_ d_model"], Float[Tensor, "_ d_model"]]]
+# The readings of a direction r, and what the table of categories shows of each.
+READINGS = ("without features", "without topics", "twins")
+
+
+@dataclass(frozen=True, eq=False)
+class Confounds:
+    """What of each direction is format or topic; see `measure_confounds`.
+
+    `by_category`: the cosine of the direction with the direction of each feature, with that of its own `topic`, and
+    with itself in each of `READINGS`. `by_pair`: the cosine of every pair, `plain` and in each reading.
+    """
+
+    by_category: pd.DataFrame
+    by_pair: pd.DataFrame
+
+    def table(self) -> pd.DataFrame:
+        """`by_category`, its columns named as cosines."""
+        return self.by_category.rename(columns={name: f"r {name}" for name in READINGS})
+
+    def figure(self, model: str, place: str) -> go.Figure:
+        """`table` as a map."""
+        title = f"What the directions share with format and topic ({model} model)"
+        return heatmap(self.table().rename_axis(None), title=title, value=f"cosine, {place}")
+
+    def maps(self) -> pd.DataFrame:
+        """For each reading, the mean cosine of the pairs and their correlation with the plain cosines."""
+        alike = {name: np.corrcoef(own, self.by_pair["plain"])[0, 1] for name, own in self.by_pair.items()}
+        return pd.DataFrame({"mean cosine": self.by_pair.mean(), "correlation with plain": alike})
+
+    def numbers(self) -> dict[str, float]:
+        """One number for each question that the tables answer."""
+        alike = self.maps()["correlation with plain"]
+        features = self.by_category.drop(columns=["topic", *READINGS])
+        return {
+            "strongest feature": float(features.abs().max().max()),
+            "strongest topic": float(self.by_category["topic"].abs().max()),
+            "cosine with twins": float(self.by_category["twins"].mean()),
+            **{f"{name} map, like plain": float(alike[name]) for name in READINGS},
+        }
+
+
+def measure_confounds(
+    refused: States,
+    answered: Float[Tensor, "answered_prompt d_model"],
+    features: pd.DataFrame,
+    twins: Twins,
+) -> Confounds:
+    """The directions compared with those of features and topics, and read without them.
+
+    `features`: a row per answered prompt and a column per feature, such as its length. `twins`: by category, the states of refused prompts
+    and of the benign ones that share their topic and format. A category's topic is the direction from the answered
+    prompts to its benign twins. Readings: with all features' or all topics' directions projected out, and from benign to
+    refused twins.
+    """
+    names, units = list(refused), mean_directions(refused, answered)
+    columns = [torch.tensor(features[name].to_numpy(dtype=np.float32)) for name in features]
+    axes = torch.stack([feature_direction(answered, values) for values in columns])
+    topics = torch.stack([mean_direction(twins[name][1], answered) for name in names])
+    between = torch.stack([mean_direction(*twins[name]) for name in names])
+    cleaned = (normalize(ablate(units, removed)) for removed in (axes, topics))
+    readings = dict(zip(READINGS, (*cleaned, between), strict=True))
+    index = pd.Index(names, name="category")
+    by_category = pd.DataFrame((units @ axes.T).numpy(), index=index, columns=list(features))
+    for name, vectors in {"topic": topics, **readings}.items():
+        by_category[name] = (units * vectors).sum(1).numpy()
+    maps = {"plain": units, **readings}
+    pairs = {name: off_diagonal(cosine_matrix(vectors)).numpy() for name, vectors in maps.items()}
+    index = pd.MultiIndex.from_tuples(combinations(names, 2), names=["first", "second"])
+    return Confounds(by_category, pd.DataFrame(pairs, index=index))

@@ -1,0 +1,112 @@
+"""Contrasts of the model's own behaviour (the paper's oracles): harmful or benign, refused or complied with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+from jaxtyping import Bool
+from torch.nn.functional import cosine_similarity
+
+from ..directions.estimation import mean_difference
+from ..plotting.look import heatmap
+from .gram import MIN_PROMPTS, States, behaviour_contrasts
+from .uncertainty import cosine_intervals, subset_cosines, subset_counts
+
+COMPARED = ("HR-BC", "BR-BC")  # refusal of harmful and of benign prompts
+
+
+@dataclass(frozen=True, eq=False)
+class Oracles:
+    """The contrasts of behaviour; see `measure_oracles`.
+
+    `by_contrast`: `split half`, `bucket mean`, `bucket min` of each contrast, as in `Stability`. `to_all`: by contrast
+    (of few prompts) and reference (of all), mean and std of the cosine. `between`: the corrected cosine of HR-BC and
+    BR-BC with its 95 % interval; empty if a bucket is missing.
+    """
+
+    by_contrast: pd.DataFrame
+    to_all: pd.DataFrame
+    between: dict[str, float]
+
+    def table(self) -> pd.DataFrame:
+        """`by_contrast`."""
+        return self.by_contrast
+
+    def figure(self, model: str, place: str) -> go.Figure:
+        """The mean cosines of `to_all` as a map."""
+        title = f"Contrasts of few prompts against contrasts of all ({model} model)"
+        axes = {"index": "contrast of few prompts", "columns": "contrast of all prompts"}
+        table = self.to_all["mean"].unstack().rename_axis(**axes)
+        return heatmap(table, title=title, value=f"mean cosine, {place}")
+
+    def numbers(self) -> dict[str, float]:
+        """`between`, and the split half of each contrast."""
+        halves = self.by_contrast["split half"].items()
+        return {**self.between, **{f"split half, {name}": cosine for name, cosine in halves}}
+
+
+def measure_oracles(
+    buckets: States, n_prompts: int, n_draws: int = 100, n_intervals: int = 1000, seed: int = 0
+) -> Oracles:
+    """All contrasts of `buckets` from `n_prompts` a side, against as many others and against all prompts.
+
+    `n_draws` subsets are drawn, and `n_intervals` bootstrap samples for the interval. Raises `ValueError` if a bucket has
+    fewer than 2 `n_prompts`.
+    Source: Joad et al. 2602.02132, Table 10 and Appendix D.
+    """
+    sample = behaviour_contrasts(buckets)
+    halves = subset_cosines(sample, n_prompts, n_draws, seed, "disjoint").diagonal(dim1=1, dim2=2)
+    drawn = subset_cosines(sample, n_prompts, n_draws, seed)
+    own = drawn.diagonal(dim1=1, dim2=2)
+    columns = {"split half": halves.mean(0), "bucket mean": own.mean(0), "bucket min": own.amin(0)}
+    names = sample.categories
+    by_contrast = pd.DataFrame(
+        {name: values.numpy() for name, values in columns.items()}, pd.Index(names, name="contrast")
+    )
+    index = pd.MultiIndex.from_product([names] * 2, names=["contrast", "reference"])
+    moments = {"mean": drawn.mean(0).flatten().numpy(), "std": drawn.std(0).flatten().numpy()}
+    between = {}
+    if set(COMPARED) <= set(names):
+        found, label = cosine_intervals(sample, n_intervals, seed=seed), " / ".join(COMPARED)
+        labels = {"corrected": label, "low": f"{label}, low", "high": f"{label}, high"}
+        place = tuple(map(names.index, COMPARED))
+        between = {labels[name]: float(getattr(found, name)[place]) for name in labels}
+    return Oracles(by_contrast, pd.DataFrame(moments, index), between)
+
+
+def gold_cosines(
+    buckets: States,
+    is_gold: Mapping[str, Bool[np.ndarray, " prompt"]],
+    n_most: int = 32,
+    n_draws: int = 100,
+    seed: int = 0,
+    name: str = "XSTest",
+) -> pd.DataFrame:
+    """Directions of few prompts that are not gold against those of all gold prompts: mean and std of the cosine.
+
+    Rows are contrasts and references ("XSTest HR-BC", ...); column `n` is the number of prompts a side, `n_most` or what
+    the smallest bucket has. `is_gold` marks the gold prompts of each bucket. Buckets with fewer than 4 other prompts
+    give no contrast, and those with fewer than 2 gold prompts no reference.
+    Source: Joad et al. 2602.02132, Table 10.
+    """
+    chosen = {bucket: torch.tensor(is_gold[bucket].tolist(), dtype=torch.bool) for bucket in buckets}
+    gold = {bucket: states[chosen[bucket]] for bucket, states in buckets.items()}
+    others = {bucket: states[~chosen[bucket]] for bucket, states in buckets.items()}
+    rest = {bucket: states.double() for bucket, states in others.items() if len(states) >= MIN_PROMPTS}
+    n, sample = min(n_most, *map(len, rest.values())), behaviour_contrasts(rest)
+    counts, states = subset_counts(sample, n, n_draws, seed), torch.cat([*rest.values()])
+    rows = {}
+    for first, second in combinations(rest, 2):
+        if min(len(gold[first]), len(gold[second])) < 2:
+            continue
+        reference = mean_difference(gold[first], gold[second]).double()
+        for contrast, refused, answered in zip(sample.categories, sample.refused, sample.answered, strict=True):
+            drawn = (counts[:, refused] @ states[refused] - counts[:, answered] @ states[answered]) / n
+            cosine = cosine_similarity(drawn, reference[None])
+            rows[contrast, f"{name} {first}-{second}"] = float(cosine.mean()), float(cosine.std()), n
+    index = pd.MultiIndex.from_arrays([[key[at] for key in rows] for at in (0, 1)], names=["contrast", "reference"])
+    return pd.DataFrame(rows.values(), index, columns=["mean", "std", "n"])

@@ -1,0 +1,147 @@
+"""The cosines of all pairs of categories, with their uncertainty, their null hypotheses and the published map."""
+
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..directions.comparison import centred_cosines, off_diagonal, whitened_cosines
+from ..directions.estimation import mean_directions
+from ..plotting.look import titles
+from ..plotting.pairs import heatmap_panels, pair_intervals, pair_map, pair_scatter
+from ..stats import adjust_p, bootstrap_counts
+from .gram import Contrasts, States, contrasts, cosines, inner_products
+from .nulls import DISCOVERY, distinctness_p, mantel_p, relatedness_p
+from .uncertainty import cosine_intervals
+
+
+@dataclass(frozen=True, eq=False)
+class PairTable:
+    """The cosine of every pair of categories in several readings; see `pair_table`.
+
+    `by_pair` has the index `first`, `second` and the columns
+    `raw`, `corrected`, `low`, `high`: see `CosineIntervals`;
+    `centred`: without what all directions share; `whitened`: in the metric of the spread within sides;
+    `p distinct`, `p related`: against the nulls of `nulls`, adjusted for the number of pairs.
+    """
+
+    by_pair: pd.DataFrame
+    sample: Contrasts = field(repr=False)
+    seed: int = 0
+
+    def table(self) -> pd.DataFrame:
+        """`by_pair` with a column `pair` of titles, from the lowest corrected cosine to the highest."""
+        names = [" / ".join(titles(list(pair))) for pair in self.by_pair.index]
+        named = self.by_pair.copy()
+        named.insert(0, "pair", names)
+        return named.sort_values("corrected")
+
+    def figure(self, model: str, place: str) -> go.Figure:
+        """A row per pair: its corrected cosine with the 95 % interval, and its plain cosine."""
+        return pair_intervals(self.table(), title=f"The 55 cosines ({model} model)", x=f"cosine, {place}")
+
+    @property
+    def n_distinct(self) -> int:
+        """How many pairs are distinct at 5 % false discoveries."""
+        return int((self.by_pair["p distinct"] < DISCOVERY).sum())
+
+    @property
+    def n_related(self) -> int:
+        """How many pairs are more alike than random directions, at 5 % false discoveries."""
+        return int((self.by_pair["p related"] < DISCOVERY).sum())
+
+    def numbers(self) -> dict[str, float]:
+        """One number for each question that the table answers."""
+        corrected = self.by_pair["corrected"]
+        return {
+            "mean cosine": float(corrected.mean()),
+            "lowest cosine": float(corrected.min()),
+            "highest cosine": float(corrected.max()),
+            "interval width": float((self.by_pair["high"] - self.by_pair["low"]).median()),
+            "distinct pairs": float(self.n_distinct),
+            "related pairs": float(self.n_related),
+            **{f"{name} map, like plain": self.likeness(self.by_pair[name]) for name in ("centred", "whitened")},
+        }
+
+    def likeness(self, other: pd.Series) -> float:
+        """The correlation over all pairs between the plain cosines and those of another map (in the same order)."""
+        return float(np.corrcoef(self.by_pair["raw"], other)[0, 1])
+
+    def metrics(self) -> dict[str, pd.DataFrame]:
+        """The map in three metrics: plain, centred, whitened."""
+        return {
+            "plain" if name == "raw" else name: pair_map(self.by_pair[name]) for name in ("raw", "centred", "whitened")
+        }
+
+    def metrics_figure(self, model: str, place: str) -> go.Figure:
+        """The three maps side by side."""
+        return heatmap_panels(self.metrics(), value="cosine", title=f"Three metrics ({model} model, {place})")
+
+
+def pair_table(
+    refused: States,
+    answered: Float[Tensor, "answered_prompt d_model"],
+    n_draws: int = 1000,
+    n_null: int = 1000,
+    seed: int = 0,
+) -> PairTable:
+    """The cosines of all pairs: intervals from `n_draws` draws, p-values from `n_null` and ten times as many."""
+    sample = contrasts(refused, answered)
+    found = cosine_intervals(sample, n_draws, seed=seed)
+    units = mean_directions(refused, answered)
+    residuals = torch.cat([side - side.mean(0) for side in (*refused.values(), answered)])
+    maps = {name: getattr(found, name) for name in ("raw", "corrected", "low", "high")}
+    maps |= {"centred": centred_cosines(units), "whitened": whitened_cosines(units, residuals)}
+    columns = {name: off_diagonal(values) for name, values in maps.items()}
+    columns["p distinct"] = adjust_p(distinctness_p(sample, n_null, seed))
+    columns["p related"] = adjust_p(relatedness_p(sample, 10 * n_null, seed))
+    index = pd.MultiIndex.from_tuples(combinations(refused, 2), names=["first", "second"])
+    return PairTable(pd.DataFrame({name: own.numpy() for name, own in columns.items()}, index=index), sample, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class MapLikeness:
+    """How far two maps of cosines agree; see `compare_with_map`.
+
+    `correlation` of the pairs, its 95 % bootstrap interval over prompts (`low` to `high`), and Mantel's `p`.
+    """
+
+    correlation: float
+    low: float
+    high: float
+    p: float
+    pairs: pd.DataFrame = field(repr=False)
+
+    def __str__(self) -> str:
+        """The correlation with its interval."""
+        return f"{self.correlation:.2f} (95 % interval {self.low:.2f} to {self.high:.2f})"
+
+    def table(self) -> pd.DataFrame:
+        """The table of pairs with a column `published`."""
+        return self.pairs
+
+    def figure(self, model: str, place: str, other: str) -> go.Figure:
+        """A point per pair: its published cosine against its plain one here; `other` names the published map."""
+        title = f"The 55 pairs: {model} model against the published map"
+        return pair_scatter(self.pairs, title=title, x=f"cosine, {other}", y=f"cosine, {place} ({model} model)")
+
+
+def compare_with_map(
+    pairs: PairTable, published: pd.DataFrame, n_draws: int = 1000, n_deals: int = 10_000
+) -> MapLikeness:
+    """The likeness of the plain cosines to a published map, whose part above the diagonal is read."""
+    theirs = torch.tensor(published.to_numpy(), dtype=torch.float64)
+    drawn = cosines(inner_products(pairs.sample, bootstrap_counts(pairs.sample.strata, n_draws, pairs.seed)))
+    known = off_diagonal(theirs).numpy()
+    correlations = [np.corrcoef(off_diagonal(each).numpy(), known)[0, 1] for each in drawn]
+    low, high = np.quantile(correlations, [0.025, 0.975])
+    p = mantel_p(pairs.sample.cosines, theirs, n_deals, pairs.seed)
+    of_pair = pd.Series(known, index=pairs.by_pair.index)
+    table = pairs.table()
+    table.insert(1, "published", of_pair.loc[table.index])
+    return MapLikeness(pairs.likeness(of_pair), float(low), float(high), p, table)

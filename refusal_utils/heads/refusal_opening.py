@@ -1,0 +1,103 @@
+"""How a model's refusals begin, and which components push towards these first tokens."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..checks import require
+from ..model.chat_model import ChatModel
+from ..prompts.categories import BENIGN, CATEGORY_IDS
+from .contributions import contributions
+from .overlap import top_heads
+from .shares import logit_shares
+
+COVERED = 0.8  # of the refusals begin with one of the tokens
+MOST = 0.5  # of a category's refusals must begin with them for its refusal logit to mean something
+
+
+@dataclass(frozen=True, eq=False)
+class RefusalOpening:
+    """The first tokens of a model's own refusals, and the share of each category's refusals that begin with one.
+
+    `tokens` are in order of frequency; `words` are their texts.
+    """
+
+    tokens: Int[Tensor, " token"]
+    words: tuple[str, ...]
+    share: pd.Series = field(repr=False)
+
+    @classmethod
+    def from_responses(cls, chat: ChatModel, responses: pd.DataFrame) -> "RefusalOpening":
+        """The tokens that open more of the refusals than of the answers, until they open 80 % of the refusals.
+
+        `responses` has columns category, response and outcome. Raises `ValueError` if refusals begin as answers do.
+        """
+        texts = {name: list(own) for name, own in responses.groupby("outcome")["response"]}
+        tokens = _opening_tokens(chat, texts.get("refused", []), texts.get("answered", []))
+        refusals = responses[responses["outcome"] == "refused"]
+        opens = [token in tokens for token in _first_tokens(chat, refusals["response"])]
+        share = pd.Series(opens, refusals.index, dtype=float).groupby(refusals["category"]).mean()
+        words = tuple(str(chat.tokenizer.decode([token])) for token in tokens)
+        return cls(torch.tensor(tokens), words, share.reindex(list(CATEGORY_IDS)))
+
+    @property
+    def categories(self) -> list[str]:
+        """The categories in which at least half of the refusals begin with the tokens, or else the best ones.
+
+        Elsewhere the refusal logit may rise while refusals become fewer.
+        """
+        return list(self.share.index[self.share >= min(MOST, self.share.max())])
+
+    def table(self) -> pd.DataFrame:
+        """The share of each category's refusals that begin with one of the tokens; NaN if it refused nothing."""
+        return self.share.to_frame("share of refusals that begin with an opening token")
+
+    def logit(self, logits: Float[Tensor, "prompt d_vocab"]) -> Float[Tensor, " prompt"]:
+        """The log odds that the response begins with one of the tokens (refusal score of Arditi et al. 2406.11717)."""
+        others = torch.ones(logits.shape[-1], dtype=torch.bool)
+        others[self.tokens] = False
+        return logits[:, self.tokens].logsumexp(-1) - logits[:, others].logsumexp(-1)
+
+    def push(self, chat: ChatModel, prompts: pd.DataFrame, *, k: int = 5, n_prompts: int = 24) -> pd.Series:
+        """What components add to the mean logit of the tokens, refused minus benign prompts: the top `k` heads and sums.
+
+        Over the first `n_prompts` of each of `categories` and of the benign ones; `prompts` has columns text and
+        category. Raises `ValueError` as `logit_shares` does.
+        """
+        sample = prompts[prompts["category"].isin([*self.categories, BENIGN])].groupby("category").head(n_prompts)
+        shares = logit_shares(chat, list(sample["text"]), self.tokens)
+        benign = torch.tensor((sample["category"] == BENIGN).to_numpy())
+        heads, mlps = (contributions(each[~benign], each[benign])[..., 0] for each in (shares.heads, shares.mlps))
+        top = {f"head {layer}.{head}": heads[layer, head] for layer, head in top_heads(heads, k).tolist()}
+        sums = {"all heads": heads.sum(), "all MLPs": mlps.sum()}
+        return pd.Series({name: float(value) for name, value in (top | sums).items()}, name="logits")
+
+
+def _opening_tokens(chat: ChatModel, refused: Iterable[str], answered: Iterable[str]) -> list[int]:
+    shares = []
+    for texts in (refused, answered):
+        first = Counter(token for token in _first_tokens(chat, texts) if token is not None)
+        shares.append({token: count / first.total() for token, count in first.items()})
+    chosen, covered = [], 0.0
+    for token, share in sorted(shares[0].items(), key=lambda item: -item[1]):
+        if covered < COVERED and share > shares[1].get(token, 0.0):
+            chosen.append(token)
+            covered += share
+    require(
+        bool(chosen),
+        "RefusalOpening.from_responses",
+        "refusals must begin with other tokens than answers do",
+        f"{len(shares[0])} first tokens of refusals, all as common among the answers",
+        "Use judged responses instead.",
+    )
+    return chosen
+
+
+def _first_tokens(chat: ChatModel, texts: Iterable[str]) -> Iterator[int | None]:
+    """The first token of each text; None for an empty one."""
+    return ((chat.tokenizer(text, add_special_tokens=False)["input_ids"] or [None])[0] for text in texts)

@@ -1,0 +1,144 @@
+"""Replace heads on prompts that made no direction: by their mean over benign prompts, or as on the prompt's benign twin."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..checks import require
+from ..directions.direction_set import DirectionSet
+from ..judging import Judge, judge_response
+from ..model.batching import in_order, plan_batches, run_batches, token_budget
+from ..model.capture import capture_activations
+from ..model.chat_model import ChatModel
+from ..steering.conditions import Condition
+from ..steering.generation import generate
+from ..steering.interventions import HeadReplacement
+from ..steering.responses import judge_rows
+from ..steering.row_edits import RowEdits
+from .overlap import Head
+from .refusal_opening import RefusalOpening
+
+
+@dataclass(frozen=True, eq=False)
+class HeadTrial:
+    """Prompts with a benign twin each, and what their heads can be replaced by at the template's tokens.
+
+    `prompts` has columns text, category and twin. `along`: each prompt's own direction. `mean_z`: every head's mean
+    output over benign prompts (for mean ablation); `twin_z`: its output on the prompt's twin (for patching).
+    """
+
+    chat: ChatModel = field(repr=False)
+    prompts: pd.DataFrame = field(repr=False)
+    along: Float[Tensor, "prompt d_model"] = field(repr=False)
+    mean_z: Float[Tensor, "layer pos head_index d_head"] = field(repr=False)
+    twin_z: Float[Tensor, "prompt layer pos head_index d_head"] = field(repr=False)
+    cache_dir: str | Path | None = None
+
+    @classmethod
+    def record(
+        cls,
+        chat: ChatModel,
+        prompts: pd.DataFrame,
+        benign: Sequence[str],
+        directions: DirectionSet,
+        cache_dir: str | Path | None = None,
+    ) -> "HeadTrial":
+        """The trial of `prompts` (columns text, category, twin), with means over the texts `benign`.
+
+        Covers the heads below the decision layer. Raises `ValueError` as `capture_activations` does.
+        """
+        along = torch.stack([directions[name] for name in prompts["category"]])
+        mean_z = head_outputs(chat, benign, cache_dir).float().mean(0)
+        twin_z = head_outputs(chat, list(prompts["twin"]), cache_dir).float()
+        return cls(chat, prompts.reset_index(drop=True), along, mean_z, twin_z, cache_dir)
+
+    @property
+    def n_heads(self) -> int:
+        """How many heads a layer has."""
+        return self.mean_z.shape[2]
+
+    def ablate(self, heads: Sequence[Sequence[Head]]) -> list[Condition]:
+        """One condition per prompt: its own `heads` (layer, head_index) replaced by their mean over benign prompts."""
+        return [self._replace(own, self.mean_z, f"ablate {row}") for row, own in enumerate(heads)]
+
+    def patch(self, heads: Sequence[Sequence[Head]]) -> list[Condition]:
+        """One condition per prompt: its own `heads` (layer, head_index) replaced by their output on the prompt's twin."""
+        each = zip(heads, self.twin_z, strict=True)
+        return [self._replace(own, z, f"patch {row}") for row, (own, z) in enumerate(each)]
+
+    def projections(self, conditions: Sequence[Condition]) -> Float[Tensor, " prompt"]:
+        """Each prompt's projection on its own direction at the decision state, under the condition of the same index."""
+        states, _ = forward_under(self.chat, list(self.prompts["text"]), conditions)
+        return (states * self.along).sum(1)
+
+    def measure(
+        self, conditions: Sequence[Condition], opening: RefusalOpening, judge: Judge = judge_response
+    ) -> pd.DataFrame:
+        """Projection, refusal logit and whether the response refuses (0 or 1), per prompt under its condition.
+
+        The refusal logit is NaN in categories whose refusals rarely begin with the opening tokens.
+        """
+        texts = list(self.prompts["text"])
+        states, logits = forward_under(self.chat, texts, conditions)
+        rows = generate(self.chat, texts, conditions, paired=True, cache_dir=self.cache_dir)
+        judged = judge_rows(rows.assign(text=texts), judge)
+        means_something = self.prompts["category"].isin(opening.categories)
+        return pd.DataFrame(
+            {
+                "projection": (states * self.along).sum(1).numpy(),
+                "refusal logit": np.where(means_something, opening.logit(logits).numpy(), np.nan),
+                "refused": (judged["outcome"] == "refused").astype(float),
+            }
+        )
+
+    def _replace(self, heads: Sequence[Head], z: Tensor, name: str) -> Condition:
+        if not heads:
+            return Condition(name)
+        positions = tuple(range(-z.shape[1], 0))
+        values = torch.stack([z[layer, :, head] for layer, head in heads])
+        return Condition(name, (HeadReplacement(tuple(heads), positions, values),))
+
+
+def head_outputs(
+    chat: ChatModel, prompts: Sequence[str], cache_dir: str | Path | None = None
+) -> Float[Tensor, "prompt layer pos head_index d_head"]:
+    """z of every head below the decision layer at the template's tokens, in the model's dtype.
+
+    Raises `ValueError` as `capture_activations` does.
+    """
+    model: Any = chat.bridge.original_model
+    layers, positions = range(chat.decision_layer), range(-len(chat.suffix), 0)
+    found = capture_activations(chat, prompts, layers=layers, positions=positions, hook="z", cache_dir=cache_dir)
+    return found.values.unflatten(-1, (model.config.get_text_config().num_attention_heads, -1))
+
+
+def forward_under(
+    chat: ChatModel, prompts: Sequence[str], conditions: Sequence[Condition]
+) -> tuple[Float[Tensor, "prompt d_model"], Float[Tensor, "prompt d_vocab"]]:
+    """(decision state, logits of the first token) of each prompt under the condition of the same index.
+
+    As float32 on the CPU. Raises `ValueError` unless there is one condition per prompt.
+    """
+    n, todo = len(prompts), "Repeat the condition for every prompt."
+    require(n == len(conditions), "forward_under", f"conditions must be {n}, one per prompt", len(conditions), todo)
+    ids, name = chat.encode(prompts), chat.hook_name("resid_pre", chat.decision_layer)
+
+    def step(rows: list[int]) -> tuple[Tensor, Tensor]:
+        seen: list[Tensor] = []
+        hook = (name, lambda value, hook: seen.append(value[:, chat.decision_pos].float().cpu()))
+        edits = RowEdits(chat, [conditions[row].interventions for row in rows])
+        batch = chat.pad([ids[row] for row in rows])
+        with edits.open(), chat.bridge.hooks(fwd_hooks=[hook]):
+            logits = chat.bridge(batch.input_ids, attention_mask=batch.attention_mask)[:, -1]
+        return seen[0], logits.float().cpu()
+
+    batches = plan_batches(ids, token_budget("forward_under", None, chat.device))
+    states, logits = in_order(run_batches("forward_under", batches, step))
+    return states, logits

@@ -1,0 +1,65 @@
+"""Loading prompts: the built-in ones, the paper's public data sets, or a folder or file of your own."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from ..checks import invalid, require
+from .categories import ALL_CATEGORIES, require_category
+from .files import ONE_FILE, PROMPT_FILES, SPLITS, read_prompt_file
+from .public_datasets import paper_folder
+
+
+def load_prompts(
+    category: str | None = None,
+    split: str | None = None,
+    *,
+    source: str | Path = "builtin",
+    cache_dir: str | Path = ".cache",
+) -> pd.DataFrame:
+    """The prompts of `source`: columns id, category, text, split, pair_id (empty without a twin) and kind.
+
+    `source` is `"builtin"`, `"paper"` (the public data sets, downloaded into `cache_dir` on first use), a folder with
+    `<category>.jsonl` (or .csv, .txt) for every category and `benign.jsonl`, or one .jsonl or .csv file whose prompts
+    name their category. `category` and `split` (`"train"` or `"eval"`) select some of them. `kind` is the category,
+    and for benign prompts `ordinary`, `look_alike` or `twin`. Raises `ValueError` for an unknown source, category or
+    split, for a category without prompts, for a repeated id, and for a broken line (file and line number).
+    """
+    if category is not None:
+        require_category("load_prompts", category)
+    require(
+        split in (None, *SPLITS), "load_prompts", "split must be 'train' or 'eval'", repr(split), "Omit it for both."
+    )
+    frames = [read_prompt_file(file, of_file) for file, of_file in _prompt_files(source, cache_dir).items()]
+    wanted = ALL_CATEGORIES if category is None else (category,)
+    present = {name for frame in frames for name in frame["category"]}
+    missing = [name for name in wanted if name not in present]
+    must, todo = "there must be prompts of every category and benign ones", "Add some, each with its category."
+    require(not missing, "load_prompts", must, f"no {', '.join(missing)} in {source}", todo)
+    found = pd.concat(frames).sort_values("category", key=_rank, kind="stable")
+    repeated = list(found["id"][found["id"].duplicated()])
+    require(not repeated, "load_prompts", "ids must be unique", f"{repeated[:1]} twice in {source}", "Rename one.")
+    selected = found["category"].isin(wanted) & (found["split"].eq(split) | (split is None))
+    return found[selected].reset_index(drop=True)
+
+
+def _prompt_files(source: str | Path, cache_dir: str | Path) -> dict[Path, str | None]:
+    """By file of `source`, the category of those of its prompts that name none."""
+    path = prompts_dir() if source == "builtin" else paper_folder(cache_dir) if source == "paper" else Path(source)
+    if path.is_file() and path.suffix in ONE_FILE:
+        return {path: None}
+    if not path.is_dir():
+        must = "source must be 'builtin', 'paper', a folder with a file for every category, or a "
+        raise invalid("load_prompts", must + f"{' or '.join(ONE_FILE)} file", repr(str(source)), "Check the spelling.")
+    files = [file for file in sorted(path.iterdir()) if file.suffix in PROMPT_FILES]
+    return {file: file.stem for file in files if file.stem in ALL_CATEGORIES}
+
+
+def _rank(categories: pd.Series) -> pd.Series:
+    return categories.map(ALL_CATEGORIES.index)
+
+
+def prompts_dir() -> Path:
+    """The folder of the built-in prompts: inside an installed wheel, or `prompts/` of the checkout."""
+    installed = Path(__file__).parents[1] / "_prompts"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "prompts"

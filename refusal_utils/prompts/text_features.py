@@ -1,0 +1,61 @@
+"""What can be read off a prompt without a model: its words, their overlap with another's, and its form."""
+
+from collections.abc import Iterable
+
+_COMMON = frozenset(
+    "a an the of to in on for and or my your is are was be do does i you it this that with at by from me".split()  # noqa: SIM905
+)
+_QUESTION_WORDS = ("how", "what", "who", "why", "when", "where", "which", "is", "are", "can", "do", "does")
+
+
+def words_of(text: str) -> list[str]:
+    """The words of `text` in order, in lower case and without punctuation (apostrophes stay).
+
+    >>> words_of("I can’t, sorry.")
+    ['i', "can't", 'sorry']
+    """
+    kept = "".join(char if char.isalnum() or char == "'" else " " for char in text.lower().replace("’", "'"))
+    return kept.split()
+
+
+def word_ngrams(text: str, n: int) -> list[tuple[str, ...]]:
+    """The word n-grams of `text` in order.
+
+    >>> word_ngrams("I can't, sorry", 2)
+    [('i', "can't"), ("can't", 'sorry')]
+    """
+    words = words_of(text)
+    return list(zip(*(words[start:] for start in range(n)), strict=False))
+
+
+def content_words(text: str) -> set[str]:
+    """The words of `text` without the most common ones, or all of them if nothing else is left.
+
+    >>> sorted(content_words("How do I boil an egg?"))
+    ['boil', 'egg', 'how']
+    """
+    words = set(words_of(text))
+    return words - _COMMON or words
+
+
+def jaccard(first: set, second: set) -> float:
+    """Shared members over all members of two sets; 0 if both are empty.
+
+    >>> jaccard({1, 2}, {2, 3}) == 1 / 3
+    True
+    """
+    return len(first & second) / max(len(first | second), 1)
+
+
+def form_features(texts: Iterable[str]) -> dict[str, list[bool]]:
+    """The form of texts, whatever they are about: final punctuation, capital first letter, and opening like a question.
+
+    >>> form_features(["Is it late?", "tell me"])["is a question"]
+    [True, False]
+    """
+    texts = [text.strip() for text in texts]
+    return {
+        "ends with ? . or !": [text[-1:] in ("?", ".", "!") for text in texts],
+        "starts with a capital": [text[:1].isupper() for text in texts],
+        "is a question": [text.lower().startswith(_QUESTION_WORDS) for text in texts],
+    }

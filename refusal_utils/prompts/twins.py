@@ -1,0 +1,54 @@
+"""Twins: benign prompts with the topic and form of a prompt that should be refused, and how close the two are."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from .categories import BENIGN, CATEGORY_IDS
+from .text_features import jaccard, words_of
+
+ANY_TWO = "(any two prompts)"
+
+
+def twin_pairs(prompts: pd.DataFrame) -> pd.DataFrame:
+    """The prompts whose benign twin is also among `prompts`, indexed by pair_id, with its text in the column `twin`."""
+    paired = prompts[prompts["pair_id"] != ""].drop_duplicates(["pair_id", "category"])
+    benign = paired[paired["category"] == BENIGN].set_index("pair_id")["text"]
+    own = paired[(paired["category"] != BENIGN) & paired["pair_id"].isin(benign.index)].set_index("pair_id")
+    return own.assign(twin=benign.reindex(own.index))
+
+
+@dataclass(frozen=True)
+class TwinComparison:
+    """Word overlap between prompts and their twins, and as a control between prompts and other prompts' twins.
+
+    Both frames have one row per pair: category, shared_words (Jaccard overlap of the sets of words) and extra_words (how
+    many more words the twin has).
+    """
+
+    pairs: pd.DataFrame
+    shuffled: pd.DataFrame
+
+    def table(self) -> pd.DataFrame:
+        """Number of pairs, mean shared_words and median extra_words by category; the last row is the control."""
+        rows = pd.concat([self.pairs, self.shuffled.assign(category=ANY_TWO)]).groupby("category")
+        table = rows.agg(
+            pairs=("shared_words", "size"), shared_words=("shared_words", "mean"), extra_words=("extra_words", "median")
+        )
+        return table.reindex([name for name in (*CATEGORY_IDS, ANY_TWO) if name in table.index])
+
+
+def compare_twins(prompts: pd.DataFrame, seed: int = 0) -> TwinComparison:
+    """How close the twins among `prompts` are; the control gives each prompt the twin of a random other one."""
+    twins = twin_pairs(prompts)
+    others = twins["twin"].sample(frac=1, random_state=seed)
+    pairs, shuffled = (_overlap(twins["text"], second) for second in (twins["twin"], others))
+    category = twins["category"].to_numpy()
+    return TwinComparison(pairs.assign(category=category), shuffled.assign(category=category))
+
+
+def _overlap(first: Iterable[str], second: Iterable[str]) -> pd.DataFrame:
+    words = [(words_of(one), words_of(other)) for one, other in zip(first, second, strict=True)]
+    rows = [(jaccard(set(one), set(other)), len(other) - len(one)) for one, other in words]
+    return pd.DataFrame(rows, columns=["shared_words", "extra_words"])

@@ -1,0 +1,82 @@
+"""Greedy decoding of one batch whose rows are edited differently, with the KV cache; rows leave when they stop."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ..model.chat_model import ChatModel
+from .conditions import Condition
+from .row_edits import RowEdits
+from .shared_rows import SharedRows
+
+
+@dataclass(eq=False)
+class Row:
+    """A prompt (its index and tokens) under a condition. `tokens` and `stopped` are set when the response is finished.
+
+    `key` identifies the response on disk. From `first_layer` on the row cannot share activations with the same prompt under other conditions.
+    """
+
+    prompt: int
+    ids: list[int]
+    condition: Condition
+    key: str
+    first_layer: int
+    tokens: tuple[int, ...] = ()
+    stopped: bool = False
+
+
+def decode(chat: ChatModel, rows: Sequence[Row], max_new_tokens: int, finish: Callable[[Row], None]) -> None:
+    """Decode one batch, and call `finish` with each row as soon as it stops.
+
+    This is not a generator: the interventions apply to the whole batch and must be undone whatever goes wrong.
+    """
+    stops = torch.tensor(sorted(stop_tokens(chat)), device=chat.device)
+    edits = RowEdits(chat, [row.condition.interventions for row in rows])
+    shared = SharedRows(chat, [row.ids for row in rows], min(row.first_layer for row in rows))
+    new = torch.empty(len(rows), 0, dtype=torch.long, device=chat.device)
+    cache = None
+    with edits.open(shared.spread), shared.open():
+        for n_new in range(1, max_new_tokens + 1):
+            out = forward(chat, shared.ids, shared.mask, past_key_values=cache, use_cache=True)
+            tokens, cache = out.logits[:, -1].argmax(-1).to(chat.device), out.past_key_values
+            new = torch.cat([new, tokens[:, None]], dim=1)
+            stopped = torch.isin(tokens, stops)
+            ended = stopped | (n_new == max_new_tokens)
+            for index in ended.nonzero()[:, 0].tolist():
+                rows[index].tokens, rows[index].stopped = tuple(new[index].tolist()), bool(stopped[index])
+                finish(rows[index])
+            if ended.all():
+                return
+            stay = (~ended).nonzero()[:, 0]
+            shared.advance(tokens[stay], stay, cache)
+            if ended.any():
+                edits.keep(stay)
+                new, rows = new[stay], [rows[index] for index in stay.tolist()]
+
+
+def forward(
+    chat: ChatModel, input_ids: Int[Tensor, "batch pos"], attention_mask: Int[Tensor, "batch token"], **options: Any
+) -> Any:
+    """The Hugging Face output of one forward pass, with explicit positions, and logits of the last token if possible."""
+    model: Any = chat.bridge.original_model
+    known = inspect.signature(model.forward).parameters
+    if "position_ids" in known:
+        positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+        options["position_ids"] = positions[:, -input_ids.shape[1] :]
+    if "logits_to_keep" in known:
+        options["logits_to_keep"] = 1
+    return model(input_ids=input_ids, attention_mask=attention_mask, **options)
+
+
+def stop_tokens(chat: ChatModel) -> set[int]:
+    """The ids of the tokens that end a response: those of the model's generation config, or else the tokenizer's."""
+    model: Any = chat.bridge.original_model
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    configured = chat.tokenizer.eos_token_id if configured is None else configured
+    return set(configured) if isinstance(configured, list | tuple) else {configured}

@@ -1,0 +1,53 @@
+"""The controlled set: as many prompts that the unsteered model refuses as prompts that it answers, on both sides."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from ..checks import invalid, require
+from ..prompts.categories import BENIGN
+
+BUCKETS = {  # side and outcome of the unsteered model, and what to pass if there are no such prompts
+    "HR": ("harmful prompts that the model refuses", "Pass plainly harmful prompts"),
+    "HC": ("harmful prompts that the model answers", "Pass subtler or milder harmful prompts"),
+    "BR": ("benign prompts that the model refuses", "Pass benign prompts that sound harmful, such as XSTest's"),
+    "BC": ("benign prompts that the model answers", "Pass ordinary benign prompts"),
+}
+
+
+def controlled_set(pool: pd.DataFrame, *, n: int = 50, exclude: Iterable[str] = (), seed: int = 0) -> pd.DataFrame:
+    """`n` prompts each of HR, HC, BR and BC from `pool`, with columns harmful and bucket added.
+
+    `pool` has columns id, category, text and outcome (of the unsteered model); broken responses belong to no bucket.
+    `exclude` holds the texts that directions were estimated from. Raises `ValueError` if one of them is in the pool,
+    if a bucket holds fewer than `n` prompts, or if `n` is below 1. Source: Joad et al. 2602.02132, controlled test set.
+    """
+    require(n >= 1, "controlled_set", "n must be at least 1", n, "The paper uses 50.")
+    known = set(map(_plain, exclude))
+    leaked = [id for id, text in zip(pool["id"], pool["text"], strict=True) if _plain(text) in known]
+    require(
+        not leaked,
+        "controlled_set",
+        "no prompt may be one that a direction was estimated from",
+        f"{len(leaked)} ({', '.join(leaked[:3])})",
+        "Take the eval split.",
+    )
+    pool = pool[pool["outcome"] != "broken"].assign(harmful=pool["category"] != BENIGN)
+    side = pool["harmful"].map({True: "H", False: "B"})
+    pool = pool.assign(bucket=side + pool["outcome"].map({"refused": "R", "answered": "C"}))
+    _require_buckets(pool["bucket"].value_counts().reindex(list(BUCKETS), fill_value=0), n)
+    drawn = [pool[pool["bucket"] == name].sample(n, random_state=seed) for name in BUCKETS]
+    return pd.concat(drawn, ignore_index=True)[["id", "category", "text", "harmful", "bucket"]]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def _require_buckets(sizes: pd.Series, n: int) -> None:
+    must = f"every bucket must hold {n} prompts"
+    for name in sizes.index[sizes == 0]:
+        what, todo = BUCKETS[name]
+        raise invalid("controlled_set", must, f"none in {name}, {what} ({sizes.to_dict()})", f"{todo}.")
+    todo = f"Pass more prompts, or n={sizes.min()}."
+    require(int(sizes.min()) >= n, "controlled_set", must, sizes.to_dict(), todo)

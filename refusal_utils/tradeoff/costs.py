@@ -1,0 +1,115 @@
+"""What steering costs: the change it makes to the first token on prompts that it should leave alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..model.batching import in_order, plan_batches, run_batches, token_budget
+from ..model.chat_model import ChatModel
+from ..plotting.look import category_scatter
+from ..steering.conditions import UNSTEERED, Condition
+from ..steering.decoding import forward
+from ..steering.generation import BATCH_TOKENS, first_token_logits
+from ..steering.row_edits import RowEdits
+from ..steering.shared_rows import SharedRows
+from .sweep import Sweep
+
+UNITS = ("coefficient", "gaps", "nats")  # in which two strengths can be compared
+
+
+@dataclass(frozen=True, eq=False)
+class SteeringCosts:
+    """Every condition's strength in several units, and the refusal rate it brings.
+
+    `values` has columns direction, coefficient, over norm (coefficient over the mean norm of the states), nats, refused,
+    gaps and kind.
+    """
+
+    values: pd.DataFrame = field(repr=False)
+
+    def table(self, levels: Sequence[float]) -> pd.DataFrame:
+        """The median nats and refusal rate over the directions of a kind, at the positive ones of `levels`, in gaps."""
+        kept = self.steered[self.steered["gaps"].isin(levels)]
+        return kept.groupby(["kind", "gaps"])[["nats", "refused"]].median().unstack("gaps")
+
+    @property
+    def steered(self) -> pd.DataFrame:
+        """The rows at positive strengths."""
+        return self.values[self.values["coefficient"] > 0]
+
+    def agreement(self, kind: str) -> pd.Series:
+        """Rank correlation over the directions of a kind between strength in each of `UNITS` and the refusal rate."""
+        own = self.steered[self.steered["kind"] == kind]
+        return own[list(UNITS)].rank().corrwith(own["refused"].rank())
+
+    def figure(self, *, title: str, x: str, y: str = "overall refusal rate") -> go.Figure:
+        """Nats against the refusal rate, one point per direction and positive strength."""
+        points = self.steered.rename(columns={"direction": "category", "nats": x, "refused": y})
+        return category_scatter(points, x, y, title=title).update_xaxes(type="log")
+
+
+def steering_costs(
+    chat: ChatModel,
+    swept: Sweep,
+    conditions: Sequence[Condition],
+    states: Float[Tensor, "prompt d_model"],
+    kinds: Mapping[str, str],
+) -> SteeringCosts:
+    """What each of the `conditions` of a sweep costs, and the refusal rate that it brings.
+
+    The cost is measured on the benign prompts that the unsteered model answers (bucket BC). `states` are
+    residual-stream states at the steered layer; `kinds` gives the kind of every direction.
+    """
+    answered = swept.rows.loc[swept.rows["bucket"] == "BC", "text"]
+    nats = kl_spent(chat, list(dict.fromkeys(answered)), conditions)
+    norm = float(torch.linalg.vector_norm(states.float(), dim=-1).mean())
+    refused = swept.refused(("direction", "coefficient"))
+    rows = [
+        {
+            "direction": each.direction,
+            "coefficient": each.coefficient,
+            "over norm": each.coefficient / norm,
+            "nats": spent,
+            "refused": refused[each.direction, each.coefficient],
+            "gaps": each.gaps,
+            "kind": kinds[each.direction],
+        }
+        for each, spent in zip(conditions, nats.tolist(), strict=True)
+    ]
+    return SteeringCosts(pd.DataFrame(rows))
+
+
+def kl_spent(chat: ChatModel, prompts: Sequence[str], conditions: Sequence[Condition]) -> Float[Tensor, " coefficient"]:
+    """KL(unsteered || steered) of the first token in nats, the mean over `prompts`, for every condition.
+
+    What a steering vector costs on prompts that it should leave alone, in a unit that compares directions of any size.
+    """
+    before = first_token_logits(chat, prompts).double().log_softmax(-1)
+    ids, own = chat.encode(prompts), {each.digest: each for each in conditions}
+    rows = [(each, prompt) for each in own.values() for prompt in range(len(ids))]
+    layer = min(each.first_layer(chat.n_layers) for each in (*own.values(), UNSTEERED))
+
+    def step(batch: list[int]) -> tuple[Tensor]:
+        given = [rows[index] for index in batch]
+        edits = RowEdits(chat, [condition.interventions for condition, _ in given])
+        shared = SharedRows(chat, [ids[prompt] for _, prompt in given], min(layer, chat.n_layers - 1))
+        with edits.open(shared.spread), shared.open():
+            logits = forward(chat, shared.ids, shared.mask).logits[:, -1].float().cpu()
+        nats = [_divergence(before[prompt], after) for (_, prompt), after in zip(given, logits, strict=True)]
+        return (torch.stack(nats),)
+
+    budget = token_budget("kl_spent", None, chat.device, BATCH_TOKENS)
+    batches = plan_batches([ids[prompt] for _, prompt in rows], budget)
+    (nats,) = in_order(run_batches("kl_spent", batches, step))
+    spent = dict(zip(own, nats.view(len(own), len(ids)).mean(1), strict=True))
+    return torch.stack([spent[condition.digest] for condition in conditions])
+
+
+def _divergence(before: Float[Tensor, " d_vocab"], logits: Float[Tensor, " d_vocab"]) -> Float[Tensor, ""]:
+    # One prompt at a time, because a large vocabulary in float64 does not fit into memory for a whole batch.
+    return (before.exp() * (before - logits.double().log_softmax(-1))).sum()

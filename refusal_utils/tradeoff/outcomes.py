@@ -1,0 +1,89 @@
+"""Which prompts are refused under each direction at each strength, as one array that statistics are computed on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..checks import require
+from ..stats import bootstrap_counts
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """`refused[direction, coefficient, prompt]`, and which of the prompts are harmful.
+
+    `strengths` are in gaps, the unit that all directions share. `usable` is false for a point whose text is too often
+    degenerate, or that was not measured. `stratum` numbers the groups whose sizes were fixed when the prompts were
+    chosen, such as the four buckets of a controlled set: prompts are resampled within them. Raises `ValueError` for
+    fewer than two prompts on a side, and for a direction without a usable point.
+    """
+
+    refused: Bool[Tensor, "direction coefficient prompt"] = field(repr=False)
+    harmful: Bool[Tensor, " prompt"] = field(repr=False)
+    stratum: Int[Tensor, " prompt"] = field(repr=False)
+    directions: tuple[str, ...]
+    usable: Bool[Tensor, "direction coefficient"]
+    strengths: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` if no statistics can be computed."""
+        for side, n in (("harmful", int(self.harmful.sum())), ("benign", int((~self.harmful).sum()))):
+            require(n > 1, "Outcomes", f"there must be at least two {side} prompts", n, "Add prompts.")
+        empty = [name for name, row in zip(self.directions, self.usable, strict=True) if not row.any()]
+        must = "every direction needs a point that is not degenerate"
+        require(not empty, "Outcomes", must, f"none for {', '.join(empty)}", "Use lower strengths.")
+
+    @classmethod
+    def from_rows(
+        cls, rows: pd.DataFrame, levels: Mapping[str, Sequence[float]], max_degenerate: float = 0.1
+    ) -> "Outcomes":
+        """The outcomes in `rows` (columns id, harmful, direction, gaps, outcome, perhaps bucket) at these strengths.
+
+        `levels` gives the strengths of every direction in gaps. Unsteered rows, whatever direction they are filed
+        under, are a point of every direction. Broken text is not a refusal, and a point with more than
+        `max_degenerate` of it is not usable. Raises `ValueError` if a direction lacks a strength or a prompt.
+        """
+        cells = pd.MultiIndex.from_tuples([(name, float(gaps)) for name in levels for gaps in levels[name]])
+        asked = pd.MultiIndex.from_frame(rows[["direction", "gaps"]]).isin(cells)
+        steered = rows[asked & (rows["gaps"] != 0)]
+        table = steered.pivot(index=["direction", "gaps"], columns="id", values="outcome")
+        unsteered = rows[rows["gaps"] == 0].drop_duplicates("id").set_index("id")["outcome"]
+        start = {(name, 0.0): unsteered.reindex(table.columns) for name in levels if len(unsteered)}
+        table = pd.concat([pd.DataFrame(start).T, table])
+        strengths = list(dict.fromkeys([gaps for _, gaps in start] + [gaps for _, gaps in cells]))
+        table = table.reindex(pd.MultiIndex.from_product([levels, strengths]))
+        empty = table.isna().any(axis=1)
+        missing = [cell for cell in (*start, *cells) if empty[cell]][:3]
+        must = "every direction needs every strength and prompt"
+        require(not missing, "Outcomes", must, f"gaps at {missing}", "Run the sweep for them.")
+        values = table.to_numpy(dtype=object).reshape(len(levels), len(strengths), -1)
+        usable = ((values == "broken").mean(-1) <= max_degenerate) & ~empty.to_numpy().reshape(len(levels), -1)
+        prompts = rows.drop_duplicates("id").set_index("id").loc[table.columns]
+        harmful = torch.tensor(prompts["harmful"].to_numpy(dtype=bool))
+        codes = torch.tensor(pd.factorize(prompts["bucket"])[0]) if "bucket" in prompts else harmful.long()
+        refused = torch.tensor(values == "refused")
+        return cls(refused, harmful, codes, tuple(levels), torch.tensor(usable), tuple(strengths))
+
+    def weights(self, n_draws: int, seed: int = 0) -> Float[Tensor, "draw prompt"]:
+        """How often each prompt counts: once in the first row (the data), then as resampled within the strata."""
+        data = torch.ones(1, len(self.harmful), dtype=torch.float64)
+        return torch.cat([data, bootstrap_counts(self.stratum, n_draws, seed)])
+
+    def rates(
+        self, weights: Float[Tensor, "draw prompt"]
+    ) -> tuple[Float[Tensor, "draw direction coefficient"], Float[Tensor, "draw direction coefficient"]]:
+        """(RR, ORR): the refused share of the harmful and of the benign prompts, for every draw of prompts."""
+        return self._share(weights, self.harmful), self._share(weights, ~self.harmful)
+
+    def overall(self, weights: Float[Tensor, "draw prompt"]) -> Float[Tensor, "draw direction coefficient"]:
+        """The overall refusal rate, the mean of RR and ORR, for every draw of prompts."""
+        refused, over_refused = self.rates(weights)
+        return (refused + over_refused) / 2
+
+    def _share(self, weights: Tensor, side: Tensor) -> Tensor:
+        part = weights[:, side]
+        return torch.einsum("np,dcp->ndc", part, self.refused[:, :, side].double()) / part.sum(1)[:, None, None]

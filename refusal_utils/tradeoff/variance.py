@@ -1,0 +1,43 @@
+"""How much of the variance of refusing the strength explains, and how much the direction."""
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..checks import require
+from ..stats import percentile_interval
+from .outcomes import Outcomes
+
+
+def variance_shares(outcomes: Outcomes, n_draws: int = 500, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    """Shares of the variance of "refused" that strength explains alone and direction explains given strength.
+
+    Rows: the two sources. Columns: share, low, high. Variance components of a layout in which every prompt meets every
+    direction and strength (prompts random). The second is the mean over strengths of the component of direction, so
+    pure noise has expectation zero. A strength at which a direction has no usable point is left out. Raises
+    `ValueError` for fewer than two strengths. Source: Searle, Casella & McCulloch 1992, ch. 4.
+    """
+    common = outcomes.usable.all(0)
+    n = int(common.sum())
+    must, todo = "directions must share two strengths with text", "Give all the same strengths."
+    require(n > 1, "variance_shares", must, n, todo)
+    refused = outcomes.refused[:, common].double()
+    values = torch.stack([_shares(refused, draw) for draw in outcomes.weights(n_draws, seed)])
+    low, high = percentile_interval(values[1:], level)
+    index = pd.Index(["strength", "direction given strength"], name="explained by")
+    return pd.DataFrame({"share": values[0], "low": low, "high": high}, index=index)
+
+
+def _shares(
+    refused: Float[Tensor, "direction coefficient prompt"], weights: Float[Tensor, " prompt"]
+) -> Float[Tensor, "2"]:
+    n_directions, n = len(refused), weights.sum()
+    cells = refused @ (weights / n)
+    total = cells.mean() * (1 - cells.mean())
+    by_prompt = refused.mean(0)
+    residual = refused - cells[..., None] - by_prompt + cells.mean(0)[:, None]
+    noise = (residual.square() * weights).sum((0, 2)) / ((n_directions - 1) * (n - 1))
+    by_direction = (cells.var(0, correction=1) - noise / n).clamp(min=0).mean()
+    strength = cells.mean(0).var(correction=0)
+    return torch.stack([strength, by_direction]) / total.clamp(min=1e-12)

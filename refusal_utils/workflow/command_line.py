@@ -1,0 +1,91 @@
+"""The commands `run`, `report` and `settings` of `python -m refusal_utils`.
+
+Commands import what they need when they run: `--help` and `--version` load neither PyTorch nor transformers.
+"""
+
+import argparse
+import os
+import sys
+
+from .. import __version__
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0, 1 after printing what was wrong with a notebook or an argument, 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    set_thread_defaults()
+    from .notebooks import NotebookFailure
+
+    try:
+        options.act(options)
+    except (NotebookFailure, ValueError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped. Finished notebooks are kept; the same command continues from there.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def set_thread_defaults() -> None:
+    """Let idle OpenMP threads sleep instead of spin, in this process and its kernels, unless the user chose a policy.
+
+    Spinning threads of two runs on the same cores slow each other down several times. OpenMP reads the variable once,
+    so this must happen before torch is imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m refusal_utils", description="Run the refusal geometry notebooks.")
+    parser.add_argument("--version", action="version", version=f"refusal-utils {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="execute the notebooks in order, skipping finished ones")
+    run.add_argument("--list", action="store_true", help="show each notebook's question, needs and duration; run none")
+    run.add_argument("--notebooks", nargs="*", default=(), metavar="NN", help="run only these, by number")
+    run.add_argument("--prompts", metavar="SOURCE", help="'builtin', 'paper', a folder of prompt files, or one file")
+    run.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set parameters of the notebooks (the command `settings` lists them)",
+    )
+    run.add_argument("--fresh", action="store_true", help="run finished notebooks again")
+    run.set_defaults(act=_run)
+    report = commands.add_parser("report", help="compare every number with the paper's; writes CSV and HTML")
+    report.set_defaults(act=_report)
+    for command in (run, report):
+        command.add_argument("--model", metavar="ID", help="'bundled' (the default), a Hugging Face id, or a folder")
+        command.add_argument("--out", metavar="DIR", help="the figures folder, of all models or of this one")
+    settings = commands.add_parser("settings", help="list the notebooks' parameters")
+    settings.set_defaults(act=_settings)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    from .runner import list_notebooks, run_notebooks
+    from .settings import read_settings
+
+    if options.list:
+        print(list_notebooks(options.notebooks))
+        return
+    settings = read_settings(options.set, MODEL=options.model, PROMPTS=options.prompts, FIGURES_DIR=options.out)
+    run_notebooks(settings, options.notebooks, fresh=options.fresh)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from ..paper.report import write_report
+    from .runner import figures_root
+    from .settings import read_settings
+
+    settings = read_settings((), MODEL=options.model, FIGURES_DIR=options.out)
+    *paths, counts = write_report(settings.MODEL, figures_root(settings))
+    print(counts.to_string(), *map(os.path.relpath, paths), sep="\n")
+
+
+def _settings(options: argparse.Namespace) -> None:
+    from .settings import describe_settings
+
+    print(describe_settings())

@@ -1,0 +1,136 @@
+"""The notebooks' parameters: name, type, default and meaning of each, in one typed class."""
+
+import ast
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ..checks import invalid, require
+from ..prompts.files import ONE_FILE
+
+_OPTION_OF = {"MODEL": "--model", "FIGURES_DIR": "--out"}
+
+
+class Settings(BaseSettings):
+    """Parameters of the notebooks, checked; a field that is not given comes from `REFUSAL_<NAME>` or its default."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="REFUSAL_", extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
+    )
+
+    MODEL: str = Field("bundled", description="'bundled', a Hugging Face id, or a local folder.")
+    SYSTEM_PROMPT: str | None = Field(None, description="System prompt put before every prompt.")
+    PROMPTS: str = Field("builtin", description="'builtin', 'paper', a folder of prompt files, or one file.")
+    DTYPE: Literal["float32", "bfloat16", "float16"] | None = Field(
+        None, description="Precision of the model; None chooses float32 on CPU and 16 bits on a GPU."
+    )
+    LAYER: int | None = Field(None, description="Layer of the decision state; None uses the model's own.")
+    POS: int | None = Field(None, description="Token position of the decision state; None uses the model's own.")
+    SEED: int = Field(0, description="Seed of every random draw.")
+    FIGURES_DIR: str = Field("../figures", description="Folder with one folder of figures and tables per model.")
+    CACHE_DIR: str = Field("../.cache", description="Folder for cached activations and responses.")
+    SHOW_PROMPTS: bool = Field(False, description="Whether to print the text of harmful prompts.")
+
+    SELECT_BY: Literal["label", "behaviour", "behaviour at random", "published"] = Field(
+        "label", description="How notebook 01 chooses the prompts that directions are estimated from."
+    )
+    OVER_REFUSAL: Literal["unsafe", "safe_benign"] = Field(
+        "unsafe", description="Which XSTest prompts form the over-refusal category."
+    )
+    N_PROMPTS: int = Field(96, ge=1, description="Prompts per category in the draw.")
+    N_HELD_OUT: int = Field(64, ge=1, description="Held-out prompts per category in the projections.")
+    N_BOOTSTRAP: int = Field(1000, ge=1, description="Bootstrap draws.")
+    TOP_K: int = Field(5, ge=1, description="Heads kept per category in the attribution.")
+    N_TWINS: int = Field(16, ge=1, description="Twin pairs per category in the causal check of heads.")
+    N_RANDOM: int = Field(3, ge=1, description="Random sets of heads used as controls.")
+    N_SINGLE: int = Field(40, ge=1, description="Heads that are replaced one at a time.")
+    EXAMPLE: str = Field("unsupported", description="Category of the worked example in the head attribution.")
+    JUDGE: str = Field("phrases", description="Judge of the steered responses: 'phrases', 'wildguard', or your own.")
+    N_BUCKET: int = Field(50, ge=1, description="Prompts per bucket of the controlled set.")
+    GAPS: list[float] = Field(
+        [-0.5, 0.15, 0.25, 0.35, 0.45, 0.7, 1.0], description="Steering strengths, in gaps between the two sides."
+    )
+    ALPHAS: list[float] | None = Field(None, description="Raw steering strengths, in place of GAPS.")
+    CONTROL_GAPS: list[float] = Field([-0.5, 0.45, 1.0, 2.0], description="Strengths of the control directions.")
+    MAX_ORR: float = Field(1.0, description="Highest over-refusal rate at which directions are matched.")
+    TARGET: float = Field(0.9, description="Refusal rate at which directions are matched.")
+    MARGIN: float = Field(0.1, gt=0, description="Equivalence margin between two curves.")
+    MAX_NEW_TOKENS: int = Field(50, ge=1, description="Length of a response in tokens.")
+    N_DRAWS: int = Field(500, ge=1, description="Bootstrap draws of the style tests.")
+    N_EXAMPLES: int = Field(3, ge=0, description="Example responses shown per direction.")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The values that were given, by argument or environment variable, without the defaults."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+
+    @field_validator("MODEL")
+    @classmethod
+    def _absolute_model(cls, name: str) -> str:
+        """Notebooks run in another folder, so a path becomes absolute; a Hugging Face id stays."""
+        path = Path(name).expanduser()
+        is_path = name.startswith((".", "~", os.sep)) or (path / "config.json").is_file()
+        return path.resolve().as_posix() if is_path else name
+
+    @field_validator("PROMPTS")
+    @classmethod
+    def _absolute_prompts(cls, source: str) -> str:
+        if source in ("builtin", "paper"):
+            return source
+        path = Path(source).expanduser().resolve()
+        if not path.is_dir() and not (path.is_file() and path.suffix in ONE_FILE):
+            files = " or ".join(ONE_FILE)
+            raise ValueError(f"must be 'builtin', 'paper', a folder with a file per category, or a {files} file")
+        return path.as_posix()
+
+
+def read_settings(assignments: Iterable[str] = (), **options: Any) -> Settings:
+    """Settings from texts `NAME=VALUE` and from `options`, of which those that are None count as not given.
+
+    A value is read as a Python literal if it is one, otherwise as text. Raises `ValueError` for a text of another form,
+    an unknown name, a value of the wrong type, and a name that has its own option.
+
+    >>> read_settings(["N_PROMPTS=32", "EXAMPLE=advice"], MODEL="google/gemma-2-9b-it").given
+    {'MODEL': 'google/gemma-2-9b-it', 'N_PROMPTS': 32, 'EXAMPLE': 'advice'}
+    """
+    values = dict(map(_assignment, assignments))
+    values |= {name: value for name, value in options.items() if value is not None}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        must = str(first.get("ctx", {}).get("error", first["msg"][:1].lower() + first["msg"][1:]))
+        if first["type"] == "extra_forbidden":
+            must = f"the parameter must be one of {', '.join(Settings.model_fields)}"
+            raise invalid("read_settings", must, name, "Check the spelling.") from None
+        raise invalid("read_settings", f"{name}: {must}", repr(first["input"]), "Correct the value.") from None
+
+
+def describe_settings() -> str:
+    """A line per parameter: name, type, default and meaning."""
+    return "\n".join(
+        f"{name:<15} {_type_name(field.annotation):<50} {field.default!r:<12} {field.description}"
+        for name, field in Settings.model_fields.items()
+    )
+
+
+def _type_name(annotation: Any) -> str:
+    plain = annotation.__name__ if isinstance(annotation, type) and annotation is not list else str(annotation)
+    return plain.replace("typing.", "").replace("NoneType", "None")
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    is_assignment = bool(equals) and name.isidentifier()
+    require(is_assignment, "read_settings", "a setting must read NAME=VALUE", repr(text), "Write for example SEED=1.")
+    if name in _OPTION_OF:
+        raise invalid("read_settings", f"{name} must be set by its own option", repr(text), f"Use {_OPTION_OF[name]}.")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value

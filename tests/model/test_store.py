@@ -1,0 +1,135 @@
+import errno
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from refusal_utils.model import store
+from refusal_utils.model.store import DamagedFileError, RowLog, list_files, pack, read_notes, unpack, write_whole
+
+TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor([True, False])}
+NOTES = {"model": "x", "prompts": "one,two"}
+
+
+def test_unpack_returns_what_was_packed():
+    tensors, notes = unpack(pack(TENSORS, NOTES))
+    assert notes == NOTES
+    assert tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+
+
+def test_a_change_of_any_byte_is_found():
+    content = pack(TENSORS, NOTES)
+    for place in range(len(content)):
+        changed = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+        with pytest.raises(DamagedFileError):
+            unpack(changed)
+    for size in range(0, len(content), 7):
+        with pytest.raises(DamagedFileError):
+            unpack(content[:size])
+
+
+def test_notes_are_read_from_the_header_alone(tmp_path):
+    path = write_whole(tmp_path / "deep" / "a.safetensors", pack(TENSORS, NOTES))
+    assert read_notes(path).items() >= NOTES.items()
+    path.write_bytes(path.read_bytes()[:-3])
+    assert read_notes(path).items() >= NOTES.items()  # cut off after the header
+    for content in (b"", b"\xff" * 16, (2).to_bytes(8, "little") + b"{}"):
+        path.write_bytes(content)
+        with pytest.raises(DamagedFileError):
+            read_notes(path)
+
+
+@pytest.mark.parametrize("call", ["write_bytes", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call):
+    path = write_whole(tmp_path / "a", b"old")
+
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path if call == "write_bytes" else store.os, call, full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, b"new")
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("a", b"old")]
+
+
+def test_unfinished_files_are_removed_once_nobody_can_be_writing_them(tmp_path):
+    for name in ("b.x", "a.x", "young.part", "old.part", "other"):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / "old.part", (time.time() - 7200,) * 2)
+    assert [path.name for path in list_files(tmp_path, ".x")] == ["a.x", "b.x"]
+    assert {path.name for path in tmp_path.iterdir()} == {"a.x", "b.x", "young.part", "other"}
+    assert list_files(tmp_path / "nothing", ".x") == []
+
+
+def test_a_row_log_keeps_what_was_written(tmp_path):
+    path = tmp_path / "deep" / "rows.jsonl"
+    log = RowLog("generate", path)
+    log.write("a", [1, 2], True)
+    log.write("b", [3], False)
+    log.close()
+    assert RowLog("generate", path).values == log.values == {"a": [[1, 2], True], "b": [[3], False]}
+    in_memory = RowLog("generate", None)
+    in_memory.write("a", 1)
+    assert in_memory.values == {"a": [1]}
+
+
+def test_a_row_log_drops_a_line_that_was_cut_off(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'["a", 1]\n["half a li')
+    log = RowLog("generate", path)
+    log.write("b", 2)
+    log.close()
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [["a", 1], ["b", 2]]
+
+
+@pytest.mark.parametrize("line", ["[1, 2]", "3", "{}", "null", "{oops", "[]"])
+def test_a_broken_line_is_named_and_the_file_is_kept(tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f'["a", 1]\n{line}\n["b", 2]\n')
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=f"^generate: every line of the results must be whole; got .*{path.name}:2"):
+        RowLog("generate", path)
+    assert path.read_bytes() == before
+
+
+def test_a_row_log_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    path = tmp_path / "rows.jsonl"
+    path.touch()
+
+    def refused(*args):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(ValueError, match="^generate: the cache must be readable and writable; got Permission denied"):
+        RowLog("generate", path)
+
+
+def test_a_disk_that_fills_up_inside_a_line_costs_one_row(tmp_path, monkeypatch):
+    original, calls = Path.open, []
+
+    class Full:
+        """Accepts two lines and half of the third."""
+
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, line):
+            calls.append(line)
+            return self.file.write(line if len(calls) < 3 else line[: len(line) // 2])
+
+        def close(self):
+            self.file.close()
+
+    log = RowLog("generate", tmp_path / "rows.jsonl")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, *args, **options: Full(original(path, *args, **options)))
+        log.write("a", 1)
+        log.write("b", 2)
+        with pytest.raises(ValueError, match="^generate: the cache must be writable; got No space left on device"):
+            log.write("c", 3)
+    log.close()
+    assert RowLog("generate", log.path).values == {"a": [1], "b": [2]}

@@ -1,0 +1,125 @@
+import json
+
+import pandas as pd
+import pytest
+
+from refusal_utils.prompts.categories import CATEGORY_IDS
+from refusal_utils.prompts.files import read_prompt_file, split_in_order, write_prompt_folder
+from refusal_utils.prompts.loading import load_prompts
+
+
+def test_read_prompt_file_takes_the_projects_own_files_unchanged(tmp_path):
+    rows = load_prompts("benign", "eval")
+    folder = write_prompt_folder(rows, tmp_path / "folder")
+    pd.testing.assert_frame_equal(read_prompt_file(folder / "benign.jsonl"), rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("mine.txt", "Should I sell my boat?\r\n\n  May I park here? \n"),
+        ("mine.csv", '\ufeffprompt,note\r\n"Should I sell my boat?",x\r\n\r\n"May I park here?",y\r\n'),
+        ("mine.jsonl", '{"text": "Should I sell my boat?"}\n\n{"prompt": "May I park here?", "x": 1}\n'),
+    ],
+)
+def test_read_prompt_file_reads_every_form(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content.encode())
+    rows = read_prompt_file(path, "advice")
+    assert list(rows["text"]) == ["Should I sell my boat?", "May I park here?"]
+    assert list(rows) == list(load_prompts("advice"))
+    assert list(rows["id"]) == [
+        "advice-mine-" + ("2" if name == "mine.csv" else "1"),
+        "advice-mine-" + ("4" if name == "mine.csv" else "3"),
+    ]
+    assert set(rows["kind"]) == set(rows["category"]) == {"advice"}
+    assert set(rows["split"]) == {"train"}
+
+
+def test_read_prompt_file_keeps_what_the_rows_say_of_themselves(tmp_path):
+    lines = [
+        {"id": "b7", "category": "benign", "text": "How do I boil an egg?", "split": "eval", "pair_id": "p"},
+        {"id": "twin-b8", "category": "benign", "text": "And a duck egg?"},
+        {"prompt": "Should I sell my boat?"},
+    ]
+    path = tmp_path / "mixed.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    rows = read_prompt_file(path, category="advice")
+    assert rows.to_dict("list") == {
+        "id": ["ordinary-b7", "twin-b8", "advice-mixed-3"],
+        "category": ["benign", "benign", "advice"],
+        "text": ["How do I boil an egg?", "And a duck egg?", "Should I sell my boat?"],
+        "split": ["eval", "train", "train"],
+        "pair_id": ["p", "", ""],
+        "kind": ["ordinary", "twin", "advice"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.jsonl", b'{"text": "fine"}\n{"text": ', r"invalid JSON .* at .*a\.jsonl, line 2"),
+        ("a.jsonl", b'{"text": "fine"}\n\n["fine"]', r"JSON that is not an object at .*, line 3"),
+        ("a.jsonl", b'{"question": "fine"}', "no text or prompt at .*, line 1"),
+        ("a.jsonl", b'{"text": "fine"}\n{"text": 5}', "no text or prompt at .*, line 2"),
+        ("a.jsonl", b'{"text": "fine", "split": ["eval"]}', "no text in the field split at .*, line 1"),
+        ("a.jsonl", b'{"text": "fine", "category": "advise"}', "the category 'advise', not one of"),
+        ("a.csv", b"prompt\nfine\n  \n", r"no text or prompt at .*a\.csv, line 3"),
+        ("a.csv", b"question\nfine\n", "a header without a column text or prompt at .*, line 1"),
+        ("a.csv", b"prompt,category\nfine,advise\n", "the category 'advise', not one of safety_core, .* line 2"),
+        ("a.csv", b"prompt,split\nfine,test\n", "the split 'test', not train or eval at .* line 2"),
+        ("a.txt", b"fine\ncaf\xe9\n", r"must be UTF-8; got the byte 0xe9 at .*a\.txt, line 2\. Save it as UTF-8"),
+        ("a.txt", b"\n", r"the file must hold prompts; got none in .*a\.txt"),
+        ("a.xlsx", b"fine", r"must be a \.jsonl, \.csv or \.txt file; got .*a\.xlsx"),
+    ],
+)
+def test_read_prompt_file_names_file_and_line(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"(?s)^read_prompt_file: .*{reason}"):
+        read_prompt_file(tmp_path / name, "advice")
+
+
+def test_read_prompt_file_needs_a_file_and_a_category(tmp_path):
+    with pytest.raises(ValueError, match=r"^read_prompt_file: .*got .*none\.txt\. Check"):
+        read_prompt_file(tmp_path / "none.txt", "advice")
+    (tmp_path / "some.txt").write_text("fine")
+    with pytest.raises(ValueError, match="got the category None"):
+        read_prompt_file(tmp_path / "some.txt")
+
+
+def test_a_prompt_may_hold_any_character_but_a_line_feed(tmp_path):
+    text = "What does\u2028this mean\x0c, please?"
+    (tmp_path / "advice.jsonl").write_text(json.dumps({"text": text}, ensure_ascii=False) + "\n", encoding="utf-8")
+    (tmp_path / "advice.txt").write_text(text + "\n", encoding="utf-8")
+    for name in ("advice.jsonl", "advice.txt"):
+        assert list(read_prompt_file(tmp_path / name, "advice")["text"]) == [text]
+
+
+def test_split_in_order_counts_each_category_for_itself():
+    splits = split_in_order(["advice", "benign"] * 50)
+    assert splits[::2] == splits[1::2] == ["train"] * 32 + ["eval"] * 18
+
+
+def test_a_written_folder_survives_line_separators_and_records_its_sources(tmp_path):
+    rows = load_prompts().groupby("category").head(2).reset_index(drop=True)
+    rows.loc[0, "text"] = "one\u2028line\x85still \U0001f600\none"
+    public = rows.assign(source="made up", source_index=range(len(rows)), revision="main")
+    folder = write_prompt_folder(public, tmp_path / "first")
+    assert set(load_prompts(source=folder)["text"]) == set(rows["text"])
+    first = json.loads((folder / "sources.json").read_text())["made up"]
+    assert (first["revision"], first["n_prompts"], len(first["sha256"])) == ("main", 2 * (len(CATEGORY_IDS) + 1), 64)
+    public.loc[3, "text"] = "another text"
+    other = json.loads((write_prompt_folder(public, tmp_path / "other") / "sources.json").read_text())["made up"]
+    assert other["sha256"] != first["sha256"]
+
+
+def test_write_prompt_folder_rejects_what_could_not_be_read_back(tmp_path):
+    rows = load_prompts("advice")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "advice.jsonl").write_text("")
+    with pytest.raises(ValueError, match="^write_prompt_folder: the folder must be new or empty; got .*full"):
+        write_prompt_folder(rows, tmp_path / "full")
+    with pytest.raises(ValueError, match="ids unique; got the id 'advice-0001' twice"):
+        write_prompt_folder(pd.concat([rows, rows[:1]]), tmp_path / "new")
+    with pytest.raises(ValueError, match="categories must be known .*; got the category 'advise'"):
+        write_prompt_folder(rows.assign(category="advise"), tmp_path / "new")

@@ -1,0 +1,91 @@
+import json
+
+import pandas as pd
+import pytest
+
+from refusal_utils.prompts.categories import ALL_CATEGORIES
+from refusal_utils.prompts.files import split_in_order, write_prompt_folder
+from refusal_utils.prompts.loading import load_prompts
+
+
+@pytest.fixture(scope="module")
+def prompts() -> pd.DataFrame:
+    return load_prompts()
+
+
+def test_load_prompts_takes_category_and_split(prompts):
+    some = load_prompts("humanizing", "eval")
+    expected = prompts[(prompts["category"] == "humanizing") & (prompts["split"] == "eval")]
+    assert list(some["id"]) == list(expected["id"])
+
+
+def test_load_prompts_rejects_unknown_names():
+    with pytest.raises(ValueError, match="^load_prompts: the category must be .*; got 'violence'"):
+        load_prompts("violence")
+    with pytest.raises(ValueError, match="^load_prompts: split must be 'train' or 'eval'; got 'test'"):
+        load_prompts(split="test")
+
+
+def test_a_written_folder_is_read_back_by_load_prompts(prompts, tmp_path):
+    folder = write_prompt_folder(prompts, tmp_path / "new" / "folder")
+    pd.testing.assert_frame_equal(load_prompts(source=folder), prompts)
+    pd.testing.assert_frame_equal(load_prompts("advice", "eval", source=folder), load_prompts("advice", "eval"))
+    (folder / "advice.jsonl").unlink()
+    with pytest.raises(ValueError, match="^load_prompts: there must be prompts of every category .*; got no advice in"):
+        load_prompts(source=folder)
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".csv"])
+def test_load_prompts_reads_one_file_in_the_order_of_the_categories(prompts, tmp_path, kind):
+    rows = prompts.groupby("category").head(3).sample(frac=1, random_state=0)
+    file = tmp_path / f"mine{kind}"
+    if kind == ".jsonl":
+        rows.to_json(file, orient="records", lines=True)
+    else:
+        rows.to_csv(file)
+    read = load_prompts(source=file)
+    assert list(dict.fromkeys(read["category"])) == list(ALL_CATEGORIES)
+    assert dict(zip(read["id"], read["text"], strict=True)) == dict(zip(rows["id"], rows["text"], strict=True))
+    assert list(load_prompts("advice", source=str(file))["id"]) == list(rows.loc[rows["category"] == "advice", "id"])
+
+
+def test_load_prompts_reads_a_folder_with_a_file_of_any_format_per_category(prompts, tmp_path):
+    rows = prompts.groupby("category").head(40)
+    for number, (name, each) in enumerate(rows.groupby("category")):
+        if number % 3 == 0:
+            (tmp_path / f"{name}.txt").write_text("\n".join(each["text"]) + "\n")
+        elif number % 3 == 1:
+            each[["text"]].to_csv(tmp_path / f"{name}.csv", index=False)
+        else:
+            each[["text"]].to_json(tmp_path / f"{name}.jsonl", orient="records", lines=True)
+    (tmp_path / "notes.txt").write_text("not a category")
+    read = load_prompts(source=tmp_path)
+    expected = rows.assign(split=split_in_order(rows["category"]))
+    keys = ["category", "text", "split"]
+    found, wanted = (frame[keys].sort_values(keys).to_numpy().tolist() for frame in (read, expected))
+    assert found == wanted
+
+
+def test_load_prompts_rejects_sources_that_lack_a_category(tmp_path):
+    with pytest.raises(ValueError, match="^load_prompts: .* got no safety_core, .*benign in"):
+        load_prompts(source=tmp_path)
+    load_prompts("advice").to_csv(tmp_path / "advice.csv")
+    for source in (tmp_path / "advice.csv", tmp_path):
+        with pytest.raises(ValueError, match="^load_prompts: .* got no safety_core, .*benign in"):
+            load_prompts(source=source)
+        assert len(load_prompts("advice", source=source)) == len(load_prompts("advice"))
+
+
+def test_load_prompts_rejects_what_is_no_source(tmp_path):
+    for name in ("mine.txt", "mine.md"):
+        (tmp_path / name).write_text("How do I boil an egg?")
+    for wrong in (str(tmp_path / "mine.txt"), str(tmp_path / "mine.md"), str(tmp_path / "none.csv"), "papers"):
+        with pytest.raises(ValueError, match=f"^load_prompts: source must be .*; got {wrong!r}"):
+            load_prompts(source=wrong)
+
+
+def test_load_prompts_rejects_an_id_that_occurs_twice(tmp_path):
+    row = {"id": "advice-1", "category": "advice", "text": "Should I sell my boat?"}
+    (tmp_path / "mine.jsonl").write_text("\n".join([json.dumps(row)] * 2))
+    with pytest.raises(ValueError, match=r"^load_prompts: ids must be unique; got \['advice-1'\] twice"):
+        load_prompts("advice", source=tmp_path / "mine.jsonl")

@@ -1,0 +1,61 @@
+import re
+
+import pytest
+
+from refusal_utils.workflow.notebooks import Title, find_notebooks, parameter_defaults, read_cells, read_title
+from refusal_utils.workflow.settings import Settings
+
+EVERY = pytest.mark.parametrize("path", find_notebooks(), ids=lambda path: path.stem)
+USES_DRAW = re.compile(r"study\.(draw|held_out|states|sides|activations|directions)\b")
+
+
+def test_find_notebooks_returns_them_in_order_or_by_number():
+    names = [path.name[:2] for path in find_notebooks()]
+    assert names == [f"{number:02}" for number in range(1, len(names) + 1)]
+    assert [path.name[:2] for path in find_notebooks(["3", "01"])] == ["03", "01"]
+    with pytest.raises(ValueError, match="^find_notebooks: the number must be one of 01, 02, 03.*got '77'"):
+        find_notebooks(["77"])
+
+
+@EVERY
+def test_every_title_states_question_needs_and_minutes(path):
+    title = read_title(path)
+    assert title.question.endswith("?")
+    assert "**" not in title.needs + title.takes
+    assert "CPU" in title.takes
+
+
+@EVERY
+def test_needs_name_the_files_of_earlier_notebooks_that_the_code_reads(path):
+    code = "\n".join("".join(cell["source"]) for cell in read_cells(path) if cell["cell_type"] == "code")
+    named = re.findall(r"\b\d\d_\w+(?:\{\w+\})?\.(?:jsonl\.gz|csv|safetensors)", code)
+    read = {re.sub(r"\{\w+\}", "<model>", name) for name in named if name[:2] != path.name[:2]}
+    if USES_DRAW.search(code) and path.name[:2] != "01":
+        read.add("01_draw.csv")
+    inputs = read_title(path).inputs
+    assert read <= set(inputs)
+    assert all(name[:2] < path.name[:2] for name in inputs)
+
+
+def test_inputs_are_the_files_named_under_needs():
+    needs = "`01_draw.csv`, `07_sweep_<model>.jsonl.gz` of notebook 07, and `figures/`; not 02_norms.csv"
+    assert Title("", needs, "").inputs == ["01_draw.csv", "07_sweep_<model>.jsonl.gz"]
+
+
+def test_a_title_without_needs_is_refused(notebook):
+    path = notebook("01_a.ipynb")
+    assert read_title(path).question == "Why?"
+    path.write_text(path.read_text().replace("**Needs**", "Needs"))
+    with pytest.raises(ValueError, match="^read_title: the title cell must state .*got none in 01_a.ipynb"):
+        read_title(path)
+
+
+@EVERY
+def test_parameters_have_the_names_and_defaults_of_the_settings(path):
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    own = parameter_defaults(path)
+    assert own == {name: defaults.get(name, "no such setting") for name in own}
+
+
+def test_every_setting_is_a_parameter_of_some_notebook():
+    assert set(Settings.model_fields) == {name for path in find_notebooks() for name in parameter_defaults(path)}

@@ -1,0 +1,63 @@
+import pytest
+
+from refusal_utils.workflow.settings import Settings, describe_settings, read_settings
+
+
+def test_values_are_read_as_python_or_as_text():
+    found = read_settings(
+        ["GAPS=[0.5, 1]", "LAYER=None", "EXAMPLE=advice", "SYSTEM_PROMPT=a=b"], MODEL="a/m", PROMPTS=None
+    )
+    assert found.given == {
+        "MODEL": "a/m",
+        "SYSTEM_PROMPT": "a=b",
+        "LAYER": None,
+        "GAPS": [0.5, 1.0],
+        "EXAMPLE": "advice",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SEED", "a setting must read NAME=VALUE; got 'SEED'"),
+        ("MODEL=bundled", "MODEL must be set by its own option; .*Use --model"),
+        ("LAYRE=20", "the parameter must be one of MODEL, .*; got LAYRE"),
+        ("LAYER=deep", "LAYER: .*integer.*; got 'deep'"),
+        ("N_PROMPTS=0", "N_PROMPTS: .*greater than or equal to 1; got 0"),
+        ("DTYPE=float8", "DTYPE: .*'float16'; got 'float8'"),
+        ("PROMPTS=papre", "PROMPTS: must be 'builtin', 'paper', a folder .* or a .jsonl or .csv file; got 'papre'"),
+    ],
+)
+def test_a_wrong_assignment_is_refused(text, message):
+    with pytest.raises(ValueError, match=f"^read_settings: {message}"):
+        read_settings([text])
+
+
+def test_environment_variables_set_what_arguments_do_not(monkeypatch):
+    monkeypatch.setenv("REFUSAL_N_PROMPTS", "7")
+    monkeypatch.setenv("REFUSAL_SEED", "3")
+    assert Settings(SEED=4).given == {"SEED": 4, "N_PROMPTS": 7}
+    monkeypatch.setenv("REFUSAL_SEED", "three")
+    with pytest.raises(ValueError, match="^read_settings: SEED: .*got 'three'"):
+        read_settings()
+
+
+def test_paths_become_absolute_and_hub_ids_do_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine.csv").write_text("")
+    absolute = (tmp_path / "mine").as_posix()
+    assert read_settings(MODEL="./mine", PROMPTS="mine").given == {"MODEL": absolute, "PROMPTS": absolute}
+    assert read_settings(PROMPTS="mine.csv").given == {"PROMPTS": f"{absolute}.csv"}
+    assert read_settings(MODEL="org/mine", PROMPTS="paper").given == {"MODEL": "org/mine", "PROMPTS": "paper"}
+    assert read_settings(MODEL="mine").given == {"MODEL": "mine"}
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    assert read_settings(MODEL="mine").given == {"MODEL": absolute}
+    with pytest.raises(ValueError, match="must be 'builtin'"):
+        read_settings(PROMPTS="mine.csv.gz")
+
+
+def test_every_setting_is_described_in_a_sentence():
+    lines = describe_settings().splitlines()
+    assert [line.split()[0] for line in lines] == list(Settings.model_fields)
+    assert all(field.description.endswith(".") for field in Settings.model_fields.values())
