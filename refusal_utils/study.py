@@ -188,7 +188,7 @@ class Study:
         return fit(method, *self.sides(layer, pos), place)
 
     def respond(self, prompts: pd.DataFrame, *conditions: Any, **options: Any) -> pd.DataFrame:
-        """The judged responses to `prompts` under `conditions` (or unsteered), cached; `options`: those of `respond`."""
+        """The judged responses to `prompts` under `conditions` (or unsteered), cached; `options` as in `respond`."""
         given = [list(conditions)] if conditions else []
         return respond(self.chat, prompts, *given, **{"cache_dir": self.cache_dir, "progress": True, **options})
 

@@ -53,7 +53,7 @@ class Views:
         return _lda(self.fitted.double().numpy(), self.fitted_labels, n_axes=2)
 
     def with_umaps(self, seeds: Sequence[int], metric: str = "cosine") -> "Views":
-        """These views and a UMAP embedding per seed, called `UMAP, seed 0` and so on; equal seeds give equal ones.
+        """These views and a UMAP embedding per seed, called `UMAP, seed 0` and so on.
 
         Distances between clusters and their sizes mean nothing. Source: McInnes, Healy, Melville 2018 (umap-learn).
         """
@@ -84,7 +84,7 @@ class Views:
 
     @cached_property
     def lda_correct(self) -> dict[str, Bool[np.ndarray, " prompt"]]:
-        """Whether LDA of the fitted prompts predicts each prompt's category, from a plane or from all axes of the state.
+        """Whether LDA of the fitted prompts predicts each prompt's category, from a plane or all axes of the state.
 
         The keys are `plane of PCA`, `plane of LDA` and `all axes`. If the clouds have the same shape, no other reading
         of a plane tells the categories apart better.
@@ -107,8 +107,8 @@ class Views:
         """By view: `trustworthiness`, `continuity`, and `disparity` to the first UMAP embedding (to PCA without one).
 
         Trustworthiness is 1 if no neighbour is invented, continuity is 1 if none is torn away (Venna & Kaski 2001; 15
-        neighbours). Disparity is what no shift, rotation, reflection or scaling removes: 0 same, 1 unrelated
-        (Procrustes).
+        neighbours). Disparity is what no shift, rotation, reflection or scaling removes (Procrustes): 0 if two views
+        are the same, 1 if they are unrelated.
         """
         high = self.states.double().numpy()
         views = {name: self.coordinates(name).iloc[:, :2].to_numpy(np.float64) for name in ("PCA", "LDA", *self.umaps)}
