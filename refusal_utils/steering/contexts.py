@@ -1,4 +1,4 @@
-"""Interventions as context managers. The model is left as it was found."""
+"""Interventions as context managers, which leave the model as they found it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ def add_steering(
 ) -> Iterator[ChatModel]:
     """`chat`, with `steering_vector` (coefficient * direction) added at `layer` (default: the decision layer).
 
-    `options` are those of `Addition`. Raises `ValueError` as `intervene`.
+    `options` are those of `Addition`. Raises `ValueError` as `intervene` does.
     """
     layers = (chat.decision_layer if layer is None else layer,)
     with intervene(chat, Addition(steering_vector, layers, **options)):
@@ -42,7 +42,7 @@ def ablate_direction(
 ) -> Iterator[ChatModel]:
     """`chat`, with one direction [d_model] or the span of several [rank, d_model] removed from the residual stream.
 
-    `options` are those of `Ablation`. Raises `ValueError` as `intervene`.
+    `options` are those of `Ablation`. Raises `ValueError` as `intervene` does.
     """
     with intervene(chat, Ablation(directions.reshape(-1, directions.shape[-1]), **options)):
         yield chat

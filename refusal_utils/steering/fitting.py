@@ -22,7 +22,7 @@ def require_fit(chat: ChatModel, intervention: Intervention) -> None:
         vectors.append(intervention.reference)
     must, todo = (
         f"the width must be that of {chat.name}, {chat.d_model}",
-        "Take direction and model from the same place.",
+        "Use directions of this model.",
     )
     for vector in vectors:
         require(vector.shape[-1] == chat.d_model, "intervene", must, vector.shape[-1], todo)

@@ -1,4 +1,4 @@
-"""Judged responses: what the model says to prompts under conditions, and whether and how it refuses."""
+"""Judged responses: what the model answers under each condition, and whether and how it refuses."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +26,8 @@ def respond(
 ) -> pd.DataFrame:
     """The judged responses to `prompts` (columns id, text, ...) under every condition, condition by condition.
 
-    Columns: those of `prompts`, of `generate` (except its `prompt`) and of `judge_rows`. With a `cache_dir` finished
-    rows are kept and never generated again. Raises `ValueError` as `generate` and `judge_rows`.
+    Columns: those of `prompts`, of `generate` (except its `prompt`) and of `judge_rows`. With a `cache_dir`, finished
+    rows are kept and never generated again. Raises `ValueError` as `generate` and `judge_rows` do.
     """
     texts = list(prompts["text"])
     rows = generate(chat, texts, conditions, max_new_tokens=max_new_tokens, cache_dir=cache_dir, progress=progress)

@@ -19,7 +19,7 @@ from .token_marks import TokenMarks
 
 
 class RowEdits:
-    """The interventions of a batch, one list per row. A single list serves every row of any batch.
+    """The interventions of a batch, one list per row; a single list applies to every row of any batch.
 
     Raises `ValueError` for an intervention that does not fit the model.
     """
@@ -55,7 +55,7 @@ class RowEdits:
 def written_hooks(chat: ChatModel) -> list[str]:
     """The names of all hooks at which something is written to the residual stream.
 
-    `resid_mid` is not among them: TransformerLens' bridge passes on a copy there, so an edit has no effect.
+    `resid_mid` is not among them: there, TransformerLens' bridge passes on a copy, so an edit has no effect.
     """
     writes = [chat.hook_name(hook, layer) for layer in range(chat.n_layers) for hook in ("attn_out", "mlp_out")]
     return [chat.hook_name("resid_pre", 0), *writes]

@@ -1,4 +1,4 @@
-"""Which token is which in a forward pass: its position in the chat, and whether it belongs to the prompt."""
+"""What each token of a forward pass is: its position in the chat, and whether it belongs to the prompt."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
