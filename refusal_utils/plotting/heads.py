@@ -1,4 +1,4 @@
-"""Figures of attention heads: contributions by layer, refusals after replacing heads, and the tokens a head attends to."""
+"""Figures of attention heads: contributions, refusals after replacing heads, and the tokens a head attends to."""
 
 import html
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 from .look import BLUE, DIVERGING, LOOK, ORANGE, TITLES, VERMILION, WIDTH, titles
 
 N_COLUMNS = 4
-MOST_NUMBERS = 64  # heads in a map whose cells still hold their numbers
+MOST_NUMBERS = 64  # the most heads for which a map prints its numbers
 
 
 def head_maps(
@@ -24,7 +24,7 @@ def head_maps(
     title: str,
     value: str,
 ) -> go.Figure:
-    """A map of layers and heads for each category, all on one colour scale centred on zero; a star where p < 0.05.
+    """A map of layers and heads for each category, all on one colour scale centred on zero; a star marks p < 0.05.
 
     `value` names the quantity, its hook, layer and position; it labels the colour bar.
     """
@@ -68,7 +68,7 @@ def outcome_dots(shares: pd.DataFrame, *, title: str, value: str) -> go.Figure:
         **{**LOOK, "height": 760, "color_discrete_map": {}},
     )
     figure.update_traces(orientation="h", marker={"size": 9, "line": {"width": 2}})
-    figure.update_layout(scattermode="group", scattergap=0.3)  # dots of equal shares lie below each other
+    figure.update_layout(scattermode="group", scattergap=0.3)  # dots with equal shares do not overlap
     return figure.update_xaxes(range=[-0.03, 1.03]).update_yaxes(title="")
 
 

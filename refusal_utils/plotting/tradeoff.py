@@ -24,8 +24,8 @@ def tradeoff_figure(
 
     `bands` has columns direction, overall, RR, low and high; `points` direction, gaps, RR and ORR. The hover text of a
     curve gives its interval. The interval is drawn as a band for the directions in `banded` only, because a dozen
-    overlapping bands cannot be told apart. Controls of one kind share a marker and a legend entry. `published` holds
-    tables of the paper by the name they get in the legend, where a click shows their points.
+    overlapping bands cannot be told apart. Controls of one kind share a marker and a legend entry. `published` has
+    tables of the paper by their name in the legend, where a click shows their points.
     """
     curves = bands.assign(category=bands["direction"].map(label), ORR=2 * bands["overall"] - bands["RR"])
     dots = points.assign(category=points["direction"].map(label))
@@ -101,7 +101,7 @@ def _published(name: str, table: pd.DataFrame) -> go.Scatter:
 
 
 def interval_bars(frame: pd.DataFrame, *, title: str, y: str, marks: Mapping[str, float]) -> go.Figure:
-    """One bar per row of `frame` (columns accuracy, low, high; shares) with its interval, and labelled lines at `marks`."""
+    """One bar per row of `frame` (columns accuracy, low, high) with its interval, and labelled lines at `marks`."""
     bars = (
         frame.rename_axis("")
         .reset_index()

@@ -65,7 +65,7 @@ class Settings(BaseSettings):
 
     @property
     def given(self) -> dict[str, Any]:
-        """The values that were given, by argument or environment variable, without the defaults."""
+        """The values given by argument or environment variable, without the defaults."""
         return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
 
     @field_validator("MODEL")
@@ -89,10 +89,10 @@ class Settings(BaseSettings):
 
 
 def read_settings(assignments: Iterable[str] = (), **options: Any) -> Settings:
-    """Settings from texts `NAME=VALUE` and from `options`, of which those that are None count as not given.
+    """Settings from strings `NAME=VALUE` and from `options`; an option that is None counts as not given.
 
-    A value is read as a Python literal if it is one, otherwise as text. Raises `ValueError` for a text of another form,
-    an unknown name, a value of the wrong type, and a name that has its own option.
+    A value is read as a Python literal if it is one, otherwise as text. Raises `ValueError` for a string of another
+    form, an unknown name, a value of the wrong type, and a name that has its own option.
 
     >>> read_settings(["N_PROMPTS=32", "EXAMPLE=advice"], MODEL="google/gemma-2-9b-it").given
     {'MODEL': 'google/gemma-2-9b-it', 'N_PROMPTS': 32, 'EXAMPLE': 'advice'}
