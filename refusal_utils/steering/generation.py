@@ -62,10 +62,7 @@ def generate(
     log = RowLog("generate", None if cache_dir is None else Path(cache_dir) / f"{chat.fingerprint}.jsonl")
     todo = {row.key: row for row in rows if not _is_complete(log.values.get(row.key), max_new_tokens)}
     budget = token_budget("generate", batch_tokens, chat.device, BATCH_TOKENS)
-    try:
-        _decode_all(chat, [*todo.values()], max_new_tokens, budget, log, "generate" if progress else "")
-    finally:
-        log.close()
+    _decode_all(chat, [*todo.values()], max_new_tokens, budget, log, "generate" if progress else "")
     return _frame(chat, rows, log, max_new_tokens)
 
 
