@@ -1,9 +1,10 @@
 """Does steering along every direction turn the same knob between refusing and over-refusing?
 
-`controlled_set` picks prompts of which the unsteered model refuses half, `sweep` steers it along directions at several
-strengths (`with_controls` adds some to compare with), `tradeoff_curves` and `knob_test` compare the curves of refusal against over-refusal, `steering_costs` puts the
-strengths on other axes, and `match_refusal_rate` brings all directions to one refusal rate, at which `style_shares`,
-`dependence` and `guess_direction` ask how they refuse.
+`controlled_set` picks prompts of which the unsteered model refuses half. `sweep` steers the model along directions at
+several strengths; `with_controls` adds control directions. `tradeoff_curves` and `knob_test` compare the curves of
+refusal against over-refusal, and `steering_costs` measures the strengths in other units. `match_refusal_rate` brings
+all directions to one refusal rate, so that `style_shares`, `dependence` and `guess_direction` can compare how they
+refuse.
 """
 
 from .controlled_set import controlled_set

@@ -1,8 +1,8 @@
 """Trade-off curves of refusal against over-refusal, their bootstrap bands, and how far each direction reaches.
 
 A direction's curve is its refusal rate on harmful prompts (RR) at every overall refusal rate, the mean of RR and of the
-rate on benign prompts (ORR), whatever strength produces it. Two curves that are some distance apart refuse equally
-often and separate harmful from benign prompts differently: RR differs by that distance, and ORR by as much the other
+rate on benign prompts (ORR), whatever strength produces it. Two curves some distance apart refuse equally often but
+separate harmful from benign prompts differently: RR differs by that distance, and ORR by as much the other
 way. (RR as a function of ORR carries the same information, but is vertical where ORR is 0, as it is for a good model.)
 A curve ends where its direction can move the model no further. Curves are compared only where both exist; how far a
 direction reaches is a separate result. All uncertainty comes from resampling prompts, the same ones for every direction
@@ -62,9 +62,9 @@ class TradeoffCurves:
 def tradeoff_curves(outcomes: Outcomes, n_draws: int = 1000, level: float = 0.95, seed: int = 0) -> TradeoffCurves:
     """The curves of all directions with bootstrap intervals, and how far each reaches.
 
-    The reach is taken over the usable points as they are, not over a monotone envelope: broken text is excluded
-    already, and a highest rate below the strongest setting shows that the direction turns back. The strength of an
-    extreme is chosen on the data, not in every draw, since the largest of many noisy rates is biased upwards.
+    The reach is measured on the usable points as they are, not on a monotone envelope: broken text is already excluded,
+    and if the rate peaks below the strongest setting, that shows that the direction turns back. The strength of an
+    extreme is chosen on the data, not in every draw, because the largest of many noisy rates is biased upwards.
     """
     weights = outcomes.weights(n_draws, seed)
     drawn = curves(outcomes, weights)
@@ -81,7 +81,7 @@ def curves(outcomes: Outcomes, weights: Float[Tensor, "draw prompt"]) -> Float[T
     """RR of every direction at every overall refusal rate of `GRID`, for every draw: straight lines between points.
 
     NaN beyond the direction's reach, which is measured on the data and the same for every draw. A draw that falls short
-    of it is continued towards the corner where nothing or everything is refused, in which every curve would end.
+    of it is extended towards the corner at which nothing or everything is refused, where every curve would end.
     """
     refused, overall = outcomes.rates(weights)[0], outcomes.overall(weights)
     found = torch.stack(
@@ -128,7 +128,7 @@ def _reach(outcomes: Outcomes, weights: Float[Tensor, "draw prompt"], level: flo
 
 
 def _extremes(outcomes: Outcomes) -> tuple[Int[Tensor, " direction"], Int[Tensor, " direction"]]:
-    """The points at which each direction's overall rate is lowest and highest; among equals the weakest strength."""
+    """The points at which each direction's overall rate is lowest and highest; ties go to the weakest strength."""
     overall = outcomes.overall(outcomes.weights(0))[0]
     weakest = np.argsort(np.abs(outcomes.strengths), kind="stable")
     signed = [torch.where(outcomes.usable, sign * overall, torch.inf)[:, weakest].numpy() for sign in (1, -1)]

@@ -1,4 +1,4 @@
-"""Is refusal one knob? A test for every pair of directions whether their trade-off curves are the same."""
+"""Is refusal one knob? For every pair of directions, a test of whether their trade-off curves are the same."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +27,9 @@ _NONE = (float("nan"),) * (len(NUMBERS) - 1)
 class KnobTest:
     """How far apart every pair of curves is, and the verdict for each pair at one or several margins.
 
-    `pairs` has columns first, second, from, to (the common range of overall refusal rates), `NUMBERS` and verdict, the
-    last and `p_equivalent` at the first margin. `verdicts` has a column per margin and the rows of `pairs`.
+    `pairs` has columns first, second, from, to (the common range of overall refusal rates), `NUMBERS` and verdict;
+    `p_equivalent` and verdict are those at the first margin. `verdicts` has a column per margin and the rows of
+    `pairs`.
     """
 
     pairs: pd.DataFrame = field(repr=False)
@@ -40,9 +41,9 @@ class KnobTest:
         return pd.DataFrame(counts).reindex(list(VERDICTS)).fillna(0).astype(int).rename_axis(columns="margin")
 
     def by_kind(self, kinds: Mapping[str, str]) -> pd.DataFrame:
-        """The pairs of every two kinds of direction: how many, how many compared, by verdict, and the median gap.
+        """By pair of kinds of direction: how many pairs, how many compared, how many per verdict, and the median gap.
 
-        `kinds` gives the kind of every direction. Rows are `kind / kind`, the later in the alphabet first. The verdicts
+        `kinds` gives the kind of every direction. Rows are `kind / kind`, in reverse alphabetical order. The verdicts
         are those at the first margin; `within <margin>` counts the equivalent pairs at the others.
         """
         both = zip(self.pairs["first"].map(kinds), self.pairs["second"].map(kinds), strict=True)
@@ -72,13 +73,13 @@ def knob_test(
     """The comparison of every pair of curves, over the overall refusal rates `from` .. `to` that both reach.
 
     `gap` is the largest difference of RR at equal overall refusal rate and `area` the mean absolute difference, with
-    bootstrap intervals that hold simultaneously over the grid. `p_equivalent`: two one-sided tests that the difference
+    bootstrap intervals that are simultaneous over the grid. `p_equivalent`: two one-sided tests that the difference
     lies within the margin at every overall rate (Schuirmann 1987; intersection-union, Berger & Hsu 1996).
     `p_different`: the largest difference against what resampling alone produces. Both are adjusted over the pairs
-    compared (Benjamini & Hochberg 1995). The verdict at 1 - level is equivalent, else different, else undecided. A pair
-    whose common range is narrower than `min_range` has "no common range" and NaN for all numbers. Strengths far apart
-    cut the corners of a curve, by up to 0.04 of RR on planted curves, so give all directions strengths that are close
-    together.
+    compared (Benjamini & Hochberg 1995). The verdict is "equivalent" if `p_equivalent` is below 1 - level, else
+    "different" if `p_different` is, else "undecided". A pair whose common range is narrower than `min_range` has the
+    verdict "no common range" and NaN for all numbers. Strengths far apart cut the corners of a curve (by up to 0.04 of
+    RR on planted curves), so sweep all directions at closely spaced strengths.
     """
     drawn = curves(outcomes, outcomes.weights(n_draws, seed))
     lowest, highest = reach_on_data(outcomes)
@@ -111,7 +112,7 @@ def _adjusted(p_values: Iterable[float]) -> np.ndarray:
 def _compare(
     difference: Float[Tensor, "draw grid"], margins: Sequence[float], level: float
 ) -> tuple[tuple[float, ...], list[float]]:
-    """(the `NUMBERS` of one pair without `p_equivalent`, that for every margin), unadjusted; the first draw is the data."""
+    """(the `NUMBERS` of one pair but `p_equivalent`, `p_equivalent` per margin), unadjusted; draw 0 is the data."""
     observed, drawn = difference[0], difference[1:]
     moved = (drawn - observed).abs()
     largest = moved.amax(1)

@@ -25,14 +25,14 @@ def match_refusal_rate(
 ) -> Sweep:
     """The responses under each direction at a strength whose refusal rate over `controlled` is nearest to `target`.
 
-    `swept` holds strengths on both sides of the target. Between the two that first enclose it, false position proposes
-    a strength, all directions in one batch per step, until the rate is within `tolerance` or `n_steps` are done; a
-    direction that never encloses the target keeps its nearest strength. `options` are those of `respond`. Raises
-    `ValueError` for a direction that was not swept.
+    `swept` must have strengths on both sides of the target. The method of false position searches between the first two
+    that enclose it, with all directions in one batch per step, until the rate is within `tolerance` or `n_steps` are
+    done. A direction that never encloses the target keeps its nearest strength. `options` are those of `respond`.
+    Raises `ValueError` for a direction that was not swept.
     """
     missing = sorted(set(directions) - set(swept.rows["direction"]))
     must = "every direction must have been swept"
-    require(not missing, "match_refusal_rate", must, f"no rows of {', '.join(missing)}", "Sweep it.")
+    require(not missing, "match_refusal_rate", must, f"no rows of {', '.join(missing)}", "Sweep them.")
     found = Sweep(swept.rows[swept.rows["direction"].isin(list(directions))])
     for _ in range(n_steps):
         wanted = {name: _next_strength(_rates(found, name), target, tolerance) for name in directions}
@@ -50,7 +50,7 @@ def match_refusal_rate(
 def common_strength(swept: Sweep, directions: Iterable[str], target: float = 0.9) -> Sweep:
     """The responses at the strength in gaps, among those that all `directions` have, with the rate nearest to `target`.
 
-    The refusal rate is that over all of `directions` and prompts. Raises `ValueError` if they share no strength.
+    The rate is taken over all of `directions` and all prompts. Raises `ValueError` if they share no strength.
     """
     names = list(directions)
     rows = swept.rows[swept.rows["direction"].isin(names)]
@@ -69,7 +69,7 @@ def _rates(swept: Sweep, direction: str) -> pd.Series:
 
 
 def _next_strength(rates: pd.Series, target: float, tolerance: float) -> float | None:
-    """Where the line through the first two strengths that enclose `target` crosses it, or None if none is needed."""
+    """Where the line through the first two strengths that enclose `target` crosses it, or None to stop."""
     above = rates[rates >= target]
     if (rates - target).abs().min() <= tolerance or above.empty or above.index[0] == rates.index[0]:
         return None

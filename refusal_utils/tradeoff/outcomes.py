@@ -1,4 +1,4 @@
-"""Which prompts are refused under each direction at each strength, as one array that statistics are computed on."""
+"""Which prompts are refused under each direction at each strength, as one array for statistics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,10 +41,10 @@ class Outcomes:
     def from_rows(
         cls, rows: pd.DataFrame, levels: Mapping[str, Sequence[float]], max_degenerate: float = 0.1
     ) -> "Outcomes":
-        """The outcomes in `rows` (columns id, harmful, direction, gaps, outcome, perhaps bucket) at these strengths.
+        """The outcomes in `rows` (columns id, harmful, direction, gaps, outcome, maybe bucket) at these strengths.
 
-        `levels` gives the strengths of every direction in gaps. Unsteered rows, whatever direction they are filed
-        under, are a point of every direction. Broken text is not a refusal, and a point with more than
+        `levels` gives the strengths of every direction in gaps. Unsteered rows are a point of every
+        direction, whichever direction they are listed under. Broken text is not a refusal, and a point with more than
         `max_degenerate` of it is not usable. Raises `ValueError` if a direction lacks a strength or a prompt.
         """
         cells = pd.MultiIndex.from_tuples([(name, float(gaps)) for name in levels for gaps in levels[name]])
@@ -69,7 +69,7 @@ class Outcomes:
         return cls(refused, harmful, codes, tuple(levels), torch.tensor(usable), tuple(strengths))
 
     def weights(self, n_draws: int, seed: int = 0) -> Float[Tensor, "draw prompt"]:
-        """How often each prompt counts: once in the first row (the data), then as resampled within the strata."""
+        """How often each prompt counts: once in the first row (the data), then as often as it is resampled."""
         data = torch.ones(1, len(self.harmful), dtype=torch.float64)
         return torch.cat([data, bootstrap_counts(self.stratum, n_draws, seed)])
 

@@ -24,10 +24,11 @@ Strengths = Sequence[float] | Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """Judged responses, one row each, and notes of what produced them.
+    """Judged responses, one row each, and notes on what produced them.
 
     `rows` has the columns of `respond`: those of the prompts, direction, coefficient, gaps, response, outcome and more.
-    `notes` are empty for a sweep that was run now; those of a file name model, layer, pos, draw and what else was noted.
+    `notes` are empty for a sweep that was just run; those of a file record model, layer, pos, draw and whatever else
+    `save` was given.
     """
 
     rows: pd.DataFrame = field(repr=False)
@@ -47,7 +48,7 @@ class Sweep:
         return rate_table(self.rows, by, correct)
 
     def outcomes(self, levels: Mapping[str, Sequence[float]], directions: Iterable[str] | None = None) -> Outcomes:
-        """The outcomes at the strengths in gaps of `levels`, of all its directions or of some; see `Outcomes.from_rows`."""
+        """The outcomes at the strengths `levels` in gaps, for all its directions or some; see `Outcomes.from_rows`."""
         return Outcomes.from_rows(self.rows, {name: levels[name] for name in directions or levels})
 
     def refused(self, by: str | Sequence[str] = "direction") -> pd.Series:
@@ -61,14 +62,14 @@ class Sweep:
         return pd.DataFrame({"gaps": gaps, "refused": self.refused()})
 
     def save(self, path: str | Path, chat: ChatModel, **notes: Any) -> Path:
-        """Write the rows with `notes` and those of the model, and return the path. Raises as `save_rows`."""
+        """Write the rows with `notes` and those of the model, and return the path. Raises as `save_rows` does."""
         return save_rows(path, self.rows, {**model_notes(chat), **notes})
 
     @classmethod
     def load(cls, path: str | Path, chat: ChatModel | None = None) -> "Sweep":
-        """The sweep in a file of `save`; a large model need not be loaded to read its responses.
+        """The sweep that `save` wrote to a file; reading it does not require the model.
 
-        Raises `ValueError` for a missing or damaged file, and for one of another model than `chat`, if that is given.
+        Raises `ValueError` for a missing or damaged file and, if `chat` is given, for a sweep of another model.
         """
         rows, notes = load_rows(path)
         if chat is not None:
@@ -88,7 +89,7 @@ def sweep_conditions(
 
     Strengths are the same for all directions, or a mapping from the directions to sweep to the strengths of each.
     `layer` (default: where the directions were read) and `options` are those of `steering_condition`. Raises
-    `ValueError` for a direction without strengths, and as `steering_condition`.
+    `ValueError` for a direction without strengths, and as `steering_condition` does.
     """
     unit = "coefficient" if coefficients is not None else "gaps"
     given = coefficients if coefficients is not None else gaps or {}
