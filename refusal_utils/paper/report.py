@@ -33,7 +33,7 @@ _READING = (
 def write_report(model: str = BUNDLED, root: str | Path | None = None) -> tuple[Path, Path, pd.DataFrame]:
     """(path of `comparison.csv`, path of `comparison.html`, counts of verdicts), written to the model's folder.
 
-    Raises `ValueError` if no notebook has run on the model, and as `compare`.
+    Raises `ValueError` if no notebook has run on the model, and as `compare` does.
     """
     folder = model_folder(model, root)
     todo = f"Run python -m refusal_utils run --model {model} first."

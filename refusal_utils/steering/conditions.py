@@ -23,9 +23,8 @@ from .interventions import Ablation, Addition, Intervention, first_edited_layer
 class Condition:
     """Interventions that are applied together; without any, this is the unsteered model.
 
-    `name` is a label for people. The other fields record what was done: `direction` by name, `coefficient` (NaN for an
-    intervention without a strength, such as an ablation), and `gap`, the distance between the two means along the
-    direction, in units of the residual stream (NaN if unknown).
+    `name` is a label for people. `coefficient` is NaN for an intervention without a strength, such as an ablation.
+    `gap` is in units of the residual stream, NaN if unknown.
     """
 
     name: str
@@ -79,25 +78,12 @@ def steering_condition(
     >>> condition.name, condition.coefficient, condition.gaps
     ('advice +4', 4.0, 0.5)
     """
-    given = [unit for unit, value in (("coefficient", coefficient), ("gaps", gaps)) if value is not None]
-    require(
-        len(given) == 1,
-        "steering_condition",
-        "the strength must be given in exactly one unit",
-        " and ".join(given) or "neither coefficient nor gaps",
-        "Pass coefficient or gaps.",
-    )
+    must, got = "the strength must be given in exactly one unit", f"coefficient {coefficient} and gaps {gaps}"
+    require((coefficient is None) != (gaps is None), "steering_condition", must, got, "Pass coefficient or gaps.")
     gap = directions.gap(name)
-    if gaps is not None:
-        require(
-            not isnan(gap) or gaps == 0,
-            "steering_condition",
-            f"the gap of {name} must be known to give a strength in gaps",
-            "NaN",
-            "Pass a coefficient, or a DirectionSet with gaps.",
-        )
-        coefficient = gaps * gap if gaps else 0.0
-    assert coefficient is not None
+    must, todo = f"the gap of {name} must be known to give a strength in gaps", "Pass a coefficient."
+    require(not gaps or not isnan(gap), "steering_condition", must, gap, todo)
+    coefficient = (gaps * gap if gaps else 0.0) if coefficient is None else coefficient
     layers = (directions.provenance.layer if layer is None else layer,)
     edit = Addition(coefficient * directions[name], layers, **options)
     return Condition(f"{name} {coefficient:+.4g}", (edit,), name, float(coefficient), gap)

@@ -19,8 +19,8 @@ from .shared_rows import SharedRows
 class Row:
     """A prompt (its index and tokens) under a condition. `tokens` and `stopped` are set when the response is finished.
 
-    `key` identifies the response on disk. From `first_layer` on, the row cannot share activations with the same prompt
-    under other conditions.
+    `key` identifies the response on disk. Below `first_layer` the row may share activations with the same prompt under
+    other conditions.
     """
 
     prompt: int
@@ -78,6 +78,6 @@ def forward(
 def stop_tokens(chat: ChatModel) -> set[int]:
     """The ids of the tokens that end a response: those of the model's generation config, or else of the tokenizer."""
     model: Any = chat.bridge.original_model
-    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    configured = chat.tokenizer.eos_token_id if configured is None else configured
-    return set(configured) if isinstance(configured, list | tuple) else {configured}
+    found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    found = chat.tokenizer.eos_token_id if found is None else found
+    return set(found) if isinstance(found, list | tuple) else {found}

@@ -34,7 +34,7 @@ class TokenMarks:
             handle.remove()
 
     def chosen(self, tokens: Tokens, every: int) -> Bool[Tensor, "batch pos"]:
-        """Which tokens an edit with these options applies to. Raises `ValueError` as `prompt_ends`."""
+        """Which tokens an edit with these options applies to. Raises `ValueError` as `prompt_ends` does."""
         due = self._positions % every == 0
         if tokens == "all":
             return due

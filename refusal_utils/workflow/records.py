@@ -45,7 +45,7 @@ class Run:
 
     @property
     def executed(self) -> Path:
-        """Where the executed copy goes."""
+        """The path of the executed copy."""
         return self.figures / "notebooks" / self.notebook.name
 
     def digest(self) -> str:
