@@ -1,4 +1,4 @@
-"""Prompts as points, with menus and sliders in plain plotly: they work in any notebook and as a file."""
+"""Prompts as points, with menus and sliders in plain plotly: they work in any notebook and in a saved file."""
 
 from collections.abc import Mapping
 
@@ -57,7 +57,7 @@ def add_arrows(
 ) -> go.Figure:
     """`figure`, an `embedding_scatter` in a plane, with an arrow per category from `start` to its tip.
 
-    An arrow has the colour of its category and is named in the hover text; it appears and goes with the category.
+    An arrow has the colour of its category and is named in the hover text; it is shown and hidden with the category.
     """
     figure.update_traces(marker={"opacity": 0.4})
     for category, tip in zip(CATEGORIES, tips, strict=True):

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..directions.direction_set import DirectionSet
 from ..directions.estimation import mean_difference, mean_direction, random_directions
 
-OURS = "one of the eleven"  # the kind of the directions that are no controls
+OURS = "one of the eleven"  # the kind of a direction that is not a control
 
 
 def with_controls(

@@ -19,12 +19,12 @@ from ..steering.row_edits import RowEdits
 from ..steering.shared_rows import SharedRows
 from .sweep import Sweep
 
-UNITS = ("coefficient", "gaps", "nats")  # in which two strengths can be compared
+UNITS = ("coefficient", "gaps", "nats")  # units in which strengths can be compared
 
 
 @dataclass(frozen=True, eq=False)
 class SteeringCosts:
-    """Every condition's strength in several units, and the refusal rate it brings.
+    """Every condition's strength in several units, and the refusal rate it produces.
 
     `values` has columns direction, coefficient, over norm (in mean norms of the states), nats, refused, gaps and kind.
     """
@@ -32,7 +32,7 @@ class SteeringCosts:
     values: pd.DataFrame = field(repr=False)
 
     def table(self, levels: Sequence[float]) -> pd.DataFrame:
-        """The median nats and refusal rate over the directions of a kind, at the positive ones of `levels`, in gaps."""
+        """The median nats and refusal rate of each kind of direction at the positive strengths in `levels`, in gaps."""
         kept = self.steered[self.steered["gaps"].isin(levels)]
         return kept.groupby(["kind", "gaps"])[["nats", "refused"]].median().unstack("gaps")
 

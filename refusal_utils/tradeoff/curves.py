@@ -69,7 +69,7 @@ def curves(outcomes: Outcomes, weights: Float[Tensor, "draw prompt"]) -> Float[T
     """RR of every direction at every overall refusal rate of `GRID`, for every draw: straight lines between points.
 
     NaN beyond the direction's reach, which is measured on the data and the same for every draw. A draw that falls short
-    of it is continued towards the corner where nothing or everything is refused, in which every curve would end.
+    of it is extended towards the corner at which nothing or everything is refused, where every curve would end.
     """
     refused, overall = outcomes.rates(weights)[0], outcomes.overall(weights)
     found = torch.stack(
@@ -109,7 +109,7 @@ def _reach(outcomes: Outcomes, weights: Float[Tensor, "draw prompt"]) -> pd.Data
 
 
 def _extremes(outcomes: Outcomes) -> tuple[Int[Tensor, " direction"], Int[Tensor, " direction"]]:
-    """The points at which each direction's overall rate is lowest and highest; among equals the weakest strength."""
+    """The points at which each direction's overall rate is lowest and highest; ties go to the weakest strength."""
     overall = outcomes.overall(outcomes.weights(0))[0]
     weakest = np.argsort(np.abs(outcomes.strengths), kind="stable")
     signed = [torch.where(outcomes.usable, sign * overall, torch.inf)[:, weakest].numpy() for sign in (1, -1)]

@@ -1,4 +1,4 @@
-"""Is refusal one knob? A test for every pair of directions whether their trade-off curves are the same."""
+"""Is refusal one knob? For every pair of directions, a test of whether their trade-off curves are the same."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class KnobTest:
         return pd.DataFrame(counts).reindex(list(VERDICTS)).fillna(0).astype(int).rename_axis(columns="margin")
 
     def by_kind(self, kinds: Mapping[str, str]) -> pd.DataFrame:
-        """The pairs of every two kinds of direction: how many, how many compared, by verdict, and the median gap.
+        """By pair of kinds of direction: how many pairs, how many compared, how many per verdict, and the median gap.
 
         Rows are `kind / kind`, the later in the alphabet first. The verdicts are those at the first margin;
         `within <margin>` counts the equivalent pairs at the others.

@@ -31,7 +31,7 @@ def match_refusal_rate(
     """
     missing = sorted(set(directions) - set(swept.rows["direction"]))
     must = "every direction must have been swept"
-    require(not missing, "match_refusal_rate", must, f"no rows of {', '.join(missing)}", "Sweep it.")
+    require(not missing, "match_refusal_rate", must, f"no rows of {', '.join(missing)}", "Sweep them.")
     found = Sweep(swept.rows[swept.rows["direction"].isin(list(directions))])
     for _ in range(n_steps):
         wanted = {name: _next_strength(_rates(found, name), target, tolerance) for name in directions}
@@ -66,7 +66,7 @@ def _rates(swept: Sweep, direction: str) -> pd.Series:
 
 
 def _next_strength(rates: pd.Series, target: float, tolerance: float) -> float | None:
-    """Where the line through the first two strengths that enclose `target` crosses it, or None if none is needed."""
+    """The strength at which the line through the first two that enclose `target` crosses it, or None to stop."""
     above = rates[rates >= target]
     if (rates - target).abs().min() <= tolerance or above.empty or above.index[0] == rates.index[0]:
         return None

@@ -1,4 +1,4 @@
-"""Which prompts are refused under each direction at each strength, as one array that statistics are computed on."""
+"""Which prompts are refused under each direction at each strength, as one array for statistics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,7 +67,7 @@ class Outcomes:
         return cls(refused, harmful, codes, tuple(levels), torch.tensor(usable), tuple(strengths))
 
     def weights(self, n_draws: int, seed: int = 0) -> Float[Tensor, "draw prompt"]:
-        """How often each prompt counts: once in the first row (the data), then as resampled within the strata."""
+        """How often each prompt counts: once in the first row (the data), then as often as it is resampled."""
         data = torch.ones(1, len(self.harmful), dtype=torch.float64)
         return torch.cat([data, bootstrap_counts(self.stratum, n_draws, seed)])
 

@@ -12,7 +12,7 @@ from ..stats import wilson
 MIN_RR, MAX_DEGENERATE = 0.90, 0.10  # what a usable strength needs at least, and has at most
 STEERED = ("direction", "gaps")  # what tells the points of a sweep apart
 
-Correct = Callable[[str, str, str], bool | None]  # of prompt id, prompt and response; None if it is not known
+Correct = Callable[[str, str, str], bool | None]  # arguments: prompt id, prompt, response; None: not known
 
 
 def rate_table(rows: pd.DataFrame, by: str | Sequence[str] = STEERED, correct: Correct | None = None) -> pd.DataFrame:

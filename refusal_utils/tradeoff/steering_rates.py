@@ -1,4 +1,4 @@
-"""What steering and ablation do to the refusal rates of a controlled set, in the shape of the paper's Table 2."""
+"""What steering and ablation do to the refusal rates of a controlled set, in the format of the paper's Table 2."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -46,7 +46,7 @@ class SteeringRates:
 def steering_variants(directions: DirectionSet, name: str, n_layers: int, gaps: float = 1.0) -> list[Condition]:
     """One direction at one strength, added at other tokens, with the norm kept, and at the neighbouring layers.
 
-    The name of each condition is the variant; `n_layers` are those of the model.
+    Each condition is named after its variant; `n_layers` is the model's number of layers.
     """
     layer = directions.provenance.layer
     variants: dict[str, dict[str, Any]] = {
@@ -69,7 +69,7 @@ def rates_by_length(
     lengths: Collection[int],
     **options: Any,
 ) -> pd.DataFrame:
-    """RR, ORR and degenerate of the same responses cut after so many tokens, and the share of verdicts that change.
+    """RR, ORR and degenerate of the same responses cut to each of `lengths`, and the share of verdicts that change.
 
     Rows are indexed by (tokens, gaps). "verdicts that change" is the share whose outcome differs from that at the
     largest length. `options` are those of `respond`; with its `cache_dir` nothing is generated twice.

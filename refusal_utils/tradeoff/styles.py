@@ -1,4 +1,4 @@
-"""How and whether: what a steering direction decides about the wording of a refusal, and about the refusal itself.
+"""How or whether: does a steering direction decide the wording of a refusal, or the refusal itself?
 
 All functions take judged rows with the columns direction and id (of the prompt).
 """
@@ -39,7 +39,7 @@ class StyleShares:
     values: pd.DataFrame = field(repr=False)
 
     def table(self) -> pd.DataFrame:
-        """The shares, directions in rows and styles in columns; categories come first, in their order."""
+        """The shares, directions in rows and styles in columns; the categories come first."""
         table = self.values["share"].unstack("style")[list(STYLES)]
         known = [name for name in CATEGORY_IDS if name in table.index]
         return table.loc[[*known, *(name for name in table.index if name not in known)]]
@@ -58,7 +58,7 @@ class StyleShares:
 
 
 def with_wording(swept: Sweep) -> Sweep:
-    """The sweep with its styles found by phrases, whatever judge decided the outcomes, and two columns to compare.
+    """The sweep with its styles found by phrases, whichever judge decided the outcomes, and two more columns.
 
     `wording` joins the styles of a response; `refused` is "refused" or "not".
     """
@@ -84,14 +84,14 @@ def style_shares(rows: pd.DataFrame) -> StyleShares:
 
 
 def purity(rows: pd.DataFrame, column: str = "release_type") -> pd.DataFrame:
-    """Per direction the commonest value of `column` among its refusals (dominant) and its share (purity)."""
+    """For each direction, the commonest value of `column` among its refusals (dominant) and its share (purity)."""
     counts = rows[rows["outcome"] == "refused"].groupby("direction", sort=False)[column].value_counts(normalize=True)
     table = counts.groupby("direction", sort=False).head(1).reset_index(name="purity")
     return table.rename(columns={column: "dominant"}).set_index("direction")
 
 
 def dependence(rows: pd.DataFrame, column: str, n_draws: int = 500, seed: int = 0) -> pd.Series:
-    """How strongly the direction decides the value in `column` (a style, or whether it refuses), against permutation.
+    """How strongly the direction determines `column` (a style, or whether it refuses), compared with permutation.
 
     `bits`: mutual information. `cramer`: Cramer's V, from 0 to 1. `null bits` and `null cramer`: their means when
     directions are permuted among the rows of each prompt (chance alone makes both positive). `null cramer high`: the
@@ -114,7 +114,7 @@ def dependence(rows: pd.DataFrame, column: str, n_draws: int = 500, seed: int = 
 
 
 def _association(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mutual information in bits, Cramer's V) of every row of `first` with `second`; both hold codes."""
+    """(mutual information in bits, Cramer's V) of every row of `first` with `second`; both are integer codes."""
     n_draws, shape = len(first), (first.max() + 1, second.max() + 1)
     cells = (np.arange(n_draws)[:, None] * shape[0] + first) * shape[1] + second
     joint = np.bincount(cells.ravel(), minlength=n_draws * shape[0] * shape[1]).reshape(n_draws, *shape) / len(second)
@@ -136,7 +136,7 @@ class Guess:
 
 @dataclass(frozen=True, eq=False)
 class Guesses:
-    """Guesses of the direction from several kinds of evidence, by what the evidence is."""
+    """Guesses of the direction from several kinds of evidence, keyed by the evidence."""
 
     guesses: Mapping[str, Guess]
 
@@ -159,7 +159,8 @@ def guess_direction(rows: pd.DataFrame, column: str, seed: int = 0) -> Guess:
     folds.
     """
     prompts, n_prompts = pd.factorize(rows["id"])[0], rows["id"].nunique()
-    require(n_prompts >= N_FOLDS, "guess_direction", f"at least {N_FOLDS} prompts", n_prompts, "Add prompts.")
+    must = f"there must be at least {N_FOLDS} prompts"
+    require(n_prompts >= N_FOLDS, "guess_direction", must, n_prompts, "Add prompts.")
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"[^\s]+"),
         LogisticRegression(max_iter=500, random_state=seed),

@@ -24,7 +24,7 @@ Strengths = Sequence[float] | Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """Judged responses, one row each, and notes of what produced them.
+    """Judged responses, one row each, and notes on what produced them.
 
     `rows` has the columns of `respond`: those of the prompts, direction, coefficient, gaps, response, outcome and more.
     `notes` are empty for a sweep that was run now; those of a file name its model, layer, pos and draw.
@@ -47,7 +47,7 @@ class Sweep:
         return rate_table(self.rows, by, correct)
 
     def outcomes(self, levels: Mapping[str, Sequence[float]], directions: Iterable[str] | None = None) -> Outcomes:
-        """The outcomes at the strengths in gaps of `levels`, of all its directions or of some; see `Outcomes.from_rows`."""
+        """The outcomes at the strengths `levels` in gaps, for all its directions or some; see `Outcomes.from_rows`."""
         return Outcomes.from_rows(self.rows, {name: levels[name] for name in directions or levels})
 
     def refused(self, by: str | Sequence[str] = "direction") -> pd.Series:
@@ -61,7 +61,7 @@ class Sweep:
         return pd.DataFrame({"gaps": gaps, "refused": self.refused()})
 
     def save(self, path: str | Path, chat: ChatModel, **notes: Any) -> Path:
-        """Write the rows with `notes` and those of the model, and return the path. Raises as `save_rows`."""
+        """Write the rows with `notes` and those of the model, and return the path. Raises as `save_rows` does."""
         return save_rows(path, self.rows, {**model_notes(chat), **notes})
 
     @classmethod

@@ -1,4 +1,4 @@
-"""How much of the variance of refusing the strength explains, and how much the direction."""
+"""How much of the variance of refusals is explained by strength, and how much by direction."""
 
 import pandas as pd
 import torch

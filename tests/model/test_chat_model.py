@@ -1,4 +1,3 @@
-import copy
 import dataclasses
 import json
 from datetime import datetime
@@ -11,7 +10,6 @@ from transformers.utils import chat_template_utils
 
 from refusal_utils.model import chat_model
 from refusal_utils.model import loading as model_loading
-from refusal_utils.model.chat_format import thinking_mode
 from refusal_utils.model.chat_model import load_chat_model
 from refusal_utils.model.loading import default_dtype
 
@@ -210,23 +208,6 @@ def test_thinking_is_switched_off_and_recorded(chat, model_folder):
     assert thinking.thinking == "thinking switched off"
     assert thinking.suffix == chat.suffix
     assert thinking.encode(["hello"]) == chat.encode(["hello"])
-
-
-@pytest.mark.parametrize(
-    ("generation_prompt", "mode"),
-    [
-        ("{{ '<think>' }}", "thinking cannot be switched off"),
-        ("{{ '<think>' if thinking else '<think></think>' }}", "thinking switched off"),
-        ("{{ 'Do not leave <think> open.' if enable_thinking }}", "thinking switched off"),
-        ("{{ '<think>' if enable_thinking else '' }}", "thinking switched off"),
-        ("{# thinking #}", "no thinking switch"),
-    ],
-)
-def test_thinking_mode_is_told_by_what_the_template_writes(chat, generation_prompt, mode):
-    tokenizer = copy.deepcopy(chat.tokenizer)
-    tokenizer.chat_template += generation_prompt
-    assert thinking_mode(tokenizer) == mode
-    assert thinking_mode(chat.tokenizer) == "no thinking switch"
 
 
 def test_a_template_that_writes_the_date_writes_the_same_one_every_day(model_folder, monkeypatch):
