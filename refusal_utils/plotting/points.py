@@ -1,6 +1,7 @@
 """Prompts as points, with menus and sliders in plain plotly: they work in any notebook and in a saved file."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,7 +62,7 @@ def add_arrows(
     """
     figure.update_traces(marker={"opacity": 0.4})
     for category, tip in zip(CATEGORIES, tips, strict=True):
-        arrow = {"x": [start[0], tip[0]], "y": [start[1], tip[1]], "name": category.title}
+        arrow: dict[str, Any] = {"x": [start[0], tip[0]], "y": [start[1], tip[1]], "name": category.title}
         arrow |= {"legendgroup": category.title, "showlegend": False}
         head = {"symbol": ["circle", "arrow"], "size": [0, 16], "angleref": "previous"}
         halo, shaft = {"color": "white", "width": 7}, {"color": category.colour, "width": 3}

@@ -1,4 +1,4 @@
-"""The controlled set: half of its harmful and half of its benign prompts are refused by the unsteered model."""
+"""The controlled set: harmful and benign prompts; the unsteered model refuses half of each."""
 
 from collections.abc import Iterable
 

@@ -83,7 +83,7 @@ def steering_costs(
 
 
 def kl_spent(chat: ChatModel, prompts: Sequence[str], conditions: Sequence[Condition]) -> Float[Tensor, " coefficient"]:
-    """KL(unsteered || steered) of the first token in nats, the mean over `prompts`, for every condition."""
+    """KL(unsteered || steered) of the first token in nats, averaged over `prompts`, for every condition."""
     before = first_token_logits(chat, prompts).double().log_softmax(-1)
     ids, own = chat.encode(prompts), {each.digest: each for each in conditions}
     rows = [(each, prompt) for each in own.values() for prompt in range(len(ids))]

@@ -39,11 +39,11 @@ class Outcomes:
 
     @classmethod
     def from_rows(cls, rows: pd.DataFrame, levels: Mapping[str, Sequence[float]]) -> "Outcomes":
-        """The outcomes in `rows` (columns id, harmful, direction, gaps, outcome, perhaps bucket) at these strengths.
+        """The outcomes in `rows` (columns id, harmful, direction, gaps, outcome, maybe bucket) at these strengths.
 
-        `levels` gives the strengths of every direction in gaps. Unsteered rows, whatever direction they are filed
-        under, are a point of every direction. Broken text is not a refusal, and a point with more than `MAX_DEGENERATE`
-        of it is not usable. Raises `ValueError` if a direction lacks a strength or a prompt.
+        `levels` gives the strengths of every direction in gaps. Unsteered rows are a point of every direction,
+        whichever direction they are listed under. Broken text is not a refusal, and a point with more than
+        `MAX_DEGENERATE` of it is not usable. Raises `ValueError` if a direction lacks a strength or a prompt.
         """
         cells = pd.MultiIndex.from_tuples([(name, float(gaps)) for name in levels for gaps in levels[name]])
         asked = pd.MultiIndex.from_frame(rows[["direction", "gaps"]]).isin(cells)

@@ -154,9 +154,9 @@ class Guesses:
 def guess_direction(rows: pd.DataFrame, column: str, seed: int = 0) -> Guess:
     """How often a classifier that never saw the prompt guesses the direction from the text in `column`.
 
-    Words and pairs of words, logistic regression, folds that keep all rows of a prompt together. The interval is a
-    bootstrap over prompts; chance is the share of the commonest direction. Raises `ValueError` for fewer prompts than
-    folds.
+    It is a logistic regression on words and pairs of words, cross-validated with all rows of a prompt in one fold. The
+    interval is a bootstrap over prompts; chance is the share of the commonest direction. Raises `ValueError` for fewer
+    prompts than folds.
     """
     prompts, n_prompts = pd.factorize(rows["id"])[0], rows["id"].nunique()
     must = f"there must be at least {N_FOLDS} prompts"

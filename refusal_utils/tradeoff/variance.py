@@ -13,15 +13,15 @@ from .outcomes import Outcomes
 def variance_shares(outcomes: Outcomes, n_draws: int = 500, seed: int = 0) -> pd.DataFrame:
     """Shares of the variance of "refused" that strength explains alone and direction explains given strength.
 
-    Columns: share, low, high. Variance components of a layout in which every prompt meets every direction and strength.
-    The second is the mean over strengths of the component of direction, so pure noise has expectation zero. Only
-    strengths at which every direction has a usable point count. Raises `ValueError` for fewer than two of them. Source:
-    Searle, Casella & McCulloch 1992, ch. 4.
+    Columns: share, low, high. They are variance components of a crossed design with prompts as a random effect. The
+    second share averages the component of direction over strengths, corrected for noise. A strength at which a direction
+    has no usable point is left out. Raises `ValueError` for fewer than two strengths. Source: Searle, Casella &
+    McCulloch 1992, ch. 4.
     """
     common = outcomes.usable.all(0)
     n = int(common.sum())
-    must = "directions must share two strengths with text"
-    require(n > 1, "variance_shares", must, n, "Give all the same strengths.")
+    must = "directions must share two strengths with intact text"
+    require(n > 1, "variance_shares", must, n, "Use the same strengths.")
     refused = outcomes.refused[:, common].double()
     values = torch.stack([_shares(refused, draw) for draw in outcomes.weights(n_draws, seed)])
     low, high = percentile_interval(values[1:])
