@@ -21,8 +21,7 @@ def cosine_matrix(directions: Float[Tensor, "category d_model"]) -> Float[Tensor
     tensor(0.7071)
     """
     unit = normalize(directions).double()
-    cosines = (unit @ unit.T).clamp(-1, 1)
-    return cosines.fill_diagonal_(1.0).float()
+    return (unit @ unit.T).clamp(-1, 1).fill_diagonal_(1.0).float()
 
 
 def cosine_frame(directions: Float[Tensor, "category d_model"], names: Sequence[str]) -> pd.DataFrame:
