@@ -93,7 +93,7 @@ class DirectionSet:
         norm_is_gap: bool = False,
         chat: ChatModel | None = None,
     ) -> "DirectionSet":
-        """The set in a file or object of another library. The caller states where it is used and what it is for.
+        """The set in a file or object of another library. The caller states its place and its purpose.
 
         `source`: see `read_vectors`. Vectors are normalised; with `norm_is_gap` their norms become the gaps, otherwise
         the gaps are NaN. With `chat` the set belongs to that model. Raises `ValueError` as `read_vectors` does, and if

@@ -84,7 +84,7 @@ def gold_cosines(
     n_draws: int = 100,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The cosine of directions from a few other prompts with those from all gold prompts of XSTest: mean and std.
+    """Cosines of directions from a few other prompts with those from all of XSTest's: mean and std over draws.
 
     Rows are contrasts and references ("XSTest HR-BC", ...); column `n` is the number of prompts a side: `n_most`, or
     the size of the smallest bucket. `is_gold` marks the gold prompts of each bucket. A bucket with fewer than 4 other

@@ -85,8 +85,8 @@ class Views:
     def lda_correct(self) -> dict[str, Bool[np.ndarray, " prompt"]]:
         """Whether LDA of the fitted prompts predicts each prompt's category, from a plane or all axes of the state.
 
-        The keys are `plane of PCA`, `plane of LDA` and `all axes`. If the clouds have the same shape, no other reading
-        of a plane tells the categories apart better.
+        The keys are `plane of PCA`, `plane of LDA` and `all axes`. If all categories have clouds of the same shape, no
+        classifier can do better in a plane.
         """
         seen = {
             "plane of PCA": lambda states: self.pca.transform(states)[:, :2],

@@ -53,7 +53,7 @@ def cosine_intervals(sample: Contrasts, n_draws: int = 1000, seed: int = 0) -> C
 def reliability(sample: Contrasts) -> Float[Tensor, " category"]:
     """The share of each direction's squared length that is not sampling noise: at most 1; pure noise gives about 0.
 
-    It is the square of the highest cosine with the true direction that one can expect.
+    It is the square of the highest cosine that the direction can be expected to have with the true one.
     """
     squared = inner_products(sample, sample.every_prompt)[0].diagonal()
     return 1 - noise_products(sample, sample.every_prompt)[0].diagonal() / squared

@@ -1,4 +1,4 @@
-"""The controlled set: harmful and benign prompts, of each of which the unsteered model refuses half."""
+"""The controlled set: harmful and benign prompts; the unsteered model refuses half of each."""
 
 from collections.abc import Iterable
 

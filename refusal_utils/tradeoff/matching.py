@@ -69,7 +69,7 @@ def _rates(swept: Sweep, direction: str) -> pd.Series:
 
 
 def _next_strength(rates: pd.Series, target: float, tolerance: float) -> float | None:
-    """Where the line through the first two strengths that enclose `target` crosses it, or None to stop."""
+    """The strength at which the line through the first two that enclose `target` crosses it, or None to stop."""
     above = rates[rates >= target]
     if (rates - target).abs().min() <= tolerance or above.empty or above.index[0] == rates.index[0]:
         return None

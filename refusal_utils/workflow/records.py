@@ -45,7 +45,7 @@ class Run:
 
     @property
     def executed(self) -> Path:
-        """Where the executed copy goes."""
+        """The path of the executed copy."""
         return self.figures / "notebooks" / self.notebook.name
 
     def digest(self) -> str:
@@ -73,7 +73,7 @@ class Run:
         )
 
     def write_record(self, digest: str) -> None:
-        """Put the record of a finished run into the executed copy, and point its picture links at this run's figures."""
+        """Put the record of a finished run into the executed copy, and point its pictures at this run's figures."""
         record = Record(digest, uuid.uuid4().hex, self._earlier_runs(), self._files())
         notebook = json.loads(self.executed.read_text(encoding="utf-8"))
         notebook["metadata"][_KEY] = asdict(record)

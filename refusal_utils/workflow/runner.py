@@ -69,7 +69,7 @@ def run_notebooks(settings: Settings | None = None, numbers: Sequence[str] = (),
 
 
 def figures_root(settings: Settings) -> Path:
-    """The absolute folder that holds one folder per model; FIGURES_DIR may also be the folder of this model."""
+    """The absolute folder with one folder per model; FIGURES_DIR may also be the folder of this model."""
     if "FIGURES_DIR" not in settings.given:
         return FIGURES.resolve()
     root = Path(settings.FIGURES_DIR).expanduser().resolve()
