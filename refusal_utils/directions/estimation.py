@@ -97,8 +97,8 @@ def random_directions(
 ) -> Float[Tensor, "rank d_model"]:
     """`n` random unit vectors, as controls for a direction.
 
-    They are uniform on the sphere. With `residuals` (activations minus their class means) they have the covariance of
-    those instead, so they point where activations vary.
+    They are uniform on the sphere or, with `residuals` (activations minus their class means), have the covariance of
+    these, so that they point where activations vary.
     """
     generator = torch.Generator().manual_seed(seed)
     if residuals is None:

@@ -86,7 +86,7 @@ def gold_cosines(
     seed: int = 0,
     name: str = "XSTest",
 ) -> pd.DataFrame:
-    """Cosines of directions from a few other prompts with those from all gold prompts: mean and std over draws.
+    """Cosines of directions from a few non-gold prompts with those from all gold prompts: mean and std over draws.
 
     Rows are contrasts and references ("XSTest HR-BC", ...); column `n` is the number of prompts a side: `n_most`, or
     the size of the smallest bucket. `is_gold` marks the gold prompts of each bucket. A bucket with fewer than 4 other

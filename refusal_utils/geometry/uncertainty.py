@@ -25,7 +25,7 @@ class CosineIntervals:
 
     `raw` is the plain cosine. `corrected` estimates the cosine between the directions of infinitely many prompts, and
     `low` to `high` is its interval. `reliability` is the share of each direction's squared length that is not noise:
-    the square of the highest cosine with the true direction that one can expect.
+    the square of the highest cosine that it can be expected to have with the true direction.
     """
 
     raw: Float[Tensor, "category category"]

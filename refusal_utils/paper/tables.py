@@ -59,8 +59,8 @@ _SOURCES = {"wildguardmix": "wildguard", "sorrybench_qid": "sorrybench", "cocono
 def published_table(number: str | int) -> pd.DataFrame:
     """The paper's table with this number (`"D"`: Appendix D), as printed.
 
-    If it has a column `split`, a column `category` with our ids is added. Raises `ValueError` for a table that is not
-    included.
+    If the table has a column `split`, a column `category` with our ids is added. Raises `ValueError` for a table that
+    is not included.
     """
     if str(number) not in _TABLES:
         must = f"the table must be one of {', '.join(_TABLES)}"

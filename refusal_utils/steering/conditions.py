@@ -45,7 +45,7 @@ class Condition:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of what the condition does, whatever its name; adding a zero vector counts as nothing."""
+        """A hash of what the condition does, whatever its name; additions of a zero vector are ignored."""
         parts = [
             {key: _content(value) for key, value in vars(each).items()} | {"kind": type(each).__name__}
             for each in self.interventions

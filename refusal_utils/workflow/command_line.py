@@ -11,7 +11,7 @@ from .. import __version__
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, 1 after printing what was wrong with a notebook or an argument, 130 after Ctrl-C."""
+    """The exit code: 0, or 1 after printing what is wrong with a notebook or an argument, or 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     set_thread_defaults()
     from .notebooks import NotebookFailure
