@@ -1,4 +1,4 @@
-"""One way to say that an argument is wrong: what must hold, what arrived, and what to do about it."""
+"""One format for errors about arguments: what must hold, what was passed, and what to do about it."""
 
 import torch
 from jaxtyping import Float

@@ -21,7 +21,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
 def bootstrap_counts(strata: Int[Tensor, " prompt"], n_draws: int, seed: int = 0) -> Float[Tensor, "draw prompt"]:
     """How often each prompt is drawn if every stratum is resampled with replacement to its own size.
 
-    `strata` gives each prompt the number of its group. Groups are sets of prompts whose sizes were fixed in advance, such
+    `strata` is the group number of each prompt. Groups are sets of prompts whose sizes were fixed in advance, such
     as the two sides of a contrast or the four buckets of a controlled set.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -36,15 +36,15 @@ def bootstrap_counts(strata: Int[Tensor, " prompt"], n_draws: int, seed: int = 0
 def percentile_interval(
     draws: Float[Tensor, "draw *category"], level: float = 0.95
 ) -> tuple[Float[Tensor, "*category"], Float[Tensor, "*category"]]:
-    """(low, high) of the central interval that holds `level` of the draws; NaN draws are ignored."""
+    """(low, high) of the central interval that contains `level` of the draws; NaN draws are ignored."""
     low, high = (draws.nanquantile(share, dim=0) for share in ((1 - level) / 2, (1 + level) / 2))
     return low, high
 
 
 def adjust_p(p_values: Float[Tensor, "*pair"]) -> Float[Tensor, "*pair"]:
-    """p-values adjusted over all given tests, so that a threshold controls the false discovery rate.
+    """The p-values, adjusted for the number of tests, so that a threshold controls the false discovery rate.
 
-    NaN stands for a test that was not made. Source: Benjamini & Hochberg 1995 (scipy's implementation).
+    NaN marks a test that was not run. Source: Benjamini & Hochberg 1995 (scipy's implementation).
     """
     flat = p_values.flatten().double().numpy()
     made = ~np.isnan(flat)

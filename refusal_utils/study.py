@@ -1,4 +1,4 @@
-"""The front door: one model, one set of prompts, one draw of them, and where figures and cached states go."""
+"""The entry point: a study of one model on one set of prompts, with its draw and its folders for figures and caches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,11 +53,11 @@ class Study:
 
     @property
     def folder(self) -> Path:
-        """Where this model's figures and tables are: `<figures_dir>/<model>`."""
+        """The folder of this model's figures and tables: `<figures_dir>/<model>`."""
         return model_folder(self.model, self.figures_dir)
 
     def cache_file(self, name: str) -> Path:
-        """Where rows of this model are kept between notebooks: `<cache_dir>/<name>_<model>.jsonl.gz`."""
+        """The file that keeps rows of this model between notebooks: `<cache_dir>/<name>_<model>.jsonl.gz`."""
         return self.cache_dir / f"{name}_{self.folder.name}.jsonl.gz"
 
     @property
@@ -67,23 +67,24 @@ class Study:
 
     @property
     def where(self) -> str:
-        """The place that directions are read from, for axis titles: `resid_pre, layer 6, pos -2`."""
+        """Where directions are read, for axis titles: `resid_pre, layer 6, pos -2`."""
         return f"resid_pre, layer {self.chat.decision_layer}, pos {self.chat.decision_pos}"
 
     @cached_property
     def draw(self) -> pd.DataFrame:
-        """The prompts that directions are estimated from, as notebook 01 wrote them. Raises `ValueError` without them."""
+        """The prompts that directions are estimated from. Raises `ValueError` if notebook 01 has not written them."""
         return read_draw(self.folder / "01_draw.csv", self.prompts, self.source)
 
     def make_draw(
         self, select_by: str = "label", n: int = 32, *, over_refusal: str = "unsafe", **responding: Any
     ) -> pd.DataFrame:
-        """The draw of `n` prompts of every category and `n` benign ones, written to `01_draw.csv` for `.draw` to read.
+        """Draw `n` prompts of every category and `n` benign ones, and write them to `01_draw.csv`, which `.draw` reads.
 
-        `select_by` and `over_refusal` as in `draw_prompts`; `n` is lowered to the size of the smallest category, and to
-        32 unless prompts are selected by label. `responding`: options of `respond`, for a selection by behaviour, the only
-        one that loads the model. By label, prompts come from the train split; by behaviour from both splits (except the
-        built-in prompts), because few prompts of a small category are refused.
+        `select_by` and `over_refusal` are those of `draw_prompts`. `n` is reduced to the size of the smallest category,
+        and to at most 32 unless prompts are selected by label. Only a selection by behaviour loads the model;
+        `responding` are the options of `respond` for it. A selection by label takes prompts from the train split. A
+        selection by behaviour takes them from both splits (except for the built-in prompts), because the model refuses
+        few prompts of a small category.
         """
         rows = self.prompts
         if select_by == "label" or self.source == "builtin":
@@ -100,7 +101,7 @@ class Study:
         ).assign(prompts=self.source)
         self.folder.mkdir(parents=True, exist_ok=True)
         draw[[*DRAW_COLUMNS, "over_refusal", "prompts"]].to_csv(self.folder / "01_draw.csv", index=False)
-        self.__dict__.pop("draw", None)  # read the new file, not the draw of an earlier one
+        self.__dict__.pop("draw", None)  # so that `.draw` reads the new file
         return draw
 
     def held_out(self, **options: Any) -> pd.DataFrame:
@@ -108,7 +109,7 @@ class Study:
         return held_out(self.prompts, self.draw, **options)
 
     def widened(self, n_prompts: int) -> pd.DataFrame:
-        """The draw, filled up with held-out prompts of the same kinds to `n_prompts` of a category if it has fewer."""
+        """The draw, topped up with held-out prompts of the same kinds if a category has fewer than `n_prompts`."""
         kinds = self.prompts.set_index("id").loc[self.draw["id"], "kind"]
         others = self.held_out().sample(frac=1, random_state=self.seed)
         n_missing = max(0, n_prompts - int(self.draw["category"].value_counts().min()))
@@ -116,7 +117,10 @@ class Study:
         return pd.concat([self.draw, spare], ignore_index=True)
 
     def capture(self, texts: Sequence[str], **options: Any) -> Activations:
-        """Activations of `texts` at all layers and template positions of a profile, or as `options` say; cached."""
+        """Activations of `texts`, by default at all layers and template positions of a profile; cached.
+
+        `options` are those of `capture_activations`.
+        """
         return capture_activations(
             self.chat,
             list(texts),
@@ -131,7 +135,7 @@ class Study:
     def states(
         self, category: str, layer: int | None = None, pos: int | None = None
     ) -> Float[Tensor, "prompt d_model"]:
-        """The states of a category's drawn prompts (or the benign ones), by default at the decision place.
+        """The states of a category's drawn prompts (or the benign ones), by default at the decision layer and position.
 
         Raises `ValueError` for a category without drawn prompts.
         """
@@ -143,7 +147,7 @@ class Study:
 
     @property
     def place(self) -> str:
-        """The decision layer and position, as axes name them: `resid_pre, layer 6, pos -2`."""
+        """The decision layer and position, for axis titles: `resid_pre, layer 6, pos -2`."""
         return f"resid_pre, layer {self.chat.decision_layer}, pos {self.chat.decision_pos}"
 
     def labelled(self, prompts: pd.DataFrame) -> Labelled:
@@ -165,7 +169,10 @@ class Study:
     def sides(
         self, layer: int | None = None, pos: int | None = None
     ) -> tuple[dict[str, Float[Tensor, "_ d_model"]], Float[Tensor, "answered_prompt d_model"]]:
-        """(states of the refused prompts by category, states of the benign prompts), by default at the decision place."""
+        """(states of the refused prompts by category, states of the benign prompts).
+
+        By default they are read at the decision layer and position.
+        """
         return self.drawn.sides(
             self.chat.decision_layer if layer is None else layer, self.chat.decision_pos if pos is None else pos
         )
@@ -176,22 +183,22 @@ class Study:
         return self.directions_at(self.chat.decision_layer, self.chat.decision_pos)
 
     def directions_at(self, layer: int, pos: int, method: str = "difference_in_means") -> DirectionSet:
-        """The directions of this draw at another layer and position, or by another of `methods.METHODS`."""
+        """The directions of this draw at any layer and position, by any of `methods.METHODS`."""
         place = Provenance(layer, pos, estimator=method, draw=draw_digest(self.draw), model=model_notes(self.chat))
         return fit(method, *self.sides(layer, pos), place)
 
     def respond(self, prompts: pd.DataFrame, *conditions: Any, **options: Any) -> pd.DataFrame:
-        """The judged responses to `prompts` (under `conditions`, or unsteered); cached; `options` are those of `respond`."""
+        """The judged responses to `prompts` under `conditions` (or unsteered), cached; `options` as in `respond`."""
         given = [list(conditions)] if conditions else []
         return respond(self.chat, prompts, *given, **{"cache_dir": self.cache_dir, "progress": True, **options})
 
     def save(self, figure: go.Figure, name: str, table: pd.DataFrame | None = None) -> go.Figure:
-        """Write the figure as HTML, its table as CSV and, where Chrome is present, a PNG; returns the figure to show it."""
+        """Write the figure as HTML (and PNG if Chrome is present) and its table as CSV; returns the figure."""
         save_figure(figure, name, self.model, table, self.figures_dir)
         return figure
 
     def save_table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
-        """Write a table as `<name>.csv` beside the figures, and return it."""
+        """Write a table as `<name>.csv` next to the figures, and return it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         table.to_csv(self.folder / f"{name}.csv")
         return table
@@ -206,7 +213,7 @@ def open_study(
     seed: int = 0,
     **loading: Any,
 ) -> Study:
-    """The study of `model` on `prompts`: `.chat`, `.prompts`, `.draw`, `.states("advice")`, `.directions`, `.save(...)`.
+    """A study of `model` on `prompts`: `.chat`, `.prompts`, `.draw`, `.states("advice")`, `.directions`, `.save(...)`.
 
     `prompts`: `"builtin"`, `"paper"`, a folder or a file (`load_prompts`). `loading`: dtype, layer, pos, system_prompt
     and other options of `load_chat_model`. Nothing is loaded or computed until it is used.
@@ -215,9 +222,9 @@ def open_study(
 
 
 def check(claim: str, holds: bool | np.bool_, *, only_if: bool = True) -> None:
-    """Print a tick beside `claim` where it holds, else raise `AssertionError`.
+    """Print a tick and `claim` if it holds, else raise `AssertionError`.
 
-    With `only_if` false the claim is about another setting (such as the bundled model's numbers) and is not checked.
+    With `only_if` false the claim is about another setting (such as the bundled model's numbers); it is not checked.
     """
     if not only_if:
         print(f"–  {claim} (not checked: about the bundled model with default settings)")

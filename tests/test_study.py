@@ -2,7 +2,9 @@
 
 import pandas as pd
 import pytest
+import torch
 
+from refusal_utils.directions import mean_direction
 from refusal_utils.judging import Judgement
 from refusal_utils.paper.tables import published_pool_rows
 from refusal_utils.prompts.categories import ALL_CATEGORIES, BENIGN
@@ -51,3 +53,29 @@ def test_make_draw_published_holds_the_papers_rows(tmp_path):
     drawn = study.make_draw("published")
     assert list(drawn["id"].str.split("-").str[-1].astype(int)) == list(published_pool_rows()["source_index"])
     assert set(study.draw["prompts"]) == {"paper"}
+
+
+def test_a_widened_draw_adds_held_out_prompts_of_each_category(study):
+    drawn = study.make_draw("label", 8)
+    wide = study.widened(12)
+    assert list(wide["id"][: len(drawn)]) == list(drawn["id"])
+    added = wide.iloc[len(drawn) :]
+    assert set(added["category"].value_counts()[list(ALL_CATEGORIES)]) == {4}
+    assert set(added["id"]).isdisjoint(drawn["id"])
+    assert len(study.widened(8)) == len(drawn)  # before control: the draw is large enough
+
+
+def test_states_sides_and_directions_are_those_of_the_drawn_prompts(study, chat):
+    vars(study)["chat"] = chat
+    drawn = study.make_draw("label", 4)
+    refused, answered = study.sides()
+    texts = list(drawn.loc[drawn["category"] == "advice", "text"])
+    expected = study.capture(texts, progress=False).at(chat.decision_layer, chat.decision_pos)
+    torch.testing.assert_close(refused["advice"], expected, atol=1e-5, rtol=1e-4)
+    assert torch.equal(study.states("advice"), refused["advice"])
+    assert torch.equal(study.states(BENIGN), answered)
+    torch.testing.assert_close(study.directions["advice"], mean_direction(refused["advice"], answered))
+    assert study.place == f"resid_pre, layer {chat.decision_layer}, pos {chat.decision_pos}"
+    assert len(study.benign_form) == len(answered)
+    with pytest.raises(ValueError, match="^Study.states: the category must have been drawn; got 'recipes'"):
+        study.states("recipes")

@@ -1,4 +1,4 @@
-"""What activations hold along a direction, and activations without it."""
+"""Projections of activations on a direction, and activations with directions removed."""
 
 import torch
 from jaxtyping import Float
@@ -27,7 +27,7 @@ def ablate(
     """`activations` minus their projection on the span of `directions`: x - (x . r) r for one direction.
 
     `directions` is one direction [d_model] or several [rank, d_model], which are orthonormalised first. Raises
-    `ValueError` unless every direction has norm 1 and the width of the activations.
+    `ValueError` unless every direction has norm 1 and is as wide as the activations.
     Source: directional ablation, Arditi et al. 2406.11717, eq. 4.
 
     >>> ablate(torch.tensor([[2.0, 5.0]]), torch.tensor([1.0, 0.0]))

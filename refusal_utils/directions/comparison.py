@@ -31,10 +31,10 @@ def cosine_frame(directions: Float[Tensor, "category d_model"], names: Sequence[
 
 
 def centred_cosines(directions: Float[Tensor, "category d_model"]) -> Float[Tensor, "category category"]:
-    """Cosines after subtracting the mean of the unit directions: what remains beyond the part they share.
+    """Cosines after subtracting the mean of the unit directions: what remains without the part they share.
 
-    Centring k directions by itself pushes the mean off-diagonal cosine to about -1/(k - 1), so read the pattern and
-    not the level.
+    Centring alone pushes the mean off-diagonal cosine of k directions to about -1/(k - 1), so read the pattern, not the
+    level.
     """
     unit = normalize(directions)
     return cosine_matrix(unit - unit.mean(0))
@@ -75,7 +75,8 @@ def split_half_cosine(
     Raises `ValueError` for fewer than 4 prompts on a side.
     """
     for name, side in (("refused", refused), ("answered", answered)):
-        require(len(side) >= 4, "split_half_cosine", f"at least 4 {name} prompts", len(side), "Add prompts.")
+        must = f"there must be at least 4 {name} prompts"
+        require(len(side) >= 4, "split_half_cosine", must, len(side), "Add prompts.")
     generator = torch.Generator().manual_seed(seed)
     cosines = []
     for _ in range(n_splits):

@@ -49,7 +49,7 @@ class Provenance:
 class DirectionSet:
     """Unit directions by name, the gap between the two means along each, and their provenance.
 
-    `gaps` are in units of the residual stream, NaN where unknown. A set behaves like a mapping from name to direction
+    `gaps` are in units of the residual stream, NaN if unknown. A set behaves like a mapping from name to direction
     [d_model]: `directions["advice"]`, `directions.items()`, `len(directions)`.
     """
 
@@ -63,9 +63,9 @@ class DirectionSet:
         require(
             len(set(self.names)) == len(self.vectors) == len(self.gaps),
             "DirectionSet",
-            "every direction needs a name of its own and a gap",
+            "every direction needs a unique name and a gap",
             f"{len(set(self.names))} names, {len(self.vectors)} directions, {len(self.gaps)} gaps",
-            "Pass as many of each.",
+            "Pass equally many of each.",
         )
         require_unit("DirectionSet", self.vectors)
 
@@ -76,7 +76,7 @@ class DirectionSet:
         answered: Float[Tensor, "answered_prompt d_model"],
         provenance: Provenance,
     ) -> "DirectionSet":
-        """The difference in means of each refused side and the answered prompts. Raises as `mean_direction`."""
+        """The difference in means of each refused side and the answered prompts. Raises as `mean_direction` does."""
         vectors = mean_directions(refused, answered)
         gaps = torch.stack([mean_difference(states, answered).norm() for states in refused.values()])
         return cls(tuple(refused), vectors, gaps, provenance)
@@ -93,18 +93,18 @@ class DirectionSet:
         norm_is_gap: bool = False,
         chat: ChatModel | None = None,
     ) -> "DirectionSet":
-        """The set in a file or object of another library, whose place and purpose the caller states.
+        """The set in a file or object of another library. The caller states its place and its purpose.
 
-        `source`: see `read_vectors`. Vectors are normalised; with `norm_is_gap` their norms become the gaps, else gaps
-        are NaN. With `chat` the set belongs to that model. Raises `ValueError` as `read_vectors`, and for a width other
-        than the model's.
+        `source`: see `read_vectors`. Vectors are normalised; with `norm_is_gap` their norms become the gaps, otherwise
+        the gaps are NaN. With `chat` the set belongs to that model. Raises `ValueError` as `read_vectors` does, and if
+        the vectors are not as wide as the model.
         """
         found = read_vectors(source, layer, hook)
         vectors = torch.stack([*found.values()])
         if chat is not None:
             width = vectors.shape[1]
             must = f"vectors of {chat.name} must have width {chat.d_model}"
-            require(width == chat.d_model, "import_vectors", must, width, "Choose the model they were made for.")
+            require(width == chat.d_model, "import_vectors", must, width, "Pass the model they were made for.")
         gaps = vectors.norm(dim=1) if norm_is_gap else torch.full((len(found),), torch.nan)
         model = {} if chat is None else model_notes(chat)
         place = Provenance(layer, None, hook, operation, estimator, model=model)
@@ -135,7 +135,7 @@ class DirectionSet:
         return cosine_matrix(self.vectors)
 
     def cosine_frame(self) -> pd.DataFrame:
-        """`cosines` with the names on both sides."""
+        """`cosines` as a frame with the names on both sides."""
         return cosine_frame(self.vectors, self.names)
 
     def _index(self, name: str) -> int:
@@ -145,7 +145,7 @@ class DirectionSet:
         return self.names.index(name)
 
     def save(self, path: str | Path) -> Path:
-        """Write one safetensors file whose header states operation, hook, layer, position, norm, model and draw."""
+        """Write one safetensors file whose header records operation, hook, layer, position, norm, model and draw."""
         notes = asdict(self.provenance)
         model = notes.pop("model")
         tensors = {name: vector.float() for name, vector in self.items()}
@@ -163,8 +163,8 @@ class DirectionSet:
     ) -> "DirectionSet":
         """The set that `save` wrote to a file.
 
-        Raises `ValueError` for another kind of file, and for directions of another model than `chat`, or another layer,
-        hook or operation than asked for (None: any).
+        Raises `ValueError` for another kind of file, and for directions of a model other than `chat`, or of a layer,
+        hook or operation other than the one asked for (None accepts any).
         """
         tensors, notes = load_tensors(path)
         if chat is not None:
@@ -176,7 +176,7 @@ class DirectionSet:
                 "DirectionSet.load",
                 f"the directions must be for {name} {asked}",
                 f"{name} {notes.get(name)} in {path}",
-                "A direction used one site off fails silently: estimate it where it is used.",
+                "A direction used at another place fails silently: estimate it where you use it.",
             )
         gaps = torch.tensor(notes.pop("gaps"))
         del notes["norm"]

@@ -22,7 +22,8 @@ def mean_difference(
     Source: difference in means, Joad et al. 2602.02132; Arditi et al. 2406.11717.
     """
     for name, side in (("refused", refused), ("answered", answered)):
-        require(len(side) > 0, "mean_difference", f"at least one {name} prompt", "none", "Pass rows of activations.")
+        must = f"there must be at least one {name} prompt"
+        require(len(side) > 0, "mean_difference", must, "none", "Pass rows of activations.")
         require_finite("mean_difference", side, f"the {name} activations")
     return (refused.double().mean(0) - answered.double().mean(0)).float()
 
@@ -94,10 +95,10 @@ def feature_direction(
 def random_directions(
     n: int, d_model: int, residuals: Float[Tensor, "prompt d_model"] | None = None, seed: int = 0
 ) -> Float[Tensor, "rank d_model"]:
-    """`n` random unit vectors, the controls of a direction.
+    """`n` random unit vectors, as controls for a direction.
 
-    They are uniform on the sphere, or have the covariance of `residuals` (activations minus their class means) and so
-    lie where activations vary.
+    They are uniform on the sphere or, with `residuals` (activations minus their class means), have the covariance of
+    these, so that they point where activations vary.
     """
     generator = torch.Generator().manual_seed(seed)
     if residuals is None:

@@ -1,7 +1,8 @@
 """Steering vectors that other libraries wrote: plain tensors, repeng control vectors, steering-vectors states.
 
 Sources of the formats: repeng's `ControlVector.export_gguf` (architecture `controlvector`, tensors `direction.<layer>`,
-added to the output of the block); the `SteeringVector` of steering-vectors (`layer_activations` by layer, `layer_type`).
+added to the output of the block); the `SteeringVector` of steering-vectors (`layer_activations` by layer,
+`layer_type`).
 """
 
 from collections.abc import Callable, Mapping
@@ -22,9 +23,10 @@ HOOK_OF_LAYER_TYPE = {"decoder_block": "resid_post", "self_attn": "attn_out", "m
 def read_vectors(source: Any, layer: int, hook: str) -> dict[str, Float[Tensor, " d_model"]]:
     """The vectors in `source` by name, as stored (their norms are kept).
 
-    `source` is a path (`.pt`, `.safetensors` or `.gguf`), a tensor, a mapping of tensors, or a `SteeringVector`. From a
-    source with one vector per layer that of `layer` is taken, under the file's name. Raises `ValueError` for an unknown
-    format, a missing layer, tensors that are not vectors, and a hook at which the source's library does not add them.
+    `source` is a path (`.pt`, `.safetensors` or `.gguf`), a tensor, a mapping of tensors, or a `SteeringVector`. If
+    the source has one vector per layer, the vector of `layer` is returned under the file's name. Raises `ValueError`
+    for an unknown format, a missing layer, tensors that are not vectors, and a hook at which the source's library does
+    not add them.
     """
     name, stored = "imported", source
     if isinstance(source, str | Path):
@@ -71,7 +73,7 @@ def _read_gguf(path: Path) -> dict[str, Any]:
 
 
 def _require_hook(hook: str, expected: str | None, kind: str) -> None:
-    todo = "A vector used one site off fails silently: pass the hook it was made for."
+    todo = "A vector used at another hook fails silently: pass the hook it was made for."
     require(hook == expected, "import_vectors", f"a vector of {kind} belongs to {expected}", hook, todo)
 
 

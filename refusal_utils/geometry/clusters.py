@@ -26,7 +26,7 @@ class Clusters:
     cosines: pd.DataFrame
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` unless rows and columns are the same categories."""
+        """Raise `ValueError` unless rows and columns name the same categories."""
         same = list(self.cosines.index) == list(self.cosines.columns)
         must = "rows and columns must be the same categories"
         require(same, "Clusters", must, self.cosines.shape, "Pass a full cosine matrix.")
@@ -45,7 +45,7 @@ class Clusters:
         return distances
 
     def tree(self, method: str = "average") -> np.ndarray:
-        """The linkage matrix (scipy's form). Raises `ValueError` for another method than average or complete."""
+        """The linkage matrix (scipy's form). Raises `ValueError` for any method but average or complete."""
         require(method in LINKAGES, "Clusters.tree", "the method must be average or complete", repr(method), "Use one.")
         return linkage(squareform(self.distances, checks=False), method)
 
@@ -57,7 +57,8 @@ class Clusters:
     def silhouettes(self, n_clusters: Sequence[int] = (2, 3, 4, 5, 6)) -> pd.DataFrame:
         """The mean silhouette of each number of clusters (rows) under each linkage (columns).
 
-        Near 1: tight clusters far apart; 0: none. Source: Rousseeuw 1987 (scikit-learn's implementation).
+        Near 1, clusters are tight and far apart; near 0, there are none. Source: Rousseeuw 1987 (scikit-learn's
+        implementation).
         """
         scores = {
             method: [silhouette_score(self.distances, self.cut(n, method), metric="precomputed") for n in n_clusters]
@@ -69,7 +70,7 @@ class Clusters:
         """Coordinates of the categories by classical scaling; `attrs["share"]` is the share of the spread they keep.
 
         Unit directions at cosine c are sqrt(2 - 2c) apart, an exactly Euclidean distance, so the view loses only what
-        the dropped axes hold. Source: Torgerson 1952, which is kernel PCA of the cosines (scikit-learn's).
+        is on the dropped axes. Source: Torgerson 1952, computed as kernel PCA of the cosines (scikit-learn).
         """
         scaling = KernelPCA(kernel="precomputed")
         points = scaling.fit_transform(self.similarities)[:, :n_axes]
@@ -78,7 +79,7 @@ class Clusters:
         return frame
 
     def map_figure(self, model: str, place: str, n_axes: int = 2) -> go.Figure:
-        """`embed` as a map with two or three axes, on one scale; `place` names hook, layer and position."""
+        """`embed` as a map with two or three axes of equal scale; `place` names hook, layer and position."""
         frame = self.embed(n_axes)
         share = f"{frame.attrs['share']:.0%} of their spread"
         title = f"The eleven directions in {n_axes} dimensions: {share} ({model} model, {place})"
@@ -92,7 +93,7 @@ class Clusters:
         return figure.update_traces(marker_size=7)
 
     def figure(self, model: str, place: str) -> go.Figure:
-        """The tree of average linkage."""
+        """The tree under average linkage."""
         title = f"Which categories belong together ({model} model)"
         x = f"distance 1 - cosine, {place}, average linkage"
         return tree_figure(self.tree(), titles(list(self.cosines.index)), title=title, x=x)

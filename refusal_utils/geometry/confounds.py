@@ -1,4 +1,4 @@
-"""What of a direction is length, format or topic, and the map of cosines without it."""
+"""How much of a direction is length, format or topic, and the map of cosines without these."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,23 +18,24 @@ from ..plotting.look import heatmap
 from .gram import States
 
 Twins = Mapping[str, tuple[Float[Tensor, "_ d_model"], Float[Tensor, "_ d_model"]]]
-# The readings of a direction r, and what the table of categories shows of each.
+# The readings of a direction r; `by_category` has a column for each.
 READINGS = ("without features", "without topics", "twins")
 
 
 @dataclass(frozen=True, eq=False)
 class Confounds:
-    """What of each direction is format or topic; see `measure_confounds`.
+    """How much of each direction is format or topic; see `measure_confounds`.
 
-    `by_category`: the cosine of the direction with the direction of each feature, with that of its own `topic`, and
-    with itself in each of `READINGS`. `by_pair`: the cosine of every pair, `plain` and in each reading.
+    `by_category`: the cosine of each direction with the direction of every feature, with the direction of the
+    category's own `topic`, and with the same direction in each of `READINGS`. `by_pair`: the cosine of every pair,
+    `plain` and in each reading.
     """
 
     by_category: pd.DataFrame
     by_pair: pd.DataFrame
 
     def table(self) -> pd.DataFrame:
-        """`by_category`, its columns named as cosines."""
+        """`by_category` with columns named as cosines."""
         return self.by_category.rename(columns={name: f"r {name}" for name in READINGS})
 
     def figure(self, model: str, place: str) -> go.Figure:
@@ -67,10 +68,10 @@ def measure_confounds(
 ) -> Confounds:
     """The directions compared with those of features and topics, and read without them.
 
-    `features`: a row per answered prompt and a column per feature, such as its length. `twins`: by category, the states of refused prompts
-    and of the benign ones that share their topic and format. A category's topic is the direction from the answered
-    prompts to its benign twins. Readings: with all features' or all topics' directions projected out, and from benign to
-    refused twins.
+    `features` has a row per answered prompt and a column per feature, such as its length. `twins` has, by category, the
+    states of refused prompts and of the benign ones that share their topic and format. A category's topic is the
+    direction from the answered prompts to its benign twins. There are three readings: with the directions of all
+    features projected out, with those of all topics projected out, and from benign to refused twins.
     """
     names, units = list(refused), mean_directions(refused, answered)
     columns = [torch.tensor(features[name].to_numpy(dtype=np.float32)) for name in features]

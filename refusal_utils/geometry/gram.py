@@ -1,6 +1,6 @@
 """Refused against answered prompts as one Gram matrix, and the inner products of directions under resampling.
 
-One idea carries the module. A difference in means weights prompts, +1/n on each refused and -1/m on each answered one,
+The module rests on one idea. A difference in means weights prompts, +1/n on each refused and -1/m on each answered one,
 so every bootstrap draw, subset or permutation is another weighting of the same prompts, and every inner product of two
 directions is w G v with the one Gram matrix G of the prompts, whatever d_model is.
 """
@@ -23,7 +23,7 @@ States = Mapping[str, Float[Tensor, "_ d_model"]]
 class Contrasts:
     """Refused against answered prompts of several categories, as the Gram matrix of all prompts.
 
-    `gram` holds the inner products of the activations minus their common mean, in float64. `refused` and `answered`
+    `gram` contains the inner products of the activations minus their common mean, in float64. `refused` and `answered`
     give the rows of each category; categories measured against the same answered prompts share these rows.
     """
 
@@ -40,7 +40,7 @@ class Contrasts:
 
     @property
     def signs(self) -> Float[Tensor, "category side"]:
-        """1 if a side holds the category's refused prompts, -1 if it holds its answered ones, else 0."""
+        """1 if a side has the category's refused prompts, -1 if it has its answered ones, else 0."""
         signs = torch.zeros(len(self.categories), len(self.sides), dtype=torch.float64)
         for row, (refused, answered) in enumerate(zip(self.refused, self.answered, strict=True)):
             signs[row, self.sides.index(refused)] = 1
@@ -88,11 +88,11 @@ def contrasts(refused: States, answered: Float[Tensor, "answered_prompt d_model"
 
 
 def behaviour_contrasts(buckets: States) -> Contrasts:
-    """All contrasts between sets of prompts that differ in what they are and what the model did with them.
+    """All contrasts between buckets of prompts, which differ in their content and in what the model did with them.
 
-    `buckets` are HR, HC, BR, BC (harmful or benign, refused or complied with) of Joad et al. 2602.02132, or others. Each
-    pair gives one contrast, the earlier bucket minus the later, called "HR-BC" and so on. Raises `ValueError` for fewer
-    than 4 prompts in a bucket and for values that are not finite.
+    `buckets` are HR, HC, BR, BC (harmful or benign, refused or complied with) of Joad et al. 2602.02132, or others.
+    Each pair gives one contrast, the earlier bucket minus the later, called "HR-BC" and so on. Raises `ValueError` for
+    fewer than 4 prompts in a bucket and for values that are not finite.
     """
     gram, rows = _stack(buckets)
     pairs = list(combinations(buckets, 2))
@@ -103,10 +103,10 @@ def behaviour_contrasts(buckets: States) -> Contrasts:
 def twin_contrasts(
     twins: Mapping[str, tuple[Float[Tensor, "_ d_model"], Float[Tensor, "_ d_model"]]],
 ) -> Contrasts:
-    """The differences between refused prompts and their benign twins, as contrasts with zero: pairs stay together.
+    """The differences between refused prompts and their benign twins, as contrasts with zero, so pairs stay together.
 
     `twins`: by category, the states of refused prompts and, row by row, of their benign twins. What a pair shares, such
-    as its topic, is in none of the directions. Raises `ValueError` as `contrasts`.
+    as its topic, cancels out of the directions. Raises `ValueError` as `contrasts` does.
     """
     differences = {name: own - other for name, (own, other) in twins.items()}
     width = next(iter(differences.values())).shape[1]
@@ -126,7 +126,7 @@ def _stack(sides: States) -> tuple[Float[Tensor, "prompt prompt"], dict[str, sli
 
 def _require_side(name: str, states: Tensor) -> None:
     enough = len(states) >= MIN_PROMPTS
-    must = f"at least {MIN_PROMPTS} prompts on a side"
+    must = f"there must be at least {MIN_PROMPTS} prompts on a side"
     require(enough, "contrasts", must, f"{len(states)} in {name}", "Add prompts.")
     bad = (~torch.isfinite(states)).flatten(1).any(1).nonzero()[:, 0].tolist()
     kind = "float16 overflows" if states.dtype == torch.float16 else "NaN or inf"
@@ -162,7 +162,7 @@ def _weights(sample: Contrasts, counts: Float[Tensor, "draw prompt"]) -> Float[T
 def noise_products(sample: Contrasts, counts: Float[Tensor, "draw prompt"]) -> Float[Tensor, "draw category category"]:
     """What sampling noise adds to each of `inner_products` on average: the variances of the means of shared sides.
 
-    With unbiased covariances S that is tr(S_refused)/n + tr(S_answered)/m on the diagonal, and tr(S_answered)/m off it
+    With unbiased covariances S this is tr(S_refused)/n + tr(S_answered)/m on the diagonal, and tr(S_answered)/m off it
     if the answered prompts are shared. A side that is refused in one contrast and answered in the other counts
     negatively.
     """

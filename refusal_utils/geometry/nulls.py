@@ -1,4 +1,4 @@
-"""Null hypotheses: what a cosine, or the likeness of two maps, would be if there were nothing to find."""
+"""Null hypotheses: what a cosine, or the correlation of two maps, would be if there were nothing to find."""
 
 from itertools import combinations
 
@@ -16,9 +16,9 @@ DISCOVERY = 0.05  # accepted rate of false discoveries among the pairs
 def distinctness_p(sample: Contrasts, n_draws: int = 1000, seed: int = 0) -> Float[Tensor, " pair"]:
     """For each pair, the p-value of "the prompts of these two categories are interchangeable".
 
-    The refused prompts of both are dealt again to two sides of the same sizes, `n_draws` times; p is the share of deals
-    whose cosine is as low as the observed one. It is not corrected for the number of pairs. Anything that tells the two
-    kinds of prompt apart makes p low, including their topics.
+    The refused prompts of both are shuffled into two sides of the same sizes, `n_draws` times; p is the share of
+    shuffles whose cosine is as low as the observed one. It is not corrected for the number of pairs. Anything that
+    distinguishes the two kinds of prompt makes p low, including their topics.
     """
     generator = torch.Generator().manual_seed(seed)
     p_values: list[float] = []
@@ -27,7 +27,7 @@ def distinctness_p(sample: Contrasts, n_draws: int = 1000, seed: int = 0) -> Flo
     for (i, j), observed in zip(pairs, off_diagonal(sample.cosines), strict=True):
         sides = [torch.arange(side.start, side.stop) for side in (sample.refused[i], sample.refused[j])]
         n, m = map(len, sides)
-        if (n, m) not in deals:  # pairs of the same sizes are dealt in the same ways
+        if (n, m) not in deals:  # pairs of the same sizes share their shuffles
             deals[n, m] = (torch.rand(n_draws, n + m, generator=generator).argsort(1) < n).double()
         answered = sample.answered[i], sample.answered[j]
         null = _dealt_cosines(sample.gram, torch.cat(sides), deals[n, m], answered)
@@ -61,18 +61,18 @@ def mantel_p(
     n_draws: int = 10_000,
     seed: int = 0,
 ) -> float:
-    """The p-value of "these two maps have nothing to do with each other", against maps that correlate.
+    """The p-value of "these two maps are unrelated", against the alternative that they correlate.
 
-    The labels of `first` are dealt again `n_draws` times; p is the share of deals in which the pairs of the two maps
-    correlate as highly as observed. Labels are dealt and not pairs, because pairs that share a category depend on each
-    other. `first` must be symmetric; of `second` only the part above the diagonal is read. Source: Mantel 1967.
+    The labels of `first` are shuffled `n_draws` times; p is the share of shuffles in which the pairs of the two maps
+    correlate as highly as observed. Labels are shuffled rather than pairs, because pairs that share a category depend
+    on each other. `first` must be symmetric; only the part of `second` above the diagonal is read. Source: Mantel 1967.
     """
     generator = torch.Generator().manual_seed(seed)
     n = len(first)
     orders = torch.cat([torch.arange(n)[None], torch.rand(n_draws, n, generator=generator).argsort(1)])
     rows, columns = torch.triu_indices(n, n, offset=1)
     fixed = off_diagonal(second.double())
-    # Mean and spread of the pairs are the same in every deal, so this product ranks deals as the correlation does.
+    # Mean and spread of the pairs are the same in every shuffle, so this product ranks them as the correlation does.
     products = first.double()[orders[:, rows], orders[:, columns]] @ (fixed - fixed.mean())
     return _share_at_most(-products[1:], 1e-9 - products[0])  # the tolerance keeps ties despite rounding
 
@@ -83,12 +83,12 @@ def _dealt_cosines(
     first: Float[Tensor, "draw refused_prompt"],
     answered: tuple[slice, slice],
 ) -> Float[Tensor, " draw"]:
-    """The cosine of two directions after each deal of the rows `dealt`: 1 in `first` puts a row on the first side."""
+    """The cosine of two directions after each shuffle of the rows `dealt`; `first` is 1 for rows on the first side."""
     own, n = gram[dealt][:, dealt], int(first[0].sum())
     m = len(dealt) - n
     weights = first / n, (1 - first) / m
     met = weights[0] @ own
-    met_by = met, (own.sum(0) - n * met) / m  # the second side is what the first leaves
+    met_by = met, (own.sum(0) - n * met) / m  # the second side has all other rows
     others = [gram[:, side].mean(1) for side in answered]  # with the mean of the answered prompts
 
     def product(a: int, b: int) -> Tensor:

@@ -23,9 +23,9 @@ COMPARED = ("HR-BC", "BR-BC")  # refusal of harmful and of benign prompts
 class Oracles:
     """The contrasts of behaviour; see `measure_oracles`.
 
-    `by_contrast`: `split half`, `bucket mean`, `bucket min` of each contrast, as in `Stability`. `to_all`: by contrast
-    (of few prompts) and reference (of all), mean and std of the cosine. `between`: the corrected cosine of HR-BC and
-    BR-BC with its 95 % interval; empty if a bucket is missing.
+    `by_contrast`: `split half`, `bucket mean`, `bucket min` of each contrast, as in `Stability`. `to_all`: mean and std
+    of the cosine of each contrast (of few prompts) with each reference (of all). `between`: the corrected cosine of
+    HR-BC and BR-BC with its 95 % interval; empty if a bucket is missing.
     """
 
     by_contrast: pd.DataFrame
@@ -52,10 +52,10 @@ class Oracles:
 def measure_oracles(
     buckets: States, n_prompts: int, n_draws: int = 100, n_intervals: int = 1000, seed: int = 0
 ) -> Oracles:
-    """All contrasts of `buckets` from `n_prompts` a side, against as many others and against all prompts.
+    """All contrasts of `buckets` from `n_prompts` a side, compared with those of as many others and of all prompts.
 
-    `n_draws` subsets are drawn, and `n_intervals` bootstrap samples for the interval. Raises `ValueError` if a bucket has
-    fewer than 2 `n_prompts`.
+    `n_draws` subsets are drawn, and `n_intervals` bootstrap samples for the interval. Raises `ValueError` if a bucket
+    has fewer than twice `n_prompts`.
     Source: Joad et al. 2602.02132, Table 10 and Appendix D.
     """
     sample = behaviour_contrasts(buckets)
@@ -86,11 +86,11 @@ def gold_cosines(
     seed: int = 0,
     name: str = "XSTest",
 ) -> pd.DataFrame:
-    """Directions of few prompts that are not gold against those of all gold prompts: mean and std of the cosine.
+    """Cosines of directions from a few non-gold prompts with those from all gold prompts: mean and std over draws.
 
-    Rows are contrasts and references ("XSTest HR-BC", ...); column `n` is the number of prompts a side, `n_most` or what
-    the smallest bucket has. `is_gold` marks the gold prompts of each bucket. Buckets with fewer than 4 other prompts
-    give no contrast, and those with fewer than 2 gold prompts no reference.
+    Rows are contrasts and references ("XSTest HR-BC", ...); column `n` is the number of prompts a side: `n_most`, or
+    the size of the smallest bucket. `is_gold` marks the gold prompts of each bucket. A bucket with fewer than 4 other
+    prompts gives no contrast, and one with fewer than 2 gold prompts gives no reference.
     Source: Joad et al. 2602.02132, Table 10.
     """
     chosen = {bucket: torch.tensor(is_gold[bucket].tolist(), dtype=torch.bool) for bucket in buckets}

@@ -90,7 +90,7 @@ def pair_table(
     n_null: int = 1000,
     seed: int = 0,
 ) -> PairTable:
-    """The cosines of all pairs: intervals from `n_draws` draws, p-values from `n_null` and ten times as many."""
+    """The cosines of all pairs: intervals from `n_draws` draws, p-values from `n_null` (related: ten times that)."""
     sample = contrasts(refused, answered)
     found = cosine_intervals(sample, n_draws, seed=seed)
     units = mean_directions(refused, answered)
@@ -106,7 +106,7 @@ def pair_table(
 
 @dataclass(frozen=True, eq=False)
 class MapLikeness:
-    """How far two maps of cosines agree; see `compare_with_map`.
+    """How well two maps of cosines agree; see `compare_with_map`.
 
     `correlation` of the pairs, its 95 % bootstrap interval over prompts (`low` to `high`), and Mantel's `p`.
     """
@@ -134,7 +134,7 @@ class MapLikeness:
 def compare_with_map(
     pairs: PairTable, published: pd.DataFrame, n_draws: int = 1000, n_deals: int = 10_000
 ) -> MapLikeness:
-    """The likeness of the plain cosines to a published map, whose part above the diagonal is read."""
+    """How well the plain cosines agree with a published map, of which the part above the diagonal is read."""
     theirs = torch.tensor(published.to_numpy(), dtype=torch.float64)
     drawn = cosines(inner_products(pairs.sample, bootstrap_counts(pairs.sample.strata, n_draws, pairs.seed)))
     known = off_diagonal(theirs).numpy()

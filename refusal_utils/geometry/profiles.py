@@ -71,10 +71,10 @@ class DepthProfile:
 def depth_profile(
     evidence: Evidence, published: pd.Series, n_bucket: int, n_most: int = 32, seed: int = 0
 ) -> DepthProfile:
-    """The profile over all captured layers but the first (before any block all prompts end alike) and all positions.
+    """The profile over all captured positions and layers, except layer 0, where all prompts have the same states.
 
     `published`: cosines of the pairs in the order of the eleven categories; `n_most` and `n_bucket`: prompts a side of
-    split halves and of behaviour contrasts. Tests use the null draws of single places; intervals use 200 draws.
+    split halves and of behaviour contrasts. Tests use as many null draws as at a single place; intervals use 200 draws.
     """
     activations = evidence.drawn.activations
     layers = [layer for layer in activations.layers if layer > 0]

@@ -53,7 +53,7 @@ class Views:
         return _lda(self.fitted.double().numpy(), self.fitted_labels, n_axes=2)
 
     def with_umaps(self, seeds: Sequence[int], metric: str = "cosine") -> "Views":
-        """These views and a UMAP embedding per seed, called `UMAP, seed 0` and so on; a seed always gives the same one.
+        """These views and a UMAP embedding per seed, called `UMAP, seed 0` and so on.
 
         Distances between clusters and their sizes mean nothing. Source: McInnes, Healy, Melville 2018 (umap-learn).
         """
@@ -66,9 +66,9 @@ class Views:
         return replace(self, umaps=found)
 
     def coordinates(self, view: str, n_axes: int = 2) -> pd.DataFrame:
-        """`points` after columns with their coordinates in the view `PCA`, `LDA` or one of `umaps`.
+        """The coordinates of the prompts in the view `PCA`, `LDA` or one of `umaps`, then the columns of `points`.
 
-        Raises `ValueError` for another view.
+        Raises `ValueError` for any other view.
         """
         known = ["PCA", "LDA", *self.umaps]
         require(
@@ -84,10 +84,10 @@ class Views:
 
     @cached_property
     def lda_correct(self) -> dict[str, Bool[np.ndarray, " prompt"]]:
-        """Whether LDA of the fitted prompts names each prompt's category from a plane, and from all axes of the state.
+        """Whether LDA of the fitted prompts predicts each prompt's category, from a plane or all axes of the state.
 
-        The keys are `plane of PCA`, `plane of LDA` and `all axes`. It is the most that a picture in the plane can tell,
-        if the clouds have the same shape.
+        The keys are `plane of PCA`, `plane of LDA` and `all axes`. If all categories have clouds of the same shape, no
+        classifier can do better in a plane.
         """
         seen = {
             "plane of PCA": lambda states: self.pca.transform(states)[:, :2],
@@ -99,7 +99,7 @@ class Views:
         return {name: _lda(see(fitted), self.fitted_labels).predict(see(shown)) == kinds for name, see in seen.items()}
 
     def length_held(self, directions: Float[Tensor, "category d_model"]) -> Float[Tensor, " category"]:
-        """The share of each direction's length that lies in the plane of PCA: 1 if the picture holds all of it."""
+        """The share of each direction's length that lies in the plane of PCA: 1 if the picture shows all of it."""
         axes = torch.as_tensor(self.pca.components_[:2], dtype=torch.float64)
         return ((directions.double() @ axes.T).norm(dim=1) / directions.double().norm(dim=1)).float()
 
@@ -107,7 +107,8 @@ class Views:
         """By view: `trustworthiness`, `continuity`, and `disparity` to the first UMAP embedding (to PCA without one).
 
         Trustworthiness is 1 if no neighbour is invented, continuity is 1 if none is torn away (Venna & Kaski 2001; 15
-        neighbours). Disparity is what no shift, turn, mirror or scaling explains: 0 the same, 1 unrelated (Procrustes).
+        neighbours). Disparity is what no shift, rotation, reflection or scaling removes (Procrustes): 0 if two views
+        are the same, 1 if they are unrelated.
         """
         high = self.states.double().numpy()
         views = {name: self.coordinates(name).iloc[:, :2].to_numpy(np.float64) for name in ("PCA", "LDA", *self.umaps)}
@@ -168,7 +169,7 @@ class LayerViews:
     views: Mapping[int, Views]
 
     def table(self) -> pd.DataFrame:
-        """By layer: the share of variance in the plane of PCA, and the share of prompts whose category LDA names."""
+        """By layer: the share of variance in the plane of PCA, and the share of prompts whose category LDA predicts."""
         rows = {
             layer: (own.pca.explained_variance_ratio_[:2].sum(), own.lda_correct["all axes"].mean())
             for layer, own in self.views.items()
@@ -202,9 +203,9 @@ class Projections:
 
     @cached_property
     def auc(self) -> pd.DataFrame:
-        """AUC of every direction (row) for every category (column): how it tells its prompts from benign ones.
+        """AUC of every direction (row) for every category (column): how well it tells its prompts from benign ones.
 
-        0.5: it tells nothing; 1: every prompt of the category lies further along it than every benign one.
+        0.5: not at all; 1: every prompt of the category lies further along the direction than every benign one.
         """
         labels, found = self.points["category"], {}
         for name in self.lengths:

@@ -1,4 +1,4 @@
-"""How far a direction depends on which prompts were drawn."""
+"""How much a direction depends on which prompts were drawn."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,7 +68,7 @@ def measure_stability(
     """The stability of the directions of a draw, with split halves of up to `n_most` prompts a side.
 
     Halves that are larger than the draw allows come from the `wide` sides: the draw's prompts and others of the same
-    kinds. Everything else is measured on the draw alone, mini-buckets with half of its smallest side at most. Raises
+    kinds. Everything else is measured on the draw alone; mini-buckets have at most half of its smallest side. Raises
     `ValueError` for fewer than 4 prompts on a side.
     Source: Joad et al. 2602.02132, Table 8 and Appendix D.
     """

@@ -1,4 +1,4 @@
-"""The space that several directions span: how many dimensions it has, what they share, how two such spaces meet."""
+"""The space that several directions span: its dimensions, their common axis, and the angles to another."""
 
 from collections.abc import Mapping
 
@@ -57,7 +57,7 @@ def principal_angles(
 def space_summary(
     directions: Mapping[str, Float[Tensor, " d_model"]], cluster_of: Mapping[str, str]
 ) -> dict[str, float]:
-    """The span of the directions: its rank, the axis that all share, and how clearly they form clusters.
+    """The span of the directions: its rank, their common axis, and how clearly they form clusters.
 
     `cluster angle`: smallest angle, in degrees, between the spans of the two clusters that `cluster_of` names;
     `silhouette n, method`: for 2 to 6 clusters under both linkages; `same two clusters`: 1 if average linkage finds the

@@ -1,8 +1,8 @@
 """How certain a cosine between two estimated directions is: noise correction, intervals, subsets of prompts.
 
-A cosine between *estimated* directions is biased. Noise makes both directions too long, which pulls the cosine to
-zero; and if both are measured against the same answered prompts, the noise of these is in both, which pulls it up. Both
-biases are known functions of the within-side variances and are subtracted here (`corrected`).
+A cosine between *estimated* directions is biased. Noise makes both directions too long, which pulls the cosine
+towards zero. If both are measured against the same answered prompts, they share the noise of those, which pulls it up.
+Both biases are known functions of the within-side variances and are subtracted here (`corrected`).
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class CosineIntervals:
 
     `raw` is the plain cosine. `corrected` estimates the cosine between the directions of infinitely many prompts, and
     `low` to `high` is its interval. `reliability` is the share of each direction's squared length that is not noise:
-    the square of the highest cosine to the true direction one can expect.
+    the square of the highest cosine that it can be expected to have with the true direction.
     """
 
     raw: Float[Tensor, "category category"]
@@ -38,9 +38,9 @@ class CosineIntervals:
 def cosine_intervals(sample: Contrasts, n_draws: int = 1000, level: float = 0.95, seed: int = 0) -> CosineIntervals:
     """The cosines of all pairs, raw and corrected for sampling noise, with a bootstrap interval for the corrected ones.
 
-    The interval is pivotal on Fisher's z scale; every draw resamples every side once for all categories. In the world
-    of the bootstrap the data's own directions, noise included, are the truth, so the corrected cosine of a draw is
-    compared with the raw one; those directions are too long by 1/reliability, and deviations are stretched accordingly.
+    The interval is pivotal on Fisher's z scale; every draw resamples every side once for all categories. In the
+    bootstrap the directions of the data, noise included, are the truth, so the corrected cosine of a draw is compared
+    with the raw one. Those directions are too long by 1/reliability, and deviations are stretched accordingly.
     The tests measure coverage.
     Source: Efron & Tibshirani 1993, ch. 13; correction for attenuation: Spearman 1904.
     """
@@ -55,7 +55,7 @@ def cosine_intervals(sample: Contrasts, n_draws: int = 1000, level: float = 0.95
 
 
 def reliability(sample: Contrasts) -> Float[Tensor, " category"]:
-    """The share of each direction's squared length that is not sampling noise: 1 is perfect, 0 or less is pure noise."""
+    """The share of each direction's squared length that is not sampling noise: at most 1; pure noise gives about 0."""
     squared = inner_products(sample, sample.every_prompt)[0].diagonal()
     return 1 - noise_products(sample, sample.every_prompt)[0].diagonal() / squared
 

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import pandas as pd
 import plotly.graph_objects as go
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..directions.direction_set import DirectionSet
 from ..plotting.heads import head_maps
-from .contributions import Statistic, contribution_intervals, contribution_p, contributions, per_category
+from .contributions import contribution_intervals, contribution_p, contributions, per_category
 from .overlap import Head, HeadOverlap, top_heads
 from .shares import Shares
 
@@ -43,38 +43,31 @@ class HeadAttribution:
         `labels`: each prompt's category or "benign". `n_draws`: bootstrap draws for the intervals. Raises `ValueError`
         as `contributions` and `per_category` do.
         """
-
-        def intervals(refused: Tensor, answered: Tensor) -> Tensor:
-            return torch.stack(contribution_intervals(refused, answered, n_draws, seed=seed))
-
-        def each(statistic: Statistic, values: Tensor) -> Tensor:
-            return per_category(statistic, values, labels, directions.names)
-
-        low, high = each(intervals, shares.heads)
+        names, place = directions.names, directions.provenance
+        each = partial(per_category, labels=labels, categories=names)
+        low, high = each(partial(contribution_intervals, n_draws=n_draws, seed=seed), shares.heads)
         parts = {name: each(contributions, values).numpy() for name, values in shares.parts().items()}
-        place = directions.provenance
         return cls(
-            categories=directions.names,
+            categories=names,
             contribution=each(contributions, shares.heads),
             low=low,
             high=high,
             p_value=each(contribution_p, shares.heads),
-            parts=pd.DataFrame(parts, directions.names),
-            gap=pd.Series(each(contributions, shares.total).numpy(), directions.names, name="gap"),
+            parts=pd.DataFrame(parts, names),
+            gap=pd.Series(each(contributions, shares.total).numpy(), names, name="gap"),
             where=f"{place.hook}, layer {place.layer}, pos {place.pos}",
         )
 
     def top(self, k: int) -> dict[str, list[Head]]:
         """The `k` heads that contribute most to each category's direction, as (layer, head_index), largest first."""
-        found = {name: top_heads(self.contribution[..., c], k).tolist() for c, name in enumerate(self.categories)}
-        return {name: [(layer, head) for layer, head in own] for name, own in found.items()}
+        return {name: top_heads(self.contribution[..., c], k) for c, name in enumerate(self.categories)}
 
     def table(self, k: int = 5) -> pd.DataFrame:
         """The top `k` heads of every category with interval, adjusted p-value and share of the category's gap."""
         n_layers, n_heads, _ = self.contribution.shape
         axes = {"category": self.categories, "layer": range(n_layers), "head": range(n_heads)}
-        columns = {name: getattr(self, name).permute(2, 0, 1).flatten() for name in ("contribution", "low", "high")}
-        columns["p_value"] = self.p_value.permute(2, 0, 1).flatten()
+        numbers = ("contribution", "low", "high", "p_value")
+        columns = {name: getattr(self, name).permute(2, 0, 1).flatten() for name in numbers}
         heads = pd.DataFrame(columns, pd.MultiIndex.from_product(axes.values(), names=axes)).astype(float)
         heads["share_of_gap"] = heads["contribution"] / self.gap.reindex(heads.index, level="category")
         return heads.loc[[(name, *head) for name, own in self.top(k).items() for head in own]]

@@ -13,12 +13,8 @@ from scipy.stats import ttest_ind_from_stats
 from torch import Tensor
 
 from ..checks import require
-from ..prompts.categories import BENIGN, CATEGORY_IDS
+from ..prompts.categories import BENIGN
 from ..stats import adjust_p, bootstrap_counts, percentile_interval
-
-Statistic = Callable[
-    [Float[Tensor, "refused_prompt *component"], Float[Tensor, "answered_prompt *component"]], Float[Tensor, "*kept"]
-]
 
 
 def contributions(
@@ -34,21 +30,20 @@ def contribution_intervals(
     refused: Float[Tensor, "refused_prompt *component"],
     answered: Float[Tensor, "answered_prompt *component"],
     n_draws: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
-) -> tuple[Float[Tensor, "*component"], Float[Tensor, "*component"]]:
-    """(low, high) of every contribution, from a bootstrap that resamples the prompts of both sides.
+) -> Float[Tensor, "2 *component"]:
+    """Low and high end of every contribution's 95 % interval, from a bootstrap that resamples both sides' prompts.
 
     Basic (pivotal) intervals: Efron & Tibshirani 1993, chapter 13.
     """
-    sides = torch.arange(2).repeat_interleave(torch.tensor([len(refused), len(answered)]))
+    sides = torch.tensor([0] * len(refused) + [1] * len(answered))
     counts = bootstrap_counts(sides, n_draws, seed)
     means = [
         counts[:, sides == side] @ own.double().flatten(1) / len(own) for side, own in enumerate((refused, answered))
     ]
-    low, high = percentile_interval(means[0] - means[1], level)
+    low, high = percentile_interval(means[0] - means[1])
     twice = 2 * contributions(refused, answered).double()
-    return (twice - high.view(twice.shape)).float(), (twice - low.view(twice.shape)).float()
+    return torch.stack([twice - end.view(twice.shape) for end in (high, low)]).float()
 
 
 def contribution_p(
@@ -67,10 +62,10 @@ def contribution_p(
 
 
 def per_category(
-    statistic: Statistic,
+    statistic: Callable[..., Float[Tensor, "*kept"]],
     shares: Float[Tensor, "prompt *component category"],
     labels: Sequence[str],
-    categories: Sequence[str] = CATEGORY_IDS,
+    categories: Sequence[str],
 ) -> Float[Tensor, "*kept category"]:
     """`statistic(refused, answered)` of each category's own column of `shares`, stacked along the last axis.
 
@@ -78,13 +73,10 @@ def per_category(
     answered ones the benign prompts. Raises `ValueError` unless there is a column per category and a label per prompt.
     """
     named = np.asarray(labels)
-    require(
-        shares.shape[-1] == len(categories) and len(named) == len(shares),
-        "per_category",
-        "shares must have one row per label and one column per category",
-        f"shape {tuple(shares.shape)} for {len(named)} labels and {len(categories)} categories",
-        "Pass shares along the categories' directions.",
-    )
-    rows = {name: torch.from_numpy(named == name) for name in (*categories, BENIGN)}
-    columns = [(shares[rows[name], ..., c], shares[rows[BENIGN], ..., c]) for c, name in enumerate(categories)]
-    return torch.stack([statistic(*sides) for sides in columns], dim=-1)
+    fits = shares.shape[-1] == len(categories) and len(named) == len(shares)
+    must, todo = "shares must have one row per label and one column per category", "Take them along these directions."
+    got = f"shape {tuple(shares.shape)} for {len(named)} labels and {len(categories)} categories"
+    require(fits, "per_category", must, got, todo)
+    benign = shares[torch.from_numpy(named == BENIGN)]
+    sides = ((shares[torch.from_numpy(named == name), ..., c], benign[..., c]) for c, name in enumerate(categories))
+    return torch.stack([statistic(*pair) for pair in sides], dim=-1)

@@ -28,7 +28,7 @@ def replace_top_heads(
         after[f"{kind} top"] = trial.measure(replace([top[name] for name in categories]), opening)
         drawn = [trial.measure(replace(own), opening) for own in sets if any(own)]
         if drawn:
-            after[f"{kind} random"] = sum(drawn[1:], drawn[0]) / len(drawn)
+            after[f"{kind} random"] = sum(drawn) / len(drawn)
     before = trial.measure(trial.ablate([()] * len(categories)), opening)
     return HeadEffects(trial.prompts["category"], before, after)
 
@@ -85,13 +85,11 @@ def same_layer_heads(heads: Sequence[Head], n_heads: int, n_draws: int, seed: in
     If a layer has fewer heads left, all of these are taken.
     """
     generator = torch.Generator().manual_seed(seed)
-    per_layer = Counter(layer for layer, _ in heads)
-    draws = []
-    for _ in range(n_draws):
-        drawn = []
-        for layer, count in sorted(per_layer.items()):
-            left = [head for head in range(n_heads) if (layer, head) not in set(heads)]
-            order = torch.randperm(len(left), generator=generator)[:count]
-            drawn += [(layer, left[index]) for index in order.tolist()]
-        draws.append(drawn)
-    return draws
+    counts = sorted(Counter(layer for layer, _ in heads).items())
+    left = {layer: [(layer, head) for head in range(n_heads) if (layer, head) not in heads] for layer, _ in counts}
+
+    def draw(layer: int, count: int) -> list[Head]:
+        order = torch.randperm(len(left[layer]), generator=generator)[:count]
+        return [left[layer][index] for index in order]
+
+    return [[head for each in counts for head in draw(*each)] for _ in range(n_draws)]

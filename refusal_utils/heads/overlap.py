@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 import plotly.graph_objects as go
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..checks import require
@@ -14,14 +14,14 @@ from ..plotting.look import heatmap
 Head = tuple[int, int]  # layer, head_index
 
 
-def top_heads(contribution: Float[Tensor, "layer head_index"], k: int) -> Int[Tensor, "component 2"]:
+def top_heads(contribution: Float[Tensor, "layer head_index"], k: int) -> list[Head]:
     """(layer, head_index) of the `k` heads with the largest contribution, largest first; all if there are fewer.
 
     Raises `ValueError` if `k` is below 1.
     """
     require(k >= 1, "top_heads", "k must be at least 1", k, "Ask for 1 head or more.")
     order = contribution.flatten().argsort(descending=True)[:k]
-    return torch.stack([order // contribution.shape[1], order % contribution.shape[1]], dim=1)
+    return [divmod(index, contribution.shape[1]) for index in order.tolist()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,14 +50,15 @@ class HeadOverlap:
 
         Raises `ValueError` if `k` is below 1.
         """
-        require(k >= 1, "HeadOverlap", "k must be at least 1", k, "Ask for 1 head or more.")
-        k = min(k, contribution[..., 0].numel())
-        chosen = _is_top(contribution, k)
+        chosen = torch.zeros(contribution.shape, dtype=torch.bool)
+        for c in range(len(categories)):
+            for head in top_heads(contribution[..., c], k):
+                chosen[(*head, c)] = True
         generator = torch.Generator().manual_seed(seed)
         order = torch.rand(n_draws, *contribution.shape, generator=generator).argsort(2)
         dealt = torch.gather(chosen.expand(n_draws, -1, -1, -1), 2, order)
-        null = _pair_mean(_jaccard(dealt.flatten(1, 2), k)).float()
-        return cls(k, categories, _jaccard(chosen.flatten(0, 1), k).float(), null)
+        null = _pair_mean(_jaccard(dealt.flatten(1, 2))).float()
+        return cls(int(chosen[..., 0].sum()), categories, _jaccard(chosen.flatten(0, 1)).float(), null)
 
     @property
     def observed(self) -> float:
@@ -84,18 +85,10 @@ class HeadOverlap:
         return heatmap(self.table(), title="Top heads that two categories share", value=value, limits=(0, 1))
 
 
-def _is_top(
-    contribution: Float[Tensor, "layer head_index category"], k: int
-) -> Bool[Tensor, "layer head_index category"]:
-    flat = contribution.flatten(0, 1)
-    chosen = torch.zeros_like(flat, dtype=torch.bool)
-    return chosen.scatter(0, flat.argsort(0, descending=True)[:k], True).view(contribution.shape)
-
-
-def _jaccard(chosen: Bool[Tensor, "*draw component category"], k: int) -> Float[Tensor, "*draw category category"]:
+def _jaccard(chosen: Bool[Tensor, "*draw component category"]) -> Float[Tensor, "*draw category category"]:
     members = chosen.double()
-    shared = members.mT @ members
-    return shared / (2 * k - shared)
+    shared, size = members.mT @ members, members.sum(-2)
+    return shared / (size[..., :, None] + size[..., None, :] - shared)
 
 
 def _pair_mean(square: Float[Tensor, "*draw category category"]) -> Float[Tensor, "*draw"]:

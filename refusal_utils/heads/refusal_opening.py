@@ -1,7 +1,5 @@
 """How a model's refusals begin, and which components push towards these first tokens."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -18,6 +16,7 @@ from .shares import logit_shares
 
 COVERED = 0.8  # of the refusals begin with one of the tokens
 MOST = 0.5  # of a category's refusals must begin with them for its refusal logit to mean something
+N_PUSHED = 24  # prompts of a category over which a push is averaged
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +36,11 @@ class RefusalOpening:
 
         `responses` has columns category, response and outcome. Raises `ValueError` if refusals begin as answers do.
         """
-        texts = {name: list(own) for name, own in responses.groupby("outcome")["response"]}
-        tokens = _opening_tokens(chat, texts.get("refused", []), texts.get("answered", []))
-        refusals = responses[responses["outcome"] == "refused"]
-        opens = [token in tokens for token in _first_tokens(chat, refusals["response"])]
-        share = pd.Series(opens, refusals.index, dtype=float).groupby(refusals["category"]).mean()
+        encoded = [chat.tokenizer(text, add_special_tokens=False)["input_ids"] for text in responses["response"]]
+        first = pd.Series([ids[0] if ids else None for ids in encoded], responses.index, dtype="Int64")
+        refused = responses["outcome"] == "refused"
+        tokens = _opening_tokens(first[refused], first[responses["outcome"] == "answered"])
+        share = first.isin(tokens)[refused].astype(float).groupby(responses["category"]).mean()
         words = tuple(str(chat.tokenizer.decode([token])) for token in tokens)
         return cls(torch.tensor(tokens), words, share.reindex(list(CATEGORY_IDS)))
 
@@ -63,41 +62,32 @@ class RefusalOpening:
         others[self.tokens] = False
         return logits[:, self.tokens].logsumexp(-1) - logits[:, others].logsumexp(-1)
 
-    def push(self, chat: ChatModel, prompts: pd.DataFrame, *, k: int = 5, n_prompts: int = 24) -> pd.Series:
+    def push(self, chat: ChatModel, prompts: pd.DataFrame, k: int) -> pd.Series:
         """What components add to the mean logit of the tokens, refused minus benign prompts: the top `k` heads and sums.
 
-        Over the first `n_prompts` of each of `categories` and of the benign ones; `prompts` has columns text and
+        Over the first 24 prompts of each of `categories` and of the benign ones; `prompts` has columns text and
         category. Raises `ValueError` as `logit_shares` does.
         """
-        sample = prompts[prompts["category"].isin([*self.categories, BENIGN])].groupby("category").head(n_prompts)
+        sample = prompts[prompts["category"].isin([*self.categories, BENIGN])].groupby("category").head(N_PUSHED)
         shares = logit_shares(chat, list(sample["text"]), self.tokens)
         benign = torch.tensor((sample["category"] == BENIGN).to_numpy())
         heads, mlps = (contributions(each[~benign], each[benign])[..., 0] for each in (shares.heads, shares.mlps))
-        top = {f"head {layer}.{head}": heads[layer, head] for layer, head in top_heads(heads, k).tolist()}
+        top = {f"head {layer}.{head}": heads[layer, head] for layer, head in top_heads(heads, k)}
         sums = {"all heads": heads.sum(), "all MLPs": mlps.sum()}
         return pd.Series({name: float(value) for name, value in (top | sums).items()}, name="logits")
 
 
-def _opening_tokens(chat: ChatModel, refused: Iterable[str], answered: Iterable[str]) -> list[int]:
-    shares = []
-    for texts in (refused, answered):
-        first = Counter(token for token in _first_tokens(chat, texts) if token is not None)
-        shares.append({token: count / first.total() for token, count in first.items()})
-    chosen, covered = [], 0.0
-    for token, share in sorted(shares[0].items(), key=lambda item: -item[1]):
-        if covered < COVERED and share > shares[1].get(token, 0.0):
-            chosen.append(token)
-            covered += share
+def _opening_tokens(refused: pd.Series, answered: pd.Series) -> list[int]:
+    """The most frequent of the refusals' first tokens that are rarer among the answers' first tokens."""
+    shares, others = (side.value_counts(normalize=True, sort=False) for side in (refused, answered))
+    typical = shares[shares > others.reindex(shares.index, fill_value=0.0)]
+    typical = typical.sort_values(ascending=False, kind="stable")
+    chosen = typical.index[typical.cumsum().shift(fill_value=0.0) < COVERED]
     require(
-        bool(chosen),
+        len(chosen) > 0,
         "RefusalOpening.from_responses",
         "refusals must begin with other tokens than answers do",
-        f"{len(shares[0])} first tokens of refusals, all as common among the answers",
+        f"{len(shares)} first tokens of refusals, all as common among the answers",
         "Use judged responses instead.",
     )
-    return chosen
-
-
-def _first_tokens(chat: ChatModel, texts: Iterable[str]) -> Iterator[int | None]:
-    """The first token of each text; None for an empty one."""
-    return ((chat.tokenizer(text, add_special_tokens=False)["input_ids"] or [None])[0] for text in texts)
+    return chosen.tolist()

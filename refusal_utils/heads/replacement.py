@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..checks import require
 from ..directions.direction_set import DirectionSet
-from ..judging import Judge, judge_response
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel
@@ -66,21 +65,18 @@ class HeadTrial:
 
     def ablate(self, heads: Sequence[Sequence[Head]]) -> list[Condition]:
         """One condition per prompt: its own `heads` (layer, head_index) replaced by their mean over benign prompts."""
-        return [self._replace(own, self.mean_z, f"ablate {row}") for row, own in enumerate(heads)]
+        return self._replace("ablate", heads, self.mean_z.expand_as(self.twin_z))
 
     def patch(self, heads: Sequence[Sequence[Head]]) -> list[Condition]:
         """One condition per prompt: its own `heads` (layer, head_index) replaced by their output on the prompt's twin."""
-        each = zip(heads, self.twin_z, strict=True)
-        return [self._replace(own, z, f"patch {row}") for row, (own, z) in enumerate(each)]
+        return self._replace("patch", heads, self.twin_z)
 
     def projections(self, conditions: Sequence[Condition]) -> Float[Tensor, " prompt"]:
         """Each prompt's projection on its own direction at the decision state, under the condition of the same index."""
         states, _ = forward_under(self.chat, list(self.prompts["text"]), conditions)
         return (states * self.along).sum(1)
 
-    def measure(
-        self, conditions: Sequence[Condition], opening: RefusalOpening, judge: Judge = judge_response
-    ) -> pd.DataFrame:
+    def measure(self, conditions: Sequence[Condition], opening: RefusalOpening) -> pd.DataFrame:
         """Projection, refusal logit and whether the response refuses (0 or 1), per prompt under its condition.
 
         The refusal logit is NaN in categories whose refusals rarely begin with the opening tokens.
@@ -88,7 +84,7 @@ class HeadTrial:
         texts = list(self.prompts["text"])
         states, logits = forward_under(self.chat, texts, conditions)
         rows = generate(self.chat, texts, conditions, paired=True, cache_dir=self.cache_dir)
-        judged = judge_rows(rows.assign(text=texts), judge)
+        judged = judge_rows(rows.assign(text=texts))
         means_something = self.prompts["category"].isin(opening.categories)
         return pd.DataFrame(
             {
@@ -98,12 +94,13 @@ class HeadTrial:
             }
         )
 
-    def _replace(self, heads: Sequence[Head], z: Tensor, name: str) -> Condition:
-        if not heads:
-            return Condition(name)
-        positions = tuple(range(-z.shape[1], 0))
-        values = torch.stack([z[layer, :, head] for layer, head in heads])
-        return Condition(name, (HeadReplacement(tuple(heads), positions, values),))
+    def _replace(self, kind: str, heads: Sequence[Sequence[Head]], outputs: Tensor) -> list[Condition]:
+        positions, conditions = tuple(range(-outputs.shape[2], 0)), []
+        for row, (own, z) in enumerate(zip(heads, outputs, strict=True)):
+            values = [z[layer, :, head] for layer, head in own]
+            edits = (HeadReplacement(tuple(own), positions, torch.stack(values)),) if own else ()
+            conditions.append(Condition(f"{kind} {row}", edits))
+        return conditions
 
 
 def head_outputs(

@@ -5,32 +5,29 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from scipy.stats import rankdata
+from scipy.stats import rankdata, zscore
 
-from ..checks import require
 from ..plotting.look import category_scatter
 from .attribution import HeadAttribution
 from .overlap import top_heads
 from .replacement import HeadTrial
 
-PAIR = ["category", "layer", "head", "attribution", "effect"]
-
 
 def ablate_single_heads(trial: HeadTrial, attribution: HeadAttribution, n: int) -> "SingleHeads":
     """The effect of ablating each of the `n` heads with the largest |contribution| to any direction, one at a time.
 
-    All heads if there are fewer. The effect is the mean fall of the projection over each category's prompts.
+    All heads if there are fewer. The effect is the mean fall of the projection over each category's prompts. Raises
+    `ValueError` if `n` is below 1.
     """
-    heads = top_heads(attribution.contribution.abs().amax(-1), n).tolist() if n else []
     before = trial.projections(trial.ablate([()] * len(trial.prompts)))
     rows = []
-    for layer, head in heads:
+    for layer, head in top_heads(attribution.contribution.abs().amax(-1), n):
         fall = before - trial.projections(trial.ablate([[(layer, head)]] * len(trial.prompts)))
         effect = pd.Series(fall.numpy()).groupby(trial.prompts["category"]).mean()
         for c, name in enumerate(attribution.categories):
             rows.append((name, layer, head, float(attribution.contribution[layer, head, c]), effect[name]))
-    pairs = pd.DataFrame(rows, columns=PAIR).astype({"attribution": float, "effect": float})
-    return SingleHeads(pairs, attribution.where)
+    columns = ["category", "layer", "head", "attribution", "effect"]
+    return SingleHeads(pd.DataFrame(rows, columns=columns), attribution.where)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,32 +38,19 @@ class SingleHeads:
     where: str = ""
 
     def rank_test(self, n_draws: int = 1000, seed: int = 0) -> pd.Series:
-        """Spearman's correlation `rho` of attribution and effect over the pairs, with what chance gives; NaN without pairs.
+        """Spearman's correlation `rho` of attribution and effect over the pairs, with what chance gives.
 
         The null permutes the effects of whole heads within their layers, because one head's numbers are not independent
-        and layers differ as a whole. `null`: its mean; `null high`: its 95 % quantile; `p`: one-sided. Raises
-        `ValueError` if a head lacks a category.
+        and layers differ as a whole. `null`: its mean; `null high`: its 95 % quantile; `p`: one-sided.
         """
-        if self.pairs.empty:
-            return pd.Series(np.nan, ["rho", "null", "null high", "p"])
         wide = self.pairs.pivot(index=["layer", "head"], columns="category", values=["attribution", "effect"])
-        require(
-            not wide.isna().to_numpy().any(),
-            "rank_test",
-            "every head must have a row for every category",
-            f"{len(self.pairs)} rows for {len(wide)} heads",
-            "Measure them all.",
+        shares, effects = (
+            zscore(rankdata(wide[name], axis=None)).reshape(len(wide), -1) for name in ("attribution", "effect")
         )
-        shares = rankdata(wide["attribution"].to_numpy().ravel())
-        effects = rankdata(wide["effect"].to_numpy().ravel()).reshape(len(wide), -1)
-        rho = float(np.corrcoef(shares, effects.ravel())[0, 1])
+        rho = (shares * effects).mean()
         layers = wide.index.get_level_values("layer").to_numpy()
-        generator, by_layer = np.random.default_rng(seed), np.argsort(layers, kind="stable")
-        null = np.empty(n_draws)
-        for number in range(n_draws):
-            dealt = np.empty_like(by_layer)
-            dealt[by_layer] = np.lexsort((generator.random(len(layers)), layers))
-            null[number] = np.corrcoef(shares, effects[dealt].ravel())[0, 1]
+        orders = (layers + np.random.default_rng(seed).random((n_draws, len(wide)))).argsort(1)
+        null = (shares * effects[orders]).mean((1, 2))
         p = (1 + (null >= rho - 1e-12).sum()) / (1 + n_draws)
         return pd.Series({"rho": rho, "null": null.mean(), "null high": np.quantile(null, 0.95), "p": p})
 
@@ -74,24 +58,24 @@ class SingleHeads:
     def slope(self) -> float:
         """How much of its share ablating a head takes from the projection, over all pairs; 1 if share is effect."""
         shares, effects = self.pairs["attribution"], self.pairs["effect"]
-        return float((effects * shares).sum() / (shares**2).sum()) if len(shares) else float("nan")
+        return float((effects * shares).sum() / (shares**2).sum())
 
     def by_layer(self) -> pd.DataFrame:
         """Per layer: Spearman's correlation of attribution and effect, and their mean distance."""
-        apart = self.pairs.assign(distance=(self.pairs["effect"] - self.pairs["attribution"]).abs())
-        layers = apart.groupby("layer")
+        layers = self.pairs.assign(distance=self._distance).groupby("layer")
         rho = {layer: own["attribution"].corr(own["effect"], "spearman") for layer, own in layers}
-        return pd.DataFrame({"rank correlation": pd.Series(rho, dtype=float), "distance": layers["distance"].mean()})
+        return pd.DataFrame({"rank correlation": rho, "distance": layers["distance"].mean()})
 
     def table(self, n: int = 6) -> pd.DataFrame:
         """The `n` pairs whose share says least about the effect."""
-        apart = (self.pairs["effect"] - self.pairs["attribution"]).abs()
-        return self.pairs.loc[apart.nlargest(n).index]
+        return self.pairs.loc[self._distance.nlargest(n).index]
+
+    @property
+    def _distance(self) -> pd.Series:
+        return (self.pairs["effect"] - self.pairs["attribution"]).abs()
 
     def summary(self, seed: int = 0) -> str:
-        """One line: the rank correlation with its null and p-value, and the slope; or that no head was ablated."""
-        if self.pairs.empty:
-            return "no single heads were ablated"
+        """One line: the rank correlation with its null and p-value, and the slope."""
         test = self.rank_test(seed=seed)
         null = f"{test['null']:.2f} (95 % below {test['null high']:.2f})"
         rho = f"rank correlation {test['rho']:.2f}; effects permuted within layers {null}, p = {test['p']:.3f}"

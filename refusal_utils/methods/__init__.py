@@ -1,7 +1,7 @@
 """Ways to find refusal directions, one file each, all on the same captured states.
 
-A method is a module of this folder that defines `METHOD`, a `Method`; `METHODS` finds it by itself. To add one, add one
-file: it then stands wherever methods are compared.
+A method is a module of this folder that defines `METHOD`, a `Method`; `METHODS` finds it automatically. To add a
+method, add a file: every comparison of methods then includes it.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ def fit(
     answered: Float[Tensor, "answered_prompt d_model"],
     provenance: Provenance,
 ) -> DirectionSet:
-    """The directions that the method called `name` finds between each refused side and the answered prompts.
+    """The directions from the answered prompts to each refused side, as the method called `name` finds them.
 
     `refused`: states [prompt, d_model] by category; `provenance`: where they were read. Raises `ValueError` for an
     unknown method, and as the method does.

@@ -1,4 +1,4 @@
-"""What a method is: a name, where it comes from, and a function from captured states to directions."""
+"""A method: its name, its source, and a function from captured states to directions."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ Fit = Callable[[Mapping[str, Tensor], Tensor, Provenance], DirectionSet]
 class Method:
     """One way to find refusal directions.
 
-    `fit(refused, answered, provenance)`: `refused` holds states [prompt, d_model] by category, `answered` those of the
-    benign prompts; it returns one unit direction per category. `source`: the paper and equation.
+    `fit(refused, answered, provenance)`: `refused` has states [prompt, d_model] by category, `answered` those of the
+    benign prompts. It returns one unit direction per category. `source`: the paper and equation.
     """
 
     name: str

@@ -5,9 +5,11 @@ Only a file that is known to be damaged is removed. A file that cannot be opened
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,6 +18,9 @@ from .chat_model import ChatModel
 from .store import DamagedFileError, content_key, disk_errors, list_files, pack, read_notes, unpack, write_whole
 
 _FUNCTION = "capture_activations"
+_READABLE = "the cache must be readable"
+
+Content = TypeVar("Content")
 
 
 class ActivationStore:
@@ -29,23 +34,24 @@ class ActivationStore:
         self.context = json.dumps([chat.fingerprint, list(names), list(positions), str(chat.dtype)])
         self.folder = root / content_key(self.context)
         self.where: dict[str, tuple[Path, int]] = {}
-        with disk_errors(_FUNCTION, "the cache must be readable", self.folder):
+        with disk_errors(_FUNCTION, _READABLE, self.folder):
             paths = list_files(self.folder, ".safetensors")
         for path in paths:
-            self.where.update({key: (path, index) for index, key in enumerate(self._keys(path))})
+            keys = _read(path, self._keys) or []
+            self.where.update({key: (path, index) for index, key in enumerate(keys)})
 
     def read(self, prompts: Sequence[str]) -> Iterator[tuple[list[int], Float[Tensor, "batch layer pos d_model"]]]:
         """(indices into `prompts`, activations) of the prompts that are stored, file by file.
 
         Raises `ValueError` for a file that exists but cannot be read.
         """
-        wanted: dict[Path, list[tuple[int, int]]] = {}
+        wanted: dict[Path, list[tuple[int, int]]] = defaultdict(list)
         for row, prompt in enumerate(prompts):
-            path, index = self.where.get(content_key(prompt), (None, 0))
-            if path is not None:
-                wanted.setdefault(path, []).append((row, index))
+            if (key := content_key(prompt)) in self.where:
+                path, index = self.where[key]
+                wanted[path].append((row, index))
         for path, places in wanted.items():
-            values = self._values(path)
+            values = _read(path, lambda path: unpack(path.read_bytes())[0]["activations"])
             if values is not None:
                 rows, indices = zip(*places, strict=True)
                 yield list(rows), values[list(indices)]
@@ -61,32 +67,24 @@ class ActivationStore:
             write_whole(self.folder / f"{content_key(keys)}.safetensors", content)
 
     def _keys(self, path: Path) -> list[str]:
-        """The keys of the prompts in a file; none for one that is damaged, gone, or belongs to another store."""
-        with disk_errors(_FUNCTION, "the cache must be readable", path):
-            try:
-                notes = read_notes(path)
-                keys = notes["prompts"].split(",")
-                if notes["context"] == self.context and path.stem == content_key(keys):
-                    return keys
-                unpack(path.read_bytes())  # a sound file of another store is left alone
-            except FileNotFoundError:
-                pass  # another process removed it
-            except (DamagedFileError, KeyError):
-                _discard(path)
+        """The keys of the prompts in a file; none if it belongs to another store."""
+        notes = read_notes(path)
+        keys = notes["prompts"].split(",")
+        if notes["context"] == self.context and path.stem == content_key(keys):
+            return keys
+        unpack(path.read_bytes())  # raises if it looks foreign only because it is damaged
         return []
 
-    def _values(self, path: Path) -> Float[Tensor, "batch layer pos d_model"] | None:
-        with disk_errors(_FUNCTION, "the cache must be readable", path):
-            try:
-                return unpack(path.read_bytes())[0]["activations"]
-            except FileNotFoundError:
-                pass  # another process removed it
-            except DamagedFileError:
-                _discard(path)
-        return None
 
-
-def _discard(path: Path) -> None:
-    print(f"{_FUNCTION}: {path} fails its checksum, its prompts are computed again", file=sys.stderr)
-    with suppress(OSError):
-        path.unlink()
+def _read(path: Path, read: Callable[[Path], Content]) -> Content | None:
+    """`read(path)`, or None for a file that another process has removed or that is damaged, which is removed."""
+    with disk_errors(_FUNCTION, _READABLE, path):
+        try:
+            return read(path)
+        except FileNotFoundError:
+            return None
+        except (DamagedFileError, KeyError):
+            print(f"{_FUNCTION}: {path} fails its checksum, its prompts are computed again", file=sys.stderr)
+            with suppress(OSError):
+                path.unlink()
+            return None

@@ -1,7 +1,4 @@
-"""Single results on disk with the model they belong to: tensors (safetensors) or rows (gzipped JSON lines), with notes.
-
-The notes contain the model's fingerprint, so results of one model are never mistaken for those of another.
-"""
+"""Single results on disk: tensors (safetensors) or rows (gzipped JSON lines), with notes on the model they belong to."""
 
 import gzip
 import json
@@ -35,21 +32,16 @@ def model_notes(chat: ChatModel) -> dict[str, Any]:
 
 def require_same_model(function: str, notes: Mapping[str, Any], chat: ChatModel) -> None:
     """Raise `ValueError` in the name of `function` unless `notes` describe `chat`: weights, tokenizer, template, dtype."""
-    require(
-        notes["fingerprint"] == chat.fingerprint,
-        function,
-        "file and model must belong together",
-        f"a file of {notes['model']} ({notes['fingerprint']}) for {chat.name} ({chat.fingerprint})",
-        "Run the notebook that writes it on this model.",
-    )
+    got = f"a file of {notes['model']} ({notes['fingerprint']}) for {chat.name} ({chat.fingerprint})"
+    todo = "Run the notebook that writes it on this model."
+    require(notes["fingerprint"] == chat.fingerprint, function, "file and model must belong together", got, todo)
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Shaped[Tensor, "..."]], notes: Mapping[str, Any]) -> Path:
     """The path, after writing tensors and notes as one safetensors file. Raises `ValueError` if that fails."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # The names are noted because safetensors sorts them.
-    content = pack(kept, {KEY: json.dumps({**notes, "names": list(kept)})})
-    return _save(path, content)
+    return _save(path, pack(kept, {KEY: json.dumps({**notes, "names": list(kept)})}))
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Shaped[Tensor, "..."]], dict[str, Any]]:

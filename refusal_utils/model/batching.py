@@ -19,12 +19,9 @@ Result = TypeVar("Result")
 def token_budget(
     function: str, asked: int | None, device: torch.device, defaults: Mapping[str, int] = FORWARD_TOKENS
 ) -> int:
-    """The number of padded tokens per batch: `asked`, or else the default for this type of device.
+    """The padded tokens per batch: `asked`, or else the default for this type of device.
 
     Raises `ValueError` in the name of `function` if `asked` is below 1.
-
-    >>> token_budget("capture_activations", None, torch.device("mps"))
-    4096
     """
     if asked is None:
         return defaults.get(device.type, defaults["cpu"])
@@ -35,8 +32,7 @@ def token_budget(
 def plan_batches(ids: Sequence[Sequence[int]], batch_tokens: int, n_new: int = 0) -> list[list[int]]:
     """Indices into `ids` in batches of similar length, longest first, each of at most `batch_tokens` padded tokens.
 
-    `n_new`: how many tokens will be added to each row. The same prompts always give the same plan. A row that exceeds
-    the budget by itself is a batch of one.
+    `n_new`: how many tokens will be added to each row. A row that exceeds the budget by itself is a batch of one.
 
     >>> plan_batches([[1], [1, 2], [3]], batch_tokens=2)
     [[1], [0, 2]]
@@ -62,10 +58,9 @@ def run_batches(
 ) -> Iterator[tuple[list[int], Result]]:
     """Pairs (rows, `step(rows)`), batch by batch; a batch that does not fit into memory is halved and a message printed.
 
-    `left(rows)` returns the rows of a batch that still need computing (default: all); it is asked before each attempt,
-    so rows that are on disk or finished before memory ran out are not computed again. `progress`: the label of a
-    progress bar, empty for none. `step` runs without gradients unless `gradients` is true. Raises `ValueError` in the
-    name of `function` if a single row does not fit into memory.
+    `left(rows)`: the rows of a batch that still need computing. It is asked before each attempt, so rows that are on
+    disk or finished before memory ran out are not computed again. `progress`: the label of a progress bar, empty for
+    none. Raises `ValueError` in the name of `function` if a single row does not fit into memory.
     """
     todo = [list(batch) for batch in batches]
     with tqdm(total=sum(map(len, todo)), desc=progress, unit="row", disable=not progress) as bar:
@@ -110,12 +105,8 @@ def _halves(function: str, rows: list[int], error: RuntimeError | MemoryError) -
     if not is_out_of_memory(error):
         raise error
     if len(rows) < 2:
-        raise invalid(
-            function,
-            "a single prompt must fit into memory",
-            "out of memory at one",
-            "Shorten the longest prompt, load the model in fewer bits, or free memory.",
-        ) from error
+        must, todo = "a single prompt must fit into memory", "Shorten the longest one, or load the model in fewer bits."
+        raise invalid(function, must, "out of memory at one", todo) from error
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     middle = len(rows) // 2

@@ -59,13 +59,11 @@ def capture_activations(
     """The activations of `prompts`, each as a user's chat turn: values [prompt, layer, pos, d_model].
 
     `layers`: by default all.
-    `positions`: template tokens, counted from the end of the encoded prompt; by default the decision position.
+    `positions`: template tokens, counted from the end of the prompt; by default the decision position.
     `hook`: a residual-stream hook of width d_model (`resid_pre`, `resid_mid`, `resid_post`, `attn_out`, `mlp_out`), or
     `z`, the outputs of all heads concatenated [n_heads * d_head].
-    `cache_dir`: prompts captured before with the same weights, tokenizer, template, hook, layers, positions and dtype
-    are read from there. A file that fails its checksum is named and its prompts are computed again.
-    `batch_tokens`: padded tokens per batch. Prompts are batched by length; a batch that does not fit into memory is
-    halved and a message is printed.
+    `cache_dir`: where activations are kept, by weights, tokenizer, template, hook, layers, positions and dtype.
+    `batch_tokens`: padded tokens per batch.
 
     Raises `ValueError` for no prompts, a layer or position out of range, another hook, a single prompt that does not
     fit into memory, values that are not finite (prompt and layer named), and a cache that cannot be read or written.
@@ -126,13 +124,10 @@ class _Found:
 def _whole(name: str, given: Any) -> tuple[int, ...]:
     """The layers or positions as plain integers."""
     try:
-        return tuple(operator.index(each) for each in given)
+        return tuple(map(operator.index, given))
     except TypeError as error:
-        must, todo = (
-            f"{name} must be a list of whole numbers",
-            f"Write [{-2 if name == 'positions' else 0}], for example.",
-        )
-        raise invalid(_FUNCTION, must, repr(given), todo) from error
+        must = f"{name} must be a list of whole numbers"
+        raise invalid(_FUNCTION, must, repr(given), "Write it in brackets.") from error
 
 
 def _check_request(chat: ChatModel, prompts: Any, layers: Sequence[int], positions: Sequence[int]) -> None:
@@ -153,28 +148,24 @@ def _read_positions(
     chat: ChatModel, ids: list[list[int]], names: Sequence[str], positions: Sequence[int]
 ) -> Float[Tensor, "batch layer pos d_model"]:
     batch = chat.pad(ids)
+    stream = (*batch.input_ids.shape, chat.d_model)
 
     def keep(name: str, value: Tensor) -> Tensor:
-        _check_form(name, value, (*batch.input_ids.shape, chat.d_model))
+        # Only the stream and the heads' outputs have one row per token.
+        fits = value.shape == stream or (name.endswith("hook_z") and value.shape[:2] == stream[:2])
+        must = f"the hook must be of the residual stream, {chat.d_model} wide, or 'z'"
+        got = f"{name.split('hook_')[-1]!r} of shape {list(value.shape)}"
+        require(fits, _FUNCTION, must, got, "Use TransformerLens' run_with_cache for others.")
         return value[:, list(positions)].flatten(2).detach().cpu()
 
     kept = read_hooks(chat, batch, names, keep)
     return torch.stack([kept[name] for name in names], dim=1)
 
 
-def _check_form(name: str, value: Any, stream: tuple[int, ...]) -> None:
-    """Only the stream and the heads' outputs have one row per token."""
-    hook = name.split("hook_")[-1]
-    fits = value.shape == stream or (hook == "z" and value.shape[:2] == stream[:2])
-    must = f"the hook must be of the residual stream, {stream[-1]} wide, or 'z'"
-    todo = "Use TransformerLens' run_with_cache for others."
-    require(fits, _FUNCTION, must, f"{hook!r} of shape {list(value.shape)}", todo)
-
-
 def _check_values(values: Float[Tensor, "batch layer pos d_model"], rows: Sequence[int], layers: Sequence[int]) -> None:
-    bad = ~torch.isfinite(values).flatten(2).all(-1)
-    if bad.any():
-        row, layer = (int(index[0]) for index in torch.nonzero(bad, as_tuple=True))
+    bad = (~torch.isfinite(values)).flatten(2).any(-1).nonzero().tolist()
+    if bad:
+        row, layer = bad[0]
         got = f"NaN or inf for prompt {rows[row]} at layer {layers[layer]}"
         todo = "Load the model in bfloat16 or float32."
         raise invalid(_FUNCTION, "activations must be finite", got, todo)

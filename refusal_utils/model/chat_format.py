@@ -33,8 +33,8 @@ def render_chat(
 ) -> str:
     """`prompt` as one user turn in the model's chat template, with the generation prompt.
 
-    Thinking is off unless `think`. Templates that insert the date (Llama 3.2, SmolLM3) always insert `DATE`. Raises
-    `ValueError` if the template rejects a system role.
+    Templates that insert the date (Llama 3.2, SmolLM3) always insert `DATE`. Raises `ValueError` if the template
+    rejects a system role.
     """
     system = [{"role": "system", "content": system_prompt}] if system_prompt is not None else []
     messages = [*system, {"role": "user", "content": prompt}]
@@ -43,12 +43,9 @@ def render_chat(
         template = _with_fixed_date(tokenizer.get_chat_template())
         return str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **options))
     except Exception as error:  # Jinja raises whatever the template's author chose
-        raise invalid(
-            "render_chat",
-            f"the template must accept {'a system role' if system else 'a user turn'}",
-            f"{type(error).__name__}: {error}",
-            "Leave system_prompt out." if system else "Check the model's chat template.",
-        ) from error
+        turn, todo = ("a system role", "Leave system_prompt out.") if system else ("a user turn", "Check the template.")
+        got = f"{type(error).__name__}: {error}"
+        raise invalid("render_chat", f"the template must accept {turn}", got, todo) from error
 
 
 def thinking_mode(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None = None) -> str:
@@ -64,18 +61,19 @@ def thinking_mode(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None 
 
 def pad_left(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]], device: torch.device) -> TokenBatch:
     """`ids` padded on the left by the tokenizer, and the attention mask."""
-    rows = {"input_ids": [list(row) for row in ids]}
     # Transformers advises against padding after encoding, which saves nothing here: batches are formed by length.
     tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
-    padded = tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(device)
+    padded = tokenizer.pad({"input_ids": [list(row) for row in ids]}, padding_side="left", return_tensors="pt").to(
+        device
+    )
     return TokenBatch(padded["input_ids"], padded["attention_mask"])
 
 
 def probe_ids(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> list[list[int]]:
     """The token ids of a few short and different chats.
 
-    A chat must begin with one BOS token, or none if the tokenizer adds none to plain text (Qwen). The token may occur
-    again later: SmolLM2 begins every turn with it. Raises `ValueError` otherwise.
+    Raises `ValueError` unless each begins with one BOS token, or none if the tokenizer adds none to plain text (Qwen).
+    The token may occur again later: SmolLM2 begins every turn with it.
     """
     texts = [render_chat(tokenizer, prompt, system_prompt) for prompt in PROBES]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -88,13 +86,14 @@ def probe_ids(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> 
     return ids
 
 
-def common_suffix(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> tuple[int, ...]:
-    """The tokens after the instruction: the longest ending that all probe chats share.
+def common_suffix(rows: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The tokens after the instruction: the longest ending that all `rows` share (in Mistral's chats one, `[/INST]`).
 
-    Raises `ValueError` if they share none, because then no position holds the same token in every prompt. (Mistral
-    has a single one, `[/INST]`.)
+    Raises `ValueError` if they share none, because then no position holds the same token in every prompt.
+
+    >>> common_suffix([[1, 5, 8, 9], [1, 8, 9]])
+    (8, 9)
     """
-    rows = probe_ids(tokenizer, system_prompt)
     columns = zip(*map(reversed, rows), strict=False)
     shared = list(takewhile(lambda tokens: len(set(tokens)) == 1, columns))
     must = "the generation prompt must end in at least one fixed token"

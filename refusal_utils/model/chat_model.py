@@ -20,15 +20,7 @@ from ..checks import invalid, require
 from .chat_format import TokenBatch, common_suffix, pad_left, probe_ids, render_chat, thinking_mode
 from .defaults import decision_state
 from .fingerprint import fingerprint
-from .loading import (
-    DeviceMap,
-    boot_bridge,
-    check_device,
-    check_placement,
-    load_tokenizer,
-    load_weights,
-    memory_errors,
-)
+from .loading import boot_bridge, check_device, check_placement, load_tokenizer, load_weights, memory_errors
 
 BUNDLED = "bundled"
 BUNDLED_WEIGHTS = Path(__file__).parent.parent / "bundled" / "weights"
@@ -39,9 +31,8 @@ _ENCODED_AT_ONCE = 256  # prompts: a tokenizer's encoding takes about 10 kB for 
 class ChatModel:
     """A chat model ready to be measured.
 
-    `decision_layer` and `decision_pos` are where refusal directions are read by default (`resid_pre`; position counted
-    from the end of the prompt), and `decision_source` names the origin of that choice. `suffix` holds the
-    post-instruction tokens, in which every encoded prompt ends.
+    Directions are read at `decision_layer` (`resid_pre`) and `decision_pos` (counted from the end of the prompt);
+    `decision_source` names the origin of that choice. Every encoded prompt ends in the tokens of `suffix`.
     """
 
     name: str
@@ -58,18 +49,13 @@ class ChatModel:
     thinking: str = "no thinking switch"
 
     @property
-    def template(self) -> str:
-        """The chat template, as Jinja source."""
-        return self.tokenizer.chat_template
-
-    @property
     def device(self) -> torch.device:
         """The device of the input embeddings, where token ids belong."""
         return self._embeddings.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating-point type that the model computes in; the embeddings have it even if other weights are quantized."""
+        """The floating-point type that the model computes in, which the embeddings have even in a quantized model."""
         return self._embeddings.dtype
 
     @property
@@ -99,15 +85,13 @@ class ChatModel:
 
         Raises `ValueError` if the model has no such layer or hook. Some versions silently ignore a misspelled name.
         """
-        n_layers, todo = self.n_layers, f"{self.name} has {self.n_layers} layers."
-        in_range = -n_layers <= layer < n_layers
-        require(in_range, "hook_name", f"the layer must be one of 0 to {n_layers - 1}", layer, todo)
-        block = f"blocks.{layer % n_layers}"
+        must, todo = f"the layer must be one of 0 to {self.n_layers - 1}", f"{self.name} has {self.n_layers} layers."
+        require(-self.n_layers <= layer < self.n_layers, "hook_name", must, layer, todo)
+        block = f"blocks.{layer % self.n_layers}"
         for name in (f"{block}.hook_{hook}", f"{block}.attn.hook_{hook}"):
             if name in self._hook_names:
                 return name
-        todo = f"{self.name} offers no such hook."
-        raise invalid("hook_name", "the model must have the hook", f"{hook!r} at {block}", todo)
+        raise invalid("hook_name", "the model must have the hook", f"{hook!r} at {block}", "Check the spelling.")
 
     @cached_property
     def _hook_names(self) -> frozenset[str]:
@@ -118,12 +102,21 @@ class ChatModel:
 
         Raises `ValueError` for an empty prompt, one longer than the context, and one that ends differently.
         """
-        texts = [self._render(index, prompt) for index, prompt in enumerate(prompts)]
+        for index, prompt in enumerate(prompts):
+            must, got = "a prompt must be a text that is not empty", f"{prompt!r} as prompt {index}"
+            require(isinstance(prompt, str) and bool(prompt.strip()), "encode", must, got, "Drop it.")
+        texts = [render_chat(self.tokenizer, prompt, self.system_prompt) for prompt in prompts]
         encoded: list[list[int]] = []
         for start in range(0, len(texts), _ENCODED_AT_ONCE):
             encoded += self.tokenizer(texts[start : start + _ENCODED_AT_ONCE], add_special_tokens=False)["input_ids"]
-        for index, ids in enumerate(encoded):
-            self._check_encoded(index, prompts[index], ids)
+        n_fixed = len(self.suffix)
+        for index, (prompt, ids) in enumerate(zip(prompts, encoded, strict=True)):
+            must = f"a prompt must fit the context of {self.n_context} tokens"
+            got = f"{len(ids)} in prompt {index} ({prompt[:40]!r}...)"
+            require(len(ids) <= self.n_context, "encode", must, got, "Shorten or drop it.")
+            must = "every prompt must end in the same template tokens"
+            got = f"{ids[-n_fixed:]} in prompt {index}, not {list(self.suffix)}"
+            require(tuple(ids[-n_fixed:]) == self.suffix, "encode", must, got, "Remove chat markup from the prompt.")
         return encoded
 
     def pad(self, ids: Sequence[Sequence[int]]) -> TokenBatch:
@@ -135,28 +128,13 @@ class ChatModel:
         """A hash of the weights, architecture, tokenizer, template, system prompt and dtype."""
         return fingerprint(self.bridge.original_model, self.tokenizer, self.system_prompt, self.dtype)
 
-    def _render(self, index: int, prompt: object) -> str:
-        must, got = "a prompt must be a text that is not empty", f"{prompt!r} as prompt {index}"
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise invalid("encode", must, got, "Drop it.")
-        return render_chat(self.tokenizer, prompt, self.system_prompt)
-
-    def _check_encoded(self, index: int, prompt: str, ids: list[int]) -> None:
-        must = f"a prompt must fit the context of {self.n_context} tokens"
-        got = f"{len(ids)} in prompt {index} ({prompt[:40]!r}...)"
-        require(len(ids) <= self.n_context, "encode", must, got, "Shorten or drop it.")
-        ending = ids[len(ids) - len(self.suffix) :]
-        must = "every prompt must end in the same template tokens"
-        got = f"{ending} in prompt {index}, not {list(self.suffix)}"
-        require(tuple(ending) == self.suffix, "encode", must, got, "Remove chat markup from the prompt.")
-
 
 def load_chat_model(
     name: str | Path = BUNDLED,
     *,
     device: str | None = None,
     dtype: torch.dtype | str | None = None,
-    device_map: DeviceMap | None = None,
+    device_map: str | dict[str, Any] | None = None,
     hf_model: Any = None,
     layer: int | None = None,
     pos: int | None = None,
@@ -165,30 +143,25 @@ def load_chat_model(
     """The chat model called `name`: `"bundled"`, a local Hugging Face folder, or a hub id.
 
     `device`: by default the first GPU, all GPUs if the weights do not fit into the first, or else the CPU.
-    `dtype`: also by name, such as `"bfloat16"`. By default float32 on the CPU; on a GPU bfloat16, or float16 if the
-    chip does not support bfloat16.
+    `dtype`: by default float32 on the CPU; on a GPU bfloat16, or float16 if the chip does not support bfloat16.
     `device_map`: `"auto"` spreads the model over all GPUs (instead of `device`).
-    `hf_model`: a loaded Hugging Face model (for instance in 8 or 4 bits), used as it is; `name` then identifies its
-    tokenizer and defaults.
-    `layer`, `pos`: the decision state. By default it is read from the folder's `decision_state.json`, else it is the
-    published one (`defaults.PUBLISHED`), else the middle layer and position -2.
+    `hf_model`: a loaded Hugging Face model, for instance in 8 or 4 bits; `name` then identifies its tokenizer.
+    `layer`, `pos`: the decision state; see `defaults.decision_state`.
 
-    Loading checks that there is a chat template, that chats begin with at most one BOS token and share their
-    post-instruction tokens, and that one left-padded batch gives the logits of the plain Hugging Face forward pass.
-    Raises `ValueError` if a check fails, for an unknown or gated model, for one that does not fit into memory, and for
-    options that exclude each other.
+    Raises `ValueError` for an unknown or gated model, one that does not fit into memory, options that exclude each
+    other, no chat template or one without a fixed ending, and logits that differ from those of Hugging Face.
     """
     _check_options(name, hf_model, device=device, dtype=dtype, device_map=device_map)
     source = BUNDLED_WEIGHTS if str(name) == BUNDLED else name
     tokenizer = load_tokenizer(str(name), source)
-    suffix = common_suffix(tokenizer, system_prompt)
+    rows = probe_ids(tokenizer, system_prompt)
+    suffix = common_suffix(rows)
     with memory_errors(str(name)):
         model = load_weights(str(name), source, device, dtype, device_map) if hf_model is None else hf_model
         check_placement(model)
         model.eval()
         config, place = model.config.get_text_config(), model.get_input_embeddings().weight.device
-        probe = pad_left(tokenizer, probe_ids(tokenizer, system_prompt), place)
-        bridge = boot_bridge(str(name), model, tokenizer, probe)
+        bridge = boot_bridge(str(name), model, tokenizer, pad_left(tokenizer, rows, place))
     state = decision_state(str(name), source, config.num_hidden_layers, len(suffix), layer, pos)
     chat = ChatModel(
         name=str(name),
@@ -205,14 +178,13 @@ def load_chat_model(
         thinking=thinking_mode(tokenizer, system_prompt),
     )
     check_positions("load_chat_model", chat, (chat.decision_pos,))
-    chat.hook_name("resid_pre", chat.decision_layer)
     return chat
 
 
 def check_positions(function: str, chat: ChatModel, positions: Sequence[int]) -> None:
-    """Raise `ValueError` in the name of `function` unless every position is a template token, counted from the end.
+    """Raise `ValueError` in the name of `function` unless every position is that of a template token.
 
-    Only template tokens are the same in every prompt, so only there can prompts be compared.
+    Only these tokens are the same in every prompt, so only there can prompts be compared.
     """
     n_fixed = len(chat.suffix)
     must, todo = f"positions must lie in the template's last {n_fixed} tokens", f"Use -{n_fixed} to -1."
@@ -221,7 +193,6 @@ def check_positions(function: str, chat: ChatModel, positions: Sequence[int]) ->
 
 
 def _check_options(name: str | Path, hf_model: Any, **placement: Any) -> None:
-    """Raise `ValueError` for options that exclude each other."""
     given = [option for option, value in placement.items() if value is not None]
     if hf_model is not None:
         got, todo = f"also {' and '.join(given)}", "Set these where the model is loaded."

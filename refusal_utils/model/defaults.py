@@ -1,7 +1,4 @@
-"""The decision state: the layer and position at which refusal directions are read by default, and their source.
-
-Positions count from the end of the chat template's generation prompt; layers are those of `resid_pre`.
-"""
+"""The decision state: the layer and position at which refusal directions are read by default, and their source."""
 
 import json
 from pathlib import Path
@@ -40,8 +37,7 @@ class DecisionState(NamedTuple):
 def decision_default(name: str, n_layers: int) -> DecisionState:
     """The decision state published for the model called `name` (a hub id or folder), or the middle layer and -2.
 
-    The last part of the name and the number of layers must both match, because a fine-tune under another name or a
-    model cut to fewer layers is another model.
+    The last part of the name and the number of layers must both match: a fine-tune or a shortened model is another one.
 
     >>> decision_default("google/gemma-2-9b-it", 42)
     DecisionState(layer=20, pos=-2, source='Joad et al. 2602.02132')
@@ -56,13 +52,16 @@ def decision_default(name: str, n_layers: int) -> DecisionState:
 def decision_state(
     name: str, source: str | Path, n_layers: int, n_suffix: int, layer: int | None = None, pos: int | None = None
 ) -> DecisionState:
-    """The decision state as given, or as the folder's `decision_state.json` records it, or the default.
+    """The decision state as given, or as the folder's `decision_state.json` records it, or `decision_default`.
 
     `n_suffix`: the number of fixed tokens at the end of the template; a default position before them becomes -1.
     Raises `ValueError` for a layer out of range and for a record that cannot be read.
     """
     path = Path(source) / "decision_state.json"
-    found = _recorded(path) if path.is_file() else _within(decision_default(name, n_layers), n_suffix)
+    found = _recorded(path) if path.is_file() else decision_default(name, n_layers)
+    if not path.is_file() and found.pos < -n_suffix:
+        why = f"{found.source}; -1, since the template's fixed ending has {n_suffix} token(s)"
+        found = found._replace(pos=-1, source=why)
     given = {name: value for name, value in (("layer", layer), ("pos", pos)) if value is not None}
     origin = "given" if len(given) == 2 else "".join(f"{name} given; else " for name in given) + found.source
     state = found._replace(**given, source=origin)
@@ -71,22 +70,11 @@ def decision_state(
     return state
 
 
-def _within(state: DecisionState, n_suffix: int) -> DecisionState:
-    if state.pos >= -n_suffix:
-        return state
-    why = f"{state.source}; -1, since the template's fixed ending has {n_suffix} token(s)"
-    return state._replace(pos=-1, source=why)
-
-
 def _recorded(path: Path) -> DecisionState:
     try:
         recorded = json.loads(path.read_text(encoding="utf-8"))
         layer, pos = int(recorded["layer"]), int(recorded["pos"])
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise invalid(
-            "load_chat_model",
-            "the recorded decision state must have layer and pos",
-            f"{type(error).__name__} in {path}",
-            "Repair or remove that file.",
-        ) from error
+        must, got = "the recorded decision state must have layer and pos", f"{type(error).__name__} in {path}"
+        raise invalid("load_chat_model", must, got, "Repair or remove that file.") from error
     return DecisionState(layer, pos, "decision_state.json of the model's folder")

@@ -44,10 +44,10 @@ def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _checksums(values: Tensor) -> list[int]:
-    """Sums over the bits of `values`, computed on its own device: no weight can change without changing one.
+    """Sums over the bits of `values`, computed on its own device.
 
-    Each 64-bit word is multiplied by an odd number that depends on its place, modulo 2^64: multiplication by an odd
-    number is invertible, so any change of one word changes the sum.
+    Each 64-bit word is multiplied by an odd number that depends on its place, modulo 2^64. That is invertible, so a
+    change of one word changes the sum.
     """
     bits = values.detach().contiguous().view(-1).view(torch.uint8)
     words = torch.nn.functional.pad(bits, (0, -len(bits) % 8)).view(torch.int64)

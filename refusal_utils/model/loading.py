@@ -21,10 +21,8 @@ from .chat_format import TokenBatch
 
 # Largest difference of logits between bridge and Hugging Face, relative to the largest logit above 1.
 PARITY = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 ROOM = 0.8  # share of a GPU's memory that weights may take; the rest is for batches
 
-DeviceMap = str | dict[str, Any]
 _FUNCTION = "load_chat_model"
 
 
@@ -39,36 +37,16 @@ def load_tokenizer(name: str, source: str | Path) -> PreTrainedTokenizerBase:
 
 
 def load_weights(
-    name: str, source: str | Path, device: str | None, dtype: torch.dtype | str | None, device_map: DeviceMap | None
+    name: str, source: str | Path, device: str | None, dtype: torch.dtype | str | None, device_map: Any
 ) -> Any:
-    """The Hugging Face model, loaded directly onto its device or devices.
-
-    Without `device` and `device_map`: the first GPU, all GPUs if the first is too small, or else the CPU. Raises
-    `ValueError` if the model cannot be loaded, and if `device_map` leaves layers off the devices.
-    """
+    """The Hugging Face model, loaded directly onto its device or devices. Raises `ValueError` if that fails."""
     chosen = device is not None or device_map is not None
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = as_dtype(dtype) or default_dtype(device)
+    dtype = default_dtype(device) if dtype is None else _known_dtype(dtype)
     if not chosen and torch.cuda.device_count() > 1 and not _fits_one_gpu(name, source, dtype):
         device_map = "auto"
     placement = {"": device} if device_map is None else device_map
-    model = _load(name, source, AutoModelForCausalLM.from_pretrained, dtype=dtype, device_map=placement)
-    check_placement(model)
-    return model
-
-
-def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """The dtype with this name; a dtype or None is returned unchanged. Raises `ValueError` for one not in `DTYPES`.
-
-    >>> as_dtype("bfloat16")
-    torch.bfloat16
-    """
-    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    known = dtype is None or found in DTYPES.values()
-    got = repr(dtype) if isinstance(dtype, str) else dtype
-    todo = "Leave it out (DTYPE = None) for the default of the device."
-    require(known, _FUNCTION, f"dtype must be one of {', '.join(DTYPES)}", got, todo)
-    return found
+    return _load(name, source, AutoModelForCausalLM.from_pretrained, dtype=dtype, device_map=placement)
 
 
 def check_device(device: str | None) -> None:
@@ -99,17 +77,22 @@ def check_placement(model: Any) -> None:
 
 
 def boot_bridge(name: str, model: Any, tokenizer: PreTrainedTokenizerBase, probe: TokenBatch) -> TransformerBridge:
-    """The bridge around `model`, after checking that a left-padded batch gives the logits of each prompt alone.
+    """The bridge around `model`, or around the language model inside a vision-language model.
 
-    Quantized weights stay quantized in both. Of a vision-language model the language model is taken; its logits must
-    equal those of the whole. Raises `ValueError` for a larger difference than `PARITY` and for an architecture that
-    TransformerLens does not support.
+    Raises `ValueError` unless the left-padded `probe` gives the logits of each prompt alone in the Hugging Face model,
+    up to `PARITY`, and for an architecture that TransformerLens does not support.
     """
     real = probe.attention_mask.bool()
     with torch.inference_mode():
         alone = [model(ids[own][None]).logits[0] for ids, own in zip(probe.input_ids, real, strict=True)]
     try:
-        bridge = _boot(name, _text_only(model), tokenizer, probe.input_ids.device)
+        language = _text_only(model)
+        bridge = TransformerBridge.boot_transformers(
+            language.config.name_or_path or name,
+            hf_model=language,
+            tokenizer=deepcopy(tokenizer),  # the bridge adds a BOS token to a tokenizer without one
+            device=probe.input_ids.device,
+        )
         with torch.inference_mode():
             actual = bridge(probe.input_ids, attention_mask=probe.attention_mask)
     except torch.OutOfMemoryError:
@@ -135,6 +118,15 @@ def memory_errors(name: str) -> Iterator[None]:
         raise invalid(_FUNCTION, "the model must fit into memory", got, todo) from error
 
 
+def _known_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    known = {str(each).removeprefix("torch."): each for each in PARITY}
+    found = known.get(str(dtype).removeprefix("torch."))
+    if found is None:
+        todo = "Leave it out (DTYPE = None) for the default of the device."
+        raise invalid(_FUNCTION, f"dtype must be one of {', '.join(known)}", repr(dtype), todo)
+    return found
+
+
 def _fits_one_gpu(name: str, source: str | Path, dtype: torch.dtype) -> bool:
     """Whether the weights leave room for batches on the first GPU."""
     config = _load(name, source, AutoConfig.from_pretrained)
@@ -142,15 +134,6 @@ def _fits_one_gpu(name: str, source: str | Path, dtype: torch.dtype) -> bool:
         model = AutoModelForCausalLM.from_config(config)
     n_weights = sum(parameter.numel() for parameter in model.parameters())
     return n_weights * dtype.itemsize <= ROOM * torch.cuda.get_device_properties(0).total_memory
-
-
-def _boot(name: str, model: Any, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> TransformerBridge:
-    return TransformerBridge.boot_transformers(
-        model.config.name_or_path or name,
-        hf_model=model,
-        tokenizer=deepcopy(tokenizer),  # the bridge adds a BOS token to a tokenizer without one
-        device=device,
-    )
 
 
 def _text_only(model: Any) -> Any:
@@ -197,8 +180,7 @@ def _cause(text: str, source: str | Path) -> tuple[str, str]:
         return "a gated model needs access", "Accept its licence on the hub and set HF_TOKEN."
     if Path(source).is_dir():
         return "the folder must hold a whole model", "Copy or download it again."
-    must = "the model must be 'bundled', a folder or a hub id"
-    return must, "Check the spelling, and that the hub can be reached."
+    return "the model must be 'bundled', a folder or a hub id", "Check the spelling, and that the hub can be reached."
 
 
 @contextlib.contextmanager

@@ -1,8 +1,4 @@
-"""Files that survive crashes: written whole or not at all, checked when read, and never deleted unless damaged.
-
-The pieces that every stored result shares. Single results: `artifacts`; captured activations: `activation_store`;
-generated rows: `RowLog`, which appends each row as soon as it is finished.
-"""
+"""Files that survive crashes: written whole or not at all, checked when read, and never deleted unless damaged."""
 
 import errno
 import hashlib
@@ -131,7 +127,6 @@ class RowLog:
     def __init__(self, function: str, path: Path | None) -> None:
         self.function, self.path = function, path
         self.values: dict[str, list[Any]] = {}
-        self._file: Any = None
         if path is not None and path.is_file():
             with disk_errors(function, "the cache must be readable and writable", path):
                 self._load(path)
@@ -143,17 +138,10 @@ class RowLog:
             return
         line = json.dumps([key, *value]).encode() + b"\n"
         with disk_errors(self.function, "the cache must be writable", self.path):
-            if self._file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self.path.open("ab", buffering=0)
-            if self._file.write(line) < len(line):  # the half line is removed when the file is next read
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def close(self) -> None:
-        """Close the file; the values stay readable."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab", buffering=0) as file:
+                if file.write(line) < len(line):  # the half line is removed when the file is next read
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _load(self, path: Path) -> None:
         *lines, rest = path.read_bytes().split(b"\n")
@@ -162,9 +150,8 @@ class RowLog:
                 key, *value = json.loads(line)
                 self.values[str.strip(key)] = value
             except (ValueError, TypeError) as error:
-                todo = "Delete that line; the others are kept."
-                must = "every line of the results must be whole"
-                raise invalid(self.function, must, f"a broken one at {path}:{number}", todo) from error
+                must, got = "every line of the results must be whole", f"a broken one at {path}:{number}"
+                raise invalid(self.function, must, got, "Delete that line; the others are kept.") from error
         if rest:  # a run was killed in the middle of a line: that row is computed again
             with path.open("rb+") as file:
                 file.truncate(path.stat().st_size - len(rest))

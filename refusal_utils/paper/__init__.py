@@ -1,7 +1,7 @@
 """The paper: its published tables as data frames, and the comparison of our numbers with them.
 
 Joad et al., "There Is More to Refusal in Large Language Models than a Single Direction", arXiv 2602.02132. `compare`
-reads what the notebooks wrote for a model and sets it beside every published number; `write_report` saves the result.
+reads what the notebooks wrote for a model and compares it with every published number; `write_report` saves the result.
 """
 
 import lazy_loader

@@ -1,9 +1,9 @@
 """Our numbers compared with the paper's: difference, interval and verdict, for Tables 1, 2, 8, 10, 11 and 12.
 
 Numbers are read from the notebooks' files. The interval of a difference combines the two sides' intervals (Newcombe
-1998); if the paper gives none, "agrees" means that its number lies in our interval. The interval of a mean with a
-standard deviation is 1.96 of it on each side, for both. The interval of a published rate is Wilson's for the 100
-harmful, 100 benign or 200 prompts of the controlled set.
+1998); if the paper gives none, "agrees" means that its number lies in our interval. The interval of a mean
+extends 1.96 standard deviations to each side, for ours and theirs. The interval of a published rate is Wilson's for the
+100 harmful, 100 benign or 200 prompts of the controlled set.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _ENDS = ("", " low", " high")
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """One row per published number, with ours and a verdict, and the setting of ours.
+    """One row per published number, with our number and a verdict, and the setting of our numbers.
 
     Columns of `rows`: table, quantity, about, condition, ours, low, high, theirs, theirs low, theirs high, difference,
     difference low, difference high, verdict, note.
@@ -41,8 +41,8 @@ class Comparison:
 def compare(folder: str | Path, model: str) -> Comparison:
     """The comparison of the numbers in `folder` (a model's figures) with the paper's.
 
-    A missing number of ours gets the verdict "missing" and the name of its file. Raises `ValueError` if a file lacks a
-    column.
+    If our number is missing, the verdict is "missing" and the note names its file. Raises `ValueError` if a file lacks
+    a column.
     """
     setting = read_setting(Path(folder), model)
     rows = pd.DataFrame([_row(match, setting) for match in find_matches(Path(folder), setting)])

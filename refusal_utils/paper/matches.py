@@ -1,4 +1,4 @@
-"""Every published number of Tables 1, 2, 8, 10, 11 and 12 with ours, as the notebooks wrote it."""
+"""Every published number of Tables 1, 2, 8, 10, 11 and 12, matched with ours from the notebooks' files."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from .tables import TABLE7_SOURCE, published_cosines, published_gaps, published_
 INTERVALS, STABILITY = "03_intervals.csv", "03_stability_table.csv"
 ORACLES, RATES = "04_oracle_buckets.csv", "07_rates.csv"
 RATE_NAMES = {"RR": ("refusal_rate", 100), "ORR": ("over_refusal_rate", 100), "accuracy": ("accuracy", 200)}
-# The columns that each file must have. Rates may also have `coefficient` (without it, no strength is the paper's),
+# The columns that each file must have. Rates may also have `coefficient` (without it, no strength matches the paper's),
 # `intervention` (steered by default, or ablated), `judge` and `draw`; stability and oracles, `n` prompts on each side.
 NEEDED = {
     INTERVALS: ("first", "second", "raw", "corrected", "low", "high"),
@@ -27,7 +27,7 @@ NEEDED = {
     RATES: ("direction", "gaps", *(f"{rate}{end}" for rate in RATE_NAMES for end in ("", " low", " high"))),
 }
 CONTRASTS = {"HR-BC": "hr_bc", "BR-BC": "br_bc", "HR-HC": "hr_hc"}
-REFERENCES = {  # what Table 10 calls the contrasts of all prompts, and those of XSTest's
+REFERENCES = {  # Table 10's names for the contrasts of all prompts and of XSTest's prompts
     "Train HR-BC (all train)": "HR-BC",
     "Train HR-HC (all train)": "HR-HC",
     "Gold HR-BC (XSTest)": "XSTest HR-BC",
@@ -47,8 +47,8 @@ class Estimate(NamedTuple):
 class Match:
     """A published number, and ours unless it is missing.
 
-    `published`: the setting of the paper's number. `file`: where ours is written. `apart`: why this one is not
-    comparable, beyond the settings. `caveat`: a note that does not decide the verdict.
+    `published`: the setting of the paper's number. `file`: where ours is written. `apart`: why the two are not
+    comparable, apart from their settings. `caveat`: a note that does not affect the verdict.
     """
 
     table: str
@@ -74,7 +74,7 @@ def find_matches(folder: Path, setting: Setting) -> list[Match]:
 
 
 def _cosines(ours: pd.DataFrame | None, setting: Setting) -> Iterator[Match]:
-    """Table 1: the plain cosines of all pairs; our interval is that of the corrected cosine, moved to the plain one."""
+    """Table 1: plain cosines of all pairs; our interval is that of the corrected cosine, shifted to the plain one."""
     published = published_cosines()
     for first, second in combinations(published.index, 2):
         about = f"{category_by_id(first).title} / {category_by_id(second).title}"
@@ -100,7 +100,7 @@ def _stability(ours: pd.DataFrame | None) -> Iterator[Match]:
 
 
 def _oracles(ours: pd.DataFrame | None, setting: Setting) -> Iterator[Match]:
-    """Table 10: directions from few prompts, by contrast, against those from all."""
+    """Table 10: directions from few prompts, by contrast, compared with those from all."""
     for row in published_table(10).to_dict("records"):
         for contrast, stem in CONTRASTS.items():
             if pd.isna(row[f"{stem}_mean"]):
@@ -142,10 +142,11 @@ def _rates(ours: pd.DataFrame | None, setting: Setting) -> Iterator[Match]:
 def _same_strength(
     ours: pd.DataFrame, row: dict[str, Any], setting: Setting, published: Setting
 ) -> tuple[dict[str, Any] | None, str]:
-    """(our row under the paper's intervention, what sets its strength apart).
+    """(our row under the paper's intervention, how its strength differs).
 
-    On the paper's model at its layer a coefficient has the same meaning. Elsewhere our nearest strength within a factor
-    of two counts, as a share of the distance between the two sides, which is published for Gemma only.
+    On the paper's model at its layer a coefficient has the same meaning. Elsewhere strengths are compared in gaps (the
+    distance between the two sides), which are published for Gemma only; our nearest strength counts if it is within a
+    factor of two.
     """
     own = ours[(ours["direction"] == row["category"]) & (ours["intervention"] == row["intervention"])]
     alpha = row["alpha"]
@@ -187,7 +188,7 @@ def _read(folder: Path, file: str) -> pd.DataFrame | None:
 
 
 def _other_size(n: float | int | None) -> str:
-    """How cosines of `n` prompts on each side differ: with fewer prompts, noise pulls them towards zero."""
+    """Why cosines from `n` prompts a side are not comparable: with fewer prompts, noise pulls them towards zero."""
     size = 0 if n is None or pd.isna(n) else int(n)
     return "" if size == N_PAPER else f"{size or 'an unknown number of'} prompts a side, theirs {N_PAPER}"
 

@@ -35,7 +35,7 @@ class Setting:
     model_notes: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def reasons_against(self, theirs: "Setting") -> list[str]:
-        """Why numbers of this setting say nothing about `theirs`; empty if they do."""
+        """Why numbers of this setting are not comparable with `theirs`; empty if they are."""
         found = self.elsewhere(theirs)
         if self.prompts != theirs.prompts:
             found.append(f"prompts {self.prompts}, theirs {theirs.prompts}")
@@ -45,7 +45,7 @@ class Setting:
         return found + self.other_draw(self.direction_draw, "03")
 
     def other_draw(self, draw: str | None, notebook: str) -> list[str]:
-        """Why a result of `notebook` on `draw` does not belong to this setting; empty if it does, or if `draw` is None."""
+        """Why a result of `notebook` on `draw` is not of this setting; empty if it is, or if `draw` is None."""
         same = draw in (None, self.draw)
         return [] if same else [f"of another draw than 01_draw.csv (run notebook {notebook} again)"]
 
@@ -89,7 +89,7 @@ def read_setting(folder: Path, model: str) -> Setting:
 
 
 def _apart(what: str, ours: Sequence[object], theirs: Sequence[object]) -> list[str]:
-    """What sets ours apart, unless it is among theirs."""
+    """How ours differ from theirs; empty if all of ours are among theirs."""
     return [] if ours and set(ours) <= set(theirs) else [f"{what} {_or_unknown(ours)}, theirs {_or_unknown(theirs)}"]
 
 

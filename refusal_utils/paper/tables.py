@@ -1,4 +1,4 @@
-"""The tables of arXiv 2602.02132 v1 as data frames, and the numbers that its release adds to them."""
+"""The tables of arXiv 2602.02132 v1 as data frames, and further numbers from the authors' release."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ _TABLES = {
     "14": "table14_gemma_sae_steering",
     "D": "appendix_d_within_family_cosine",
 }
-# What Tables 7 and 8 call the source of each category.
+# The source of each category, as Tables 7 and 8 name it.
 TABLE7_SOURCE = {
     "safety_core": "WildGuard-Mix (all)",
     "hate_speech": "SorryBench (Hate speech)",
@@ -38,7 +38,7 @@ TABLE7_SOURCE = {
     "indeterminate": "CoCoNot (Indeterminate requests)",
     "humanizing": "CoCoNot (Humanizing requests)",
 }
-# What the release calls our categories and sources.
+# Our categories and sources, by their names in the release.
 _POOLS = {
     "WildGuard_all": "safety_core",
     "SorryBench_HateSpeech": "hate_speech",
@@ -58,9 +58,10 @@ _SOURCES = {"wildguardmix": "wildguard", "sorrybench_qid": "sorrybench", "cocono
 
 
 def published_table(number: str | int) -> pd.DataFrame:
-    """The paper's table with this number (`"D"`: Appendix D), as printed; next to `split`, a column `category` has our ids.
+    """The paper's table with this number (`"D"`: Appendix D), as printed.
 
-    Raises `ValueError` for a table that is not included.
+    If the table has a column `split`, a column `category` with our ids is added. Raises `ValueError` for a table that
+    is not included.
     """
     if str(number) not in _TABLES:
         must = f"the table must be one of {', '.join(_TABLES)}"
@@ -72,7 +73,10 @@ def published_table(number: str | int) -> pd.DataFrame:
 
 
 def published_cosines() -> pd.DataFrame:
-    """Table 1: the cosines of Gemma-2-9b-it at layer 20, position -2; rows and columns are the paper's categories, in our order."""
+    """Table 1: the cosines of Gemma-2-9b-it at layer 20, position -2.
+
+    Rows and columns are the paper's categories, in our order.
+    """
     table = json.loads((_DATA / "table1_cosine.json").read_text())
     ids = [_BY_SPLIT[split] for split in table["order"]]
     known = [name for name in CATEGORY_IDS if name in ids]
@@ -85,7 +89,7 @@ def published_manifest() -> dict:
 
 
 def published_steering() -> pd.DataFrame:
-    """Table 2 by (intervention, direction): columns `<model> accuracy`, `<model> RR` and `<model> ORR` for each model."""
+    """Table 2 by (intervention, direction), with columns `<model> accuracy`, `<model> RR` and `<model> ORR`."""
     names = {"accuracy": "accuracy", "refusal_rate": "RR", "over_refusal_rate": "ORR"}
     table = published_table(2).set_index(["intervention", "category"]).rename_axis(["intervention", "direction"])
     sides = [table.loc[table["model"] == model, list(names)].rename(columns=names) for model in (GEMMA, LLAMA)]
@@ -102,7 +106,7 @@ def published_gaps() -> pd.Series:
 def published_alphas(model_name: str) -> list[float]:
     """The raw strengths above 0 at which the paper steered this model (Tables 11 and 12); empty for any other model.
 
-    The model is recognized by the last part of its hub id or folder, in any case. The strengths carry over only to the
+    The model is recognised by the last part of its hub id or folder, in any case. The strengths carry over only to the
     paper's layer.
 
     >>> published_alphas("google/gemma-2-9b-it")
@@ -141,9 +145,9 @@ def _folded(source: str) -> str:
 def published_pool_rows() -> pd.DataFrame:
     """The rows of the public data sets behind the released Gemma directions: 32 of every category, and 32 benign.
 
-    Columns category, source, source_index (as in `public_datasets`), and available, the number of prompts that
-    qualified. The rows are the first 32 in source order that the model refused, or for benign ones answered, according
-    to WildGuard.
+    Columns: category, source, source_index (as in `public_datasets`), and available, the number of prompts that
+    qualified. The rows are the first 32 in source order that the model refused (or, if benign, answered) according to
+    WildGuard.
     """
     pools = json.loads((_DATA / "gemma_per_split_pool_indices.json").read_text())
     rows = [

@@ -1,4 +1,4 @@
-"""Figures of attention heads: contributions by layer, refusals after replacing heads, and the tokens a head attends to."""
+"""Figures of attention heads: contributions, refusals after replacing heads, and the tokens a head attends to."""
 
 import html
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
-from .look import BLUE, DIVERGING, LOOK, ORANGE, VERMILION, WIDTH, titles
+from .look import BLUE, DIVERGING, LOOK, ORANGE, TITLES, VERMILION, WIDTH, titles
 
 N_COLUMNS = 4
-MOST_NUMBERS = 64  # heads in a map whose cells still hold their numbers
+MOST_NUMBERS = 64  # the most heads for which a map prints its numbers
 
 
 def head_maps(
@@ -24,7 +24,7 @@ def head_maps(
     title: str,
     value: str,
 ) -> go.Figure:
-    """A map of layers and heads for each category, all on one colour scale centred on zero; a star where p < 0.05.
+    """A map of layers and heads for each category, all on one colour scale centred on zero; a star marks p < 0.05.
 
     `value` names the quantity, its hook, layer and position; it labels the colour bar.
     """
@@ -34,60 +34,60 @@ def head_maps(
     axes = {"x": "head_index", "y": "layer", "color": value}
     values = contribution.permute(2, 0, 1).numpy()
     figure = px.imshow(values, facet_col=0, facet_col_wrap=N_COLUMNS, facet_row_spacing=0.08, labels=axes, **look)
-    for c, trace in enumerate(sorted(figure.data, key=lambda trace: int(trace.name))):
-        trace.text = np.where(p_values[..., c] < 0.05, "*", "")
+    for trace in figure.data:
+        trace.text = np.where(p_values[..., int(trace.name)] < 0.05, "*", "")
         trace.texttemplate = "%{z:.2f}%{text}" if n_layers * n_heads <= MOST_NUMBERS else "%{text}"
         trace.textfont = {"size": 10}
     for note in figure.layout.annotations:
         note.text = names[int(note.text.split("=")[1])]
     n_rows = -(-len(names) // N_COLUMNS)
-    size = {"width": WIDTH, "height": 160 + n_rows * max(240, 12 * n_layers), "margin": {"t": 130}}
-    figure.update_layout(template="refusal", title=title, **size)
-    figure.update_layout(margin_t=100)
+    height = 160 + n_rows * max(240, 12 * n_layers)
+    figure.update_layout(template="refusal", title=title, width=WIDTH, height=height, margin_t=100)
     figure.update_xaxes(dtick=max(1, n_heads // 8), showgrid=False, showticklabels=True)
     return figure.update_yaxes(dtick=max(1, n_layers // 8), showgrid=False)
 
 
 def part_bars(parts: pd.DataFrame, *, title: str, value: str) -> go.Figure:
     """A stacked bar per category (index of `parts`), divided by the columns."""
-    long = parts.set_axis(titles(list(parts.index))).rename_axis("category").reset_index()
-    long = long.melt("category", var_name="written by", value_name=value)
+    long = _long(parts, "written by", value)
     look = {**LOOK, "color_discrete_map": {}, "title": title}
     return px.bar(long, x=value, y="category", color="written by", orientation="h", **look).update_yaxes(title="")
 
 
 def outcome_dots(shares: pd.DataFrame, *, title: str, value: str) -> go.Figure:
     """A row per category (index of `shares`) and a marker per column, one below the other, from 0 to 1."""
-    long = shares.set_axis(titles(list(shares.index))).rename_axis("category").reset_index()
-    long = long.melt("category", var_name="heads", value_name=value)
     figure = px.scatter(
-        long,
+        _long(shares, "heads", value),
         x=value,
         y="category",
         color="heads",
         symbol="heads",
         color_discrete_sequence=["#444444", VERMILION, ORANGE, BLUE, "#56B4E9"],
         symbol_sequence=["circle-open", "circle", "diamond-open", "square", "square-open"],
-        labels={"category": ""},
         title=title,
         **{**LOOK, "height": 760, "color_discrete_map": {}},
     )
     figure.update_traces(orientation="h", marker={"size": 9, "line": {"width": 2}})
-    figure.update_layout(scattermode="group", scattergap=0.3)  # dots of equal shares lie below each other
-    return figure.update_xaxes(range=[-0.03, 1.03])
+    figure.update_layout(scattermode="group", scattergap=0.3)  # dots with equal shares do not overlap
+    return figure.update_xaxes(range=[-0.03, 1.03]).update_yaxes(title="")
 
 
-def token_strip(tokens: list[str], weights: np.ndarray, title: str = "") -> str:
+def token_strip(tokens: list[str], weights: np.ndarray, title: str) -> str:
     """Tokens as plain HTML, darker for larger weights [token] (0 to 1); works offline and in untrusted notebooks.
 
-    >>> "&lt;b&gt;" in token_strip(["<b>"], np.array([1.0]))
+    >>> "&lt;b&gt;" in token_strip(["<b>"], np.array([1.0]), "head 5.4")
     True
     """
-    largest = max(float(np.max(weights)), 1e-9)
+    shades = np.asarray(weights) / max(float(np.max(weights)), 1e-9)
     style = "padding:2px 1px;border-radius:3px;font-family:monospace;white-space:pre-wrap"
     spans = [
-        f'<span title="{weight:.3f}" style="{style};background:rgba(213,94,0,{weight / largest:.2f})">'
-        f"{html.escape(token)}</span>"
-        for token, weight in zip(tokens, weights, strict=True)
+        f'<span title="{weight:.3f}" style="{style};background:rgba(213,94,0,{shade:.2f})">{html.escape(token)}</span>'
+        for token, weight, shade in zip(tokens, weights, shades, strict=True)
     ]
     return f"<div><b>{html.escape(title)}</b><br>{''.join(spans)}</div>"
+
+
+def _long(table: pd.DataFrame, columns: str, value: str) -> pd.DataFrame:
+    """A row per cell of `table`, whose index has category ids: columns category (title), `columns` and `value`."""
+    named = table.rename(index=TITLES).rename_axis("category").reset_index()
+    return named.melt("category", var_name=columns, value_name=value)

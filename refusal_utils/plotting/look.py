@@ -16,12 +16,12 @@ WIDTH, HEIGHT = 1040, 560  # pixels: the width of a page
 DIVERGING, SEQUENTIAL = "RdBu_r", "Viridis"  # diverging maps are centred on 0
 BLUE, VERMILION, ORANGE = "#0072B2", "#D55E00", "#E69F00"
 TITLES = {category.id: category.title for category in CATEGORIES}
-# Colour, marker and line style of what is no category: no control has the colour or the marker of a category.
+# Colour, marker and line style of controls, none of which has the colour or the marker of a category.
 _CONTROLS = {
     "pooled": ("#222222", "star", "dot"),
     "random": ("#888888", "cross-open", "dot"),
     "covariance": ("#6a1b9a", "hexagon-open", "dashdot"),
-    "Benign": ("#999999", "square", "dot"),  # one of the few markers that a cube can show filled and open
+    "Benign": ("#999999", "square", "dot"),  # one of the few markers that 3-D plots draw filled and open
 }
 _LOOKS = {each.title: (each.colour, each.marker, each.dash) for each in CATEGORIES} | _CONTROLS
 _COLOURS, _SYMBOLS, _DASH = ({name: look[part] for name, look in _LOOKS.items()} for part in range(3))
@@ -44,7 +44,7 @@ pio.templates["refusal"] = go.layout.Template(
         coloraxis={"colorbar": {"title": {"side": "right"}, "thickness": 16, "tickfont": {"size": 11}}},
     )
 )
-# Options of plotly express for frames whose column `category` holds labels (`label`): bars and boxes, points, lines.
+# Options of plotly express for frames whose column `category` has labels (`label`): bars and boxes, points, lines.
 LOOK: dict[str, Any] = {
     "template": "refusal",
     "width": WIDTH,
@@ -71,24 +71,10 @@ def titles(categories: list[str]) -> list[str]:
     return [category_by_id(category).title for category in categories]
 
 
-def direction_look(direction: str) -> dict[str, str]:
-    """Colour and symbol of a direction's markers: those of its category or of its kind of control."""
-    colour, symbol, _ = _LOOKS.get(label(direction), ("#8c510a", "star-open", "dot"))
-    return {"color": colour, "symbol": symbol}
-
-
-def heatmap(
-    table: pd.DataFrame,
-    *,
-    title: str,
-    value: str,
-    limits: Limits = (-1.0, 1.0),
-    decimals: int = 2,
-) -> go.Figure:
+def heatmap(table: pd.DataFrame, *, title: str, value: str, limits: Limits = (-1.0, 1.0)) -> go.Figure:
     """A map of `table` with its numbers in the cells; category ids in its index and columns become titles.
 
-    `value` names the quantity, its hook and layer. The colours diverge from 0 if the lower limit is negative, otherwise
-    they run from the lower limit to the upper one.
+    `value` names the quantity, its hook and layer. The colours diverge from 0 if the lower limit is negative.
     """
     figure = px.imshow(
         table.rename(index=TITLES, columns=TITLES).astype(np.float32).round(4),
@@ -96,7 +82,7 @@ def heatmap(
         color_continuous_scale=DIVERGING if limits[0] < 0 else SEQUENTIAL,
         zmin=limits[0],
         zmax=limits[1],
-        text_auto=f".{decimals}f",
+        text_auto=".2f",
         aspect="auto",
         title=title,
         template="refusal",
@@ -108,23 +94,20 @@ def heatmap(
     return figure.update_yaxes(type="category", showgrid=False)
 
 
-def heatmap_menu(panels: Mapping[str, pd.DataFrame], *, title: str, limits: Limits | None = None) -> go.Figure:
+def heatmap_menu(panels: Mapping[str, pd.DataFrame], *, title: str) -> go.Figure:
     """One map at a time, chosen in a menu; `panels` maps the quantity to a frame of the same rows and columns.
 
-    All share the colours of `limits`; without limits each has its own scale, centred on 0 if it has both signs.
+    Each has its own scale, centred on 0 if it has both signs.
     """
     figure = go.Figure()
     for number, (name, frame) in enumerate(panels.items()):
-        own = limits or (float(frame.min().min()), float(frame.max().max()))
-        signed = own[0] < 0 < own[1]
+        signed = frame.min().min() < 0 < frame.max().max()
         figure.add_heatmap(
             z=frame.to_numpy(dtype=np.float32).round(4),
             x=[str(column) for column in frame.columns],
             y=[str(row) for row in frame.index],
             colorscale=DIVERGING if signed else SEQUENTIAL,
             zmid=0 if signed else None,
-            zmin=limits and limits[0],
-            zmax=limits and limits[1],
             texttemplate="%{z:.2f}",
             visible=number == 0,
             colorbar={"title": {"text": name, "side": "right"}},
@@ -144,9 +127,9 @@ def add_menu(figure: go.Figure, shown: Mapping[str, list[bool]]) -> go.Figure:
 
 
 def category_scatter(frame: pd.DataFrame, x: str, y: str, *, title: str) -> go.Figure:
-    """Points of `frame` at its columns `x` and `y`, in the colour and marker of what its column `category` names.
+    """Points of `frame` at its columns `x` and `y`, in the colours and markers of its column `category`.
 
-    `category` holds category ids, `"benign"` or the names of controls, which share one entry of the legend by kind.
+    `category` has category ids, `"benign"` or the names of controls; controls of one kind share a legend entry.
     """
     named = frame.assign(name=frame["category"], category=frame["category"].map(label))
     figure = px.scatter(
@@ -158,7 +141,7 @@ def category_scatter(frame: pd.DataFrame, x: str, y: str, *, title: str) -> go.F
 def category_lines(frame: pd.DataFrame, *, title: str, x: str, y: str, range_y: Limits | None = None) -> go.Figure:
     """A line over the index of `frame` for every column (a category id, `"benign"` or a control), with markers.
 
-    The line style tells the cluster of a category.
+    The line style shows the cluster of a category.
     """
     wide = frame.rename(columns=label).rename_axis(index=x, columns="category").astype(np.float32).round(4)
     return px.line(

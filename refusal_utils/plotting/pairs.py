@@ -56,7 +56,7 @@ def _maps(maps: Mapping, *, value: str, title: str, **arrangement: Any) -> go.Fi
         width=WIDTH,
         **arrangement,
     )
-    # At the side, plotly writes the title of a colour bar over its ticks.
+    # At the side, plotly draws the title of a colour bar over its ticks.
     figure.update_coloraxes(colorbar_title={"text": value.replace(", ", ",<br>") + "<br> ", "side": "top"})
     figure.update_layout(margin={"t": 90})
     return figure.update_xaxes(tickangle=-45, showgrid=False).update_yaxes(showgrid=False, ticks="")
@@ -65,7 +65,7 @@ def _maps(maps: Mapping, *, value: str, title: str, **arrangement: Any) -> go.Fi
 def pair_map(values: pd.Series, diagonal: float = 1.0) -> pd.DataFrame:
     """The values of pairs (index of two category ids, each pair once, in either order) as a symmetric map.
 
-    The map holds only the eleven categories; a pair that is not among the values is NaN.
+    The map has only the eleven categories; a pair that is not among the values is NaN.
     """
     half = values.unstack().reindex(index=list(CATEGORY_IDS), columns=list(CATEGORY_IDS))
     square = half.where(half.notna(), half.T)
@@ -75,8 +75,8 @@ def pair_map(values: pd.Series, diagonal: float = 1.0) -> pd.DataFrame:
 def pair_intervals(pairs: pd.DataFrame, *, title: str, x: str) -> go.Figure:
     """A row per pair: its corrected cosine with the 95 % interval, coloured by cluster, and a stroke at the plain one.
 
-    `pairs` has the index `first`, `second` and the columns pair, raw, corrected, low and high; its first row is drawn at
-    the bottom.
+    `pairs` has the index `first`, `second` and the columns pair, raw, corrected, low and high; its first row is drawn
+    at the bottom.
     """
     ends = {"above": pairs["high"] - pairs["corrected"], "below": pairs["corrected"] - pairs["low"]}
     figure = px.scatter(
@@ -105,7 +105,7 @@ def pair_intervals(pairs: pd.DataFrame, *, title: str, x: str) -> go.Figure:
 
 
 def pair_scatter(pairs: pd.DataFrame, *, title: str, x: str, y: str) -> go.Figure:
-    """A point per pair, coloured by cluster: its published cosine across, its plain one up (columns published, raw)."""
+    """A point per pair, coloured by cluster: x is its published cosine, y its plain one (columns published, raw)."""
     figure = px.scatter(
         pairs.assign(clusters=_clusters(pairs)),
         x="published",
@@ -130,7 +130,7 @@ def _clusters(pairs: pd.DataFrame) -> list[str]:
 
 
 def tree_figure(tree: np.ndarray, names: Sequence[str], *, title: str, x: str) -> go.Figure:
-    """A dendrogram with its leaves on the left: `tree` is a linkage matrix (`Clusters.tree`), `names` are its leaves'."""
+    """A dendrogram with its leaves on the left, from a linkage matrix (`Clusters.tree`) and the names of its leaves."""
     drawn = dendrogram(tree, labels=list(names), no_plot=True)
     figure = go.Figure()
     for across, up in zip(drawn["icoord"], drawn["dcoord"], strict=True):

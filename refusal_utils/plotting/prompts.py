@@ -11,7 +11,7 @@ _TICKS = [factor * 10**power for power in range(6) for factor in (1, 2, 5)]
 
 
 def size_bars(sizes: pd.DataFrame, pools: pd.Series, *, title: str) -> go.Figure:
-    """Bars on a logarithmic scale for each category (rows of `sizes`), one colour per column, and strokes at `pools`.
+    """Bars on a logarithmic scale for each category (rows of `sizes`), one colour per column, with strokes at `pools`.
 
     `pools` has a size for each category, and its name is the entry in the legend.
     """

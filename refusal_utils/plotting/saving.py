@@ -1,4 +1,4 @@
-"""Where figures go and how they are written: HTML that works offline, their numbers, and a PNG if Chrome is present."""
+"""Saves figures: HTML that works offline, their numbers as CSV, and a PNG if Chrome is present."""
 
 import asyncio
 import atexit
@@ -25,9 +25,8 @@ def save_figure(
 ) -> list[Path]:
     """The paths written under `<root>/<model>/`: `<name>.html`, `<name>.csv` with `numbers`, and `<name>.png`.
 
-    The HTML works offline and shares one `plotly.min.js` with its neighbours. There is no PNG without Chrome, and a
-    warning if Chrome fails to draw one in 20 seconds. If the title of the figure does not contain the model's name,
-    the name is added as a subtitle.
+    The HTML works offline and shares one `plotly.min.js` with its neighbours. There is no PNG without Chrome. If the
+    title of the figure does not contain the model's name, the name is added as a subtitle.
     """
     folder = model_folder(model, root)
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +51,7 @@ def model_folder(model: str, root: str | Path | None = None) -> Path:
 
 
 def name_model(figure: go.Figure, model: str) -> go.Figure:
-    """`figure`, whose title or subtitle names `model`."""
+    """`figure` with `model` named in its title or subtitle."""
     title = figure.layout.title
     if model not in f"{title.text} {title.subtitle.text}":
         parts = [f"{model} model", title.subtitle.text]
@@ -73,7 +72,7 @@ def chrome() -> str | None:
 
 
 def _write_png(figure: go.Figure, path: Path) -> bool:
-    """Whether Chrome drew the picture in time. After a failure it is not tried again in this process."""
+    """Whether Chrome drew the picture in time. After a failure Chrome is not tried again in this process."""
     if _failures:
         return False
     try:
@@ -89,7 +88,7 @@ def _write_png(figure: go.Figure, path: Path) -> bool:
 
 @cache
 def _chrome_server() -> tuple[asyncio.AbstractEventLoop, Any]:
-    """An event loop of its own and one Chrome for all figures: starting Chrome takes longer than drawing ten."""
+    """A separate event loop and one Chrome for all figures: starting Chrome takes longer than drawing ten."""
     import kaleido
 
     loop = asyncio.new_event_loop()

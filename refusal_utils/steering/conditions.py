@@ -1,6 +1,6 @@
 """Conditions: interventions that are applied together, with the direction and the strength that they stand for.
 
-A strength is a coefficient (in units of the residual stream) and, in units that compare directions, a number of gaps:
+A strength is a coefficient (in units of the residual stream) or a number of gaps, which makes directions comparable:
 one gap is the distance between the means of the two sides that the direction was estimated from.
 """
 
@@ -21,11 +21,10 @@ from .interventions import Ablation, Addition, Intervention, first_edited_layer
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """Interventions that are applied together. Without any it is the unsteered model.
+    """Interventions that are applied together; without any, this is the unsteered model.
 
-    `name` is a label for people. What was done is in the fields: `direction` by name, `coefficient` (NaN for an
-    intervention without a strength, such as an ablation), and `gap`, the distance between the two means along the
-    direction, in units of the residual stream (NaN if unknown).
+    `name` is a label for people. `coefficient` is NaN for an intervention without a strength, such as an ablation.
+    `gap` is in units of the residual stream, NaN if unknown.
     """
 
     name: str
@@ -46,7 +45,7 @@ class Condition:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of what the condition does, whatever its name; adding a zero vector does nothing."""
+        """A hash of what the condition does, whatever its name; additions of a zero vector are ignored."""
         parts = [
             {key: _content(value) for key, value in vars(each).items()} | {"kind": type(each).__name__}
             for each in self.interventions
@@ -67,7 +66,7 @@ def steering_condition(
     layer: int | None = None,
     **options: Any,
 ) -> Condition:
-    """The direction `name` added at `layer` (default: where it was read), at a strength in either unit.
+    """Add the direction `name` at `layer` (default: where it was read), at a strength in either unit.
 
     `options` are those of `Addition`. Raises `ValueError` for an unknown direction, for both or neither of
     `coefficient` and `gaps`, and for `gaps` of a direction whose gap is unknown.
@@ -79,34 +78,21 @@ def steering_condition(
     >>> condition.name, condition.coefficient, condition.gaps
     ('advice +4', 4.0, 0.5)
     """
-    given = [unit for unit, value in (("coefficient", coefficient), ("gaps", gaps)) if value is not None]
-    require(
-        len(given) == 1,
-        "steering_condition",
-        "the strength must be given in exactly one unit",
-        " and ".join(given) or "neither coefficient nor gaps",
-        "Pass coefficient or gaps.",
-    )
+    must, got = "the strength must be given in exactly one unit", f"coefficient {coefficient} and gaps {gaps}"
+    require((coefficient is None) != (gaps is None), "steering_condition", must, got, "Pass coefficient or gaps.")
     gap = directions.gap(name)
-    if gaps is not None:
-        require(
-            not isnan(gap) or gaps == 0,
-            "steering_condition",
-            f"the gap of {name} must be known to give a strength in gaps",
-            "NaN",
-            "Pass a coefficient, or a DirectionSet with gaps.",
-        )
-        coefficient = gaps * gap if gaps else 0.0
-    assert coefficient is not None
+    must, todo = f"the gap of {name} must be known to give a strength in gaps", "Pass a coefficient."
+    require(not gaps or not isnan(gap), "steering_condition", must, gap, todo)
+    coefficient = (gaps * gap if gaps else 0.0) if coefficient is None else coefficient
     layers = (directions.provenance.layer if layer is None else layer,)
     edit = Addition(coefficient * directions[name], layers, **options)
     return Condition(f"{name} {coefficient:+.4g}", (edit,), name, float(coefficient), gap)
 
 
 def ablation_condition(directions: DirectionSet, *names: str, **options: Any) -> Condition:
-    """The span of the named directions removed; `options` are those of `Ablation`.
+    """Remove the span of the named directions; `options` are those of `Ablation`.
 
-    Raises `ValueError` for an unknown direction and for no names.
+    Raises `ValueError` for an unknown direction, and if no name is given.
     """
     require(len(names) > 0, "ablation_condition", "there must be at least one direction", "none", "Name one.")
     joined = " + ".join(names)

@@ -1,7 +1,7 @@
-"""Greedy generation of many prompts under many conditions in shared batches, resumable from disk.
+"""Greedy generation of many prompts under many conditions in shared batches.
 
-Each row (a prompt under a condition) is written as soon as it is finished, under a key made of model, prompt and
-condition, so a killed run resumes where it stopped and no row is generated twice.
+Each row (a prompt under a condition) is written to disk as soon as it is finished, so a killed run resumes where it
+stopped.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ from ..model.chat_model import ChatModel
 from ..model.store import RowLog, content_key
 from .conditions import UNSTEERED, Condition
 from .decoding import Row, decode, forward
-from .fitting import require_fit
+from .interventions import require_fit
 from .row_edits import RowEdits
 
 BATCH_TOKENS = {"cpu": 24_576, "cuda": 65_536}
@@ -38,34 +38,28 @@ def generate(
 ) -> pd.DataFrame:
     """The model's greedy response to every prompt under every condition: one row each, condition by condition.
 
-    `paired`: the first prompt under the first condition, the second under the second, and so on. With a `cache_dir`
-    finished rows are read from there and new ones written at once. A batch holds at most `batch_tokens` padded tokens,
-    whatever the conditions of its rows.
+    With `paired`, each prompt is answered under one condition: the first under the first, and so on. `cache_dir` keeps
+    finished rows, which are then read instead of generated. `batch_tokens` limits the padded tokens per batch.
 
     Columns: `prompt` (index into `prompts`); `condition` (its name), `direction`, `coefficient` and `gaps` of the
     condition; `response` (without special tokens), `n_tokens` (generated ones, the stop token included), `stopped` (by
     one of the model's own stop tokens, rather than by `max_new_tokens`).
 
-    Raises `ValueError` for no conditions, two that agree in name, direction and coefficient (unless paired), an
-    intervention that does not fit the model, a cache that cannot be read or written, and as `ChatModel.encode`.
+    Raises `ValueError` without conditions, for two that agree in name, direction and coefficient (unless paired), for
+    an intervention that does not fit the model, for an unreadable or unwritable cache, and as `ChatModel.encode` does.
     """
-    _check(chat, conditions, max_new_tokens, cache_dir, len(prompts) if paired else None)
+    _check(chat, conditions, max_new_tokens, cache_dir is not None, len(prompts) if paired else None)
     ids = chat.encode(prompts)
     pairs = zip(conditions, range(len(ids)), strict=True) if paired else product(conditions, range(len(ids)))
-    last = 0 if has_open_hooks(chat) else chat.n_layers - 1  # hooks from outside may act anywhere
-    rows = [
-        Row(
-            prompt, ids[prompt], each, content_key(ids[prompt], each.digest), min(each.first_layer(chat.n_layers), last)
-        )
-        for each, prompt in pairs
-    ]
+    last = 0 if _has_open_hooks(chat) else chat.n_layers - 1  # hooks from outside may act anywhere
+    rows = []
+    for each, prompt in pairs:
+        key, first_layer = content_key(ids[prompt], each.digest), min(each.first_layer(chat.n_layers), last)
+        rows.append(Row(prompt, ids[prompt], each, key, first_layer))
     log = RowLog("generate", None if cache_dir is None else Path(cache_dir) / f"{chat.fingerprint}.jsonl")
     todo = {row.key: row for row in rows if not _is_complete(log.values.get(row.key), max_new_tokens)}
     budget = token_budget("generate", batch_tokens, chat.device, BATCH_TOKENS)
-    try:
-        _decode_all(chat, [*todo.values()], max_new_tokens, budget, log, "generate" if progress else "")
-    finally:
-        log.close()
+    _decode_all(chat, [*todo.values()], max_new_tokens, budget, log, "generate" if progress else "")
     return _frame(chat, rows, log, max_new_tokens)
 
 
@@ -92,32 +86,27 @@ def first_token_logits(
     return in_order(run_batches("first_token_logits", batches, step, gradients=gradients))[0]
 
 
-def has_open_hooks(chat: ChatModel) -> bool:
+def _has_open_hooks(chat: ChatModel) -> bool:
     """Whether anything is hooked to the model's activations from outside."""
     return any(point.fwd_hooks for point in chat.bridge.hook_dict.values())
 
 
 def _check(
-    chat: ChatModel,
-    conditions: Sequence[Condition],
-    max_new_tokens: int,
-    cache_dir: str | Path | None,
-    n_paired: int | None,
+    chat: ChatModel, conditions: Sequence[Condition], max_new_tokens: int, cached: bool, n_paired: int | None
 ) -> None:
     name = "generate"
     require(len(conditions) > 0, name, "there must be at least one condition", "none", "Pass UNSTEERED.")
     require(max_new_tokens >= 1, name, "max_new_tokens must be at least 1", max_new_tokens, "The paper uses 50.")
     must, got = "paired needs one condition per prompt", f"{n_paired} prompts and {len(conditions)} conditions"
     require(n_paired in (None, len(conditions)), name, must, got, "Leave paired out for all combinations.")
-    known = Counter((each.name, each.direction, each.coefficient) for each in conditions)
-    (label, *_), n = known.most_common(1)[0]
+    (label, *_), n = Counter((each.name, each.direction, each.coefficient) for each in conditions).most_common(1)[0]
     must = "conditions must differ in name, direction or coefficient, so that their rows can be told apart"
     require(n == 1 or n_paired is not None, name, must, f"{label!r} {n} times", "Rename one.")
     for each in {id(edit): edit for condition in conditions for edit in condition.interventions}.values():
         require_fit(chat, each)
     must = "no other hook may be open if there is a cache_dir, because rows would be stored under a wrong key"
     todo = "Pass the interventions as conditions."
-    require(cache_dir is None or not has_open_hooks(chat), name, must, "open hooks", todo)
+    require(not cached or not _has_open_hooks(chat), name, must, "open hooks", todo)
 
 
 def _is_complete(stored: list | None, max_new_tokens: int) -> bool:
@@ -126,7 +115,7 @@ def _is_complete(stored: list | None, max_new_tokens: int) -> bool:
 
 
 def _decode_all(chat: ChatModel, rows: list[Row], max_new_tokens: int, budget: int, log: RowLog, progress: str) -> None:
-    """Decode all rows in batches of similar length, and log each as soon as it is finished."""
+    """Decode all rows in batches of similar length, and log each row as soon as it is finished."""
     batches = []
     for layer in sorted({row.first_layer for row in rows}):  # below it, the rows of a batch share activations
         members = [index for index, row in enumerate(rows) if row.first_layer == layer]
@@ -145,7 +134,7 @@ def _decode_all(chat: ChatModel, rows: list[Row], max_new_tokens: int, budget: i
 
 
 def _frame(chat: ChatModel, rows: list[Row], log: RowLog, max_new_tokens: int) -> pd.DataFrame:
-    """The frame of `generate`. Stored responses may be longer: greedy responses of any length begin the same."""
+    """The frame of `generate`. Stored responses may be longer: greedy responses of all lengths begin alike."""
     found = {}
     for key in {row.key for row in rows}:
         tokens, stopped = log.values[key]

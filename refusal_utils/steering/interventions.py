@@ -1,10 +1,14 @@
 """Interventions on a chat model as values: what is done, where, and to which tokens. Nothing here runs a model."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor
+
+from ..checks import require, require_finite
+from ..directions.ablation import require_unit
+from ..model.chat_model import ChatModel, check_positions
 
 Tokens = Literal["all", "prompt", "generation"]
 
@@ -13,9 +17,8 @@ Tokens = Literal["all", "prompt", "generation"]
 class Addition:
     """x <- x + vector at `resid_pre` of each of `layers`. Source: Joad et al. 2602.02132, induction.
 
-    `vector` is coefficient * direction. `tokens` selects the prompt, the generated tokens, or both. `every` selects
-    the tokens whose position, counted from the first token of the prompt, is a multiple of it. `keep_norm` rescales
-    x + vector to the norm of x.
+    `vector` is coefficient * direction. `every` selects the tokens whose position, counted from the first token of the
+    prompt, is a multiple of it. `keep_norm` rescales x + vector to the norm of x.
     """
 
     vector: Float[Tensor, " d_model"]
@@ -27,12 +30,11 @@ class Addition:
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """x <- x - (x . r) r for each of `directions`, which have norm 1 and whose span is removed.
+    """x <- x - (x . r) r for the unit `directions`: their whole span is removed.
 
     Without `layers` the edit applies to everything written to the residual stream, so nothing is left along r at any
-    layer (Arditi et al. 2406.11717, eq. 4). With them it applies at `resid_pre` of those layers only. With `reference`
-    the stream keeps the reference's component in the span (affine ablation, Marshall et al. 2411.09003). `tokens` and
-    `every` are those of `Addition`.
+    layer (Arditi et al. 2406.11717, eq. 4); with them, at `resid_pre` of those layers only. With `reference` the
+    stream keeps the reference's component in the span (affine ablation, Marshall et al. 2411.09003).
     """
 
     directions: Float[Tensor, "rank d_model"]
@@ -46,8 +48,8 @@ class Ablation:
 class HeadReplacement:
     """z of each of `heads` (layer, head_index) at `positions`, counted from the end of the prompt, becomes `values`.
 
-    Values that are means over other prompts give mean ablation; values from another prompt give patching. Only the
-    prompt is edited, never the generated tokens.
+    Means over other prompts give mean ablation, values from another prompt give patching. Generated tokens are never
+    edited.
     """
 
     heads: tuple[tuple[int, int], ...]
@@ -63,3 +65,37 @@ def first_edited_layer(intervention: Intervention, n_layers: int) -> int:
     if isinstance(intervention, HeadReplacement):
         return min(layer for layer, _ in intervention.heads)
     return 0 if intervention.layers is None else min(layer % n_layers for layer in intervention.layers)
+
+
+def require_fit(chat: ChatModel, intervention: Intervention) -> None:
+    """Raise `ValueError` unless `intervention` can be applied to `chat`."""
+    if isinstance(intervention, HeadReplacement):
+        _require_heads(chat, intervention)
+        return
+    must, kind = "layers must name at least one layer", type(intervention).__name__
+    todo = "Name a layer; an Ablation without layers edits everything written to the stream."
+    require(intervention.layers is None or len(intervention.layers) > 0, "intervene", must, f"() in an {kind}", todo)
+    require(intervention.every >= 1, "intervene", "every must be at least 1", intervention.every, "Use 1 for all.")
+    vectors = [intervention.vector] if isinstance(intervention, Addition) else [intervention.directions]
+    if isinstance(intervention, Ablation) and intervention.reference is not None:
+        vectors.append(intervention.reference)
+    must, todo = f"the width must be that of {chat.name}, {chat.d_model}", "Take both from the same model."
+    for vector in vectors:
+        require(vector.shape[-1] == chat.d_model, "intervene", must, vector.shape[-1], todo)
+        require_finite("intervene", vector, "a vector")
+    if isinstance(intervention, Ablation):
+        n_directions, must = len(intervention.directions), "an Ablation needs at least one direction"
+        require(n_directions > 0, "intervene", must, "none", "Pass [rank, d_model] with rank >= 1.")
+        require_unit("intervene", intervention.directions)
+
+
+def _require_heads(chat: ChatModel, replacement: HeadReplacement) -> None:
+    model: Any = chat.bridge.original_model
+    n_heads, shape = model.config.get_text_config().num_attention_heads, tuple(replacement.values.shape[:2])
+    wrong = [head for head in replacement.heads if not (0 <= head[0] < chat.n_layers and 0 <= head[1] < n_heads)]
+    must = f"a head must be one of {chat.n_layers} layers x {n_heads} heads"
+    require(not wrong, "intervene", must, wrong[:1], "Count from 0.")
+    given = (len(replacement.heads), len(replacement.positions))
+    must = f"values must be given for {given[0]} heads at {given[1]} positions"
+    require(shape == given, "intervene", must, shape, "Pass [head_index, pos, d_head].")
+    check_positions("intervene", chat, replacement.positions)

@@ -1,4 +1,4 @@
-"""Judged responses: what the model says to prompts under conditions, and whether and how it refuses."""
+"""Judged responses: what the model answers under each condition, and whether and how it refuses."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +26,7 @@ def respond(
 ) -> pd.DataFrame:
     """The judged responses to `prompts` (columns id, text, ...) under every condition, condition by condition.
 
-    Columns: those of `prompts`, of `generate` (except its `prompt`) and of `judge_rows`. With a `cache_dir` finished
-    rows are kept and never generated again. Raises `ValueError` as `generate` and `judge_rows`.
+    Columns: those of `prompts`, of `generate` (except its `prompt`) and of `judge_rows`. Raises `ValueError` as they do.
     """
     texts = list(prompts["text"])
     rows = generate(chat, texts, conditions, max_new_tokens=max_new_tokens, cache_dir=cache_dir, progress=progress)
@@ -45,13 +44,8 @@ def judge_rows(rows: pd.DataFrame, judge: Judge = judge_response) -> pd.DataFram
     asked = sorted(set(pairs))
     many = getattr(judge, "judge_many", None)  # a model judges batches
     given = many(*map(list, zip(*asked, strict=True))) if many and asked else [judge(*each) for each in asked]
-    require(
-        len(given) == len(asked),
-        "judge_rows",
-        "judge_many must return one Judgement per response",
-        f"{len(given)} for {len(asked)}",
-        "Correct the judge.",
-    )
+    must, got = "judge_many must return one Judgement per response", f"{len(given)} for {len(asked)}"
+    require(len(given) == len(asked), "judge_rows", must, got, "Correct the judge.")
     wrong = [type(verdict).__name__ for verdict in given if not isinstance(verdict, Judgement)]
     require(not wrong, "judge_rows", "a judge must return a Judgement", ", ".join(wrong[:1]), "Wrap it.")
     found = dict(zip(asked, given, strict=True))

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from ..directions.ablation import orthonormal_basis
 from ..model.chat_model import ChatModel
-from .fitting import require_fit
-from .interventions import Ablation, Addition, HeadReplacement, Intervention, Tokens
+from .interventions import Ablation, Addition, HeadReplacement, Intervention, Tokens, require_fit
 from .token_marks import TokenMarks
 
 
 class RowEdits:
-    """The interventions of a batch, one list per row. A single list serves every row of any batch.
+    """The interventions of a batch, one list per row, or a single list for every row of any batch.
 
     Raises `ValueError` for an intervention that does not fit the model.
     """
@@ -55,7 +54,7 @@ class RowEdits:
 def written_hooks(chat: ChatModel) -> list[str]:
     """The names of all hooks at which something is written to the residual stream.
 
-    `resid_mid` is not among them: TransformerLens' bridge passes on a copy there, so an edit has no effect.
+    `resid_mid` is not among them: there, TransformerLens' bridge passes on a copy, so an edit has no effect.
     """
     writes = [chat.hook_name(hook, layer) for layer in range(chat.n_layers) for hook in ("attn_out", "mlp_out")]
     return [chat.hook_name("resid_pre", 0), *writes]
@@ -63,7 +62,7 @@ def written_hooks(chat: ChatModel) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class _StreamEdit:
-    """x <- x - basis' basis x + vector at the chosen tokens. The rows of `basis` are orthonormal, or zero as padding."""
+    """x <- x - basis' basis x + vector at the chosen tokens. The rows of `basis` are orthonormal, or zero padding."""
 
     vector: Float[Tensor, "batch 1 d_model"]
     basis: Float[Tensor, "batch rank d_model"]
@@ -139,9 +138,9 @@ def _stream_edits(chat: ChatModel, rows: Sequence[Sequence[Intervention]]) -> It
         known = {tuple(map(id, own)): own for own in members}
         content = {key: _content(chat, own, name == first) for key, own in known.items()}
         vectors, bases = zip(*(content[tuple(map(id, own))] for own in members), strict=True)
-        basis = torch.nn.utils.rnn.pad_sequence(list(bases), batch_first=True)
-        vector = torch.stack(vectors)[:, None]
-        yield name, _StreamEdit(vector.to(chat.device, chat.dtype), basis.to(chat.device, chat.dtype), *options)
+        vector = torch.stack(vectors)[:, None].to(chat.device, chat.dtype)
+        basis = torch.nn.utils.rnn.pad_sequence(list(bases), batch_first=True).to(chat.device, chat.dtype)
+        yield name, _StreamEdit(vector, basis, *options)
 
 
 def _hooks(chat: ChatModel, intervention: Addition | Ablation) -> list[str]:
@@ -153,19 +152,17 @@ def _hooks(chat: ChatModel, intervention: Addition | Ablation) -> list[str]:
 def _content(chat: ChatModel, members: list[Addition | Ablation], at_first_write: bool) -> tuple[Tensor, Tensor]:
     """(what is added, orthonormal basis of what is removed) by one row's interventions at one hook, in float64."""
     vector = torch.zeros(chat.d_model, dtype=torch.float64)
-    basis = torch.zeros(0, chat.d_model, dtype=torch.float64)
-    ablations = [each for each in members if isinstance(each, Ablation)]
+    removed: list[Tensor] = []
     for each in members:
         if isinstance(each, Addition):
             vector = vector + each.vector.double().cpu()
-    if ablations:
-        basis = orthonormal_basis(torch.cat([each.directions.double().cpu() for each in ablations]))
-    for each in ablations:
+            continue
+        removed.append(each.directions.double().cpu())
         # The reference is put back exactly once: where the stream begins, or at the layers that were named.
         if each.reference is not None and (each.layers is not None or at_first_write):
-            own = orthonormal_basis(each.directions.double().cpu())
+            own = orthonormal_basis(removed[-1])
             vector = vector + (own @ each.reference.double().cpu()) @ own
-    return vector, basis
+    return vector, orthonormal_basis(torch.cat(removed)) if removed else vector.new_zeros(0, chat.d_model)
 
 
 def _head_edits(chat: ChatModel, rows: Sequence[Sequence[Intervention]]) -> Iterator[tuple[str, _HeadEdit]]:

@@ -1,4 +1,4 @@
-"""The controlled set: as many prompts that the unsteered model refuses as prompts that it answers, on both sides."""
+"""The controlled set: harmful and benign prompts; the unsteered model refuses half of each."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ import pandas as pd
 from ..checks import invalid, require
 from ..prompts.categories import BENIGN
 
-BUCKETS = {  # side and outcome of the unsteered model, and what to pass if there are no such prompts
+BUCKETS = {  # what is in each bucket, and what to pass if it is empty
     "HR": ("harmful prompts that the model refuses", "Pass plainly harmful prompts"),
     "HC": ("harmful prompts that the model answers", "Pass subtler or milder harmful prompts"),
     "BR": ("benign prompts that the model refuses", "Pass benign prompts that sound harmful, such as XSTest's"),
@@ -19,22 +19,17 @@ def controlled_set(pool: pd.DataFrame, *, n: int = 50, exclude: Iterable[str] = 
     """`n` prompts each of HR, HC, BR and BC from `pool`, with columns harmful and bucket added.
 
     `pool` has columns id, category, text and outcome (of the unsteered model); broken responses belong to no bucket.
-    `exclude` holds the texts that directions were estimated from. Raises `ValueError` if one of them is in the pool,
-    if a bucket holds fewer than `n` prompts, or if `n` is below 1. Source: Joad et al. 2602.02132, controlled test set.
+    `exclude` are the texts that directions were estimated from. Raises `ValueError` if one of them is in the pool,
+    if a bucket has fewer than `n` prompts, or if `n` is below 1. Source: Joad et al. 2602.02132, controlled test set.
     """
     require(n >= 1, "controlled_set", "n must be at least 1", n, "The paper uses 50.")
     known = set(map(_plain, exclude))
     leaked = [id for id, text in zip(pool["id"], pool["text"], strict=True) if _plain(text) in known]
-    require(
-        not leaked,
-        "controlled_set",
-        "no prompt may be one that a direction was estimated from",
-        f"{len(leaked)} ({', '.join(leaked[:3])})",
-        "Take the eval split.",
-    )
-    pool = pool[pool["outcome"] != "broken"].assign(harmful=pool["category"] != BENIGN)
-    side = pool["harmful"].map({True: "H", False: "B"})
-    pool = pool.assign(bucket=side + pool["outcome"].map({"refused": "R", "answered": "C"}))
+    must = "no prompt may be one that a direction was estimated from"
+    require(not leaked, "controlled_set", must, f"{len(leaked)} ({', '.join(leaked[:3])})", "Take the eval split.")
+    harmful = pool["category"] != BENIGN
+    outcome = pool["outcome"].map({"refused": "R", "answered": "C"})  # NaN for broken text
+    pool = pool.assign(harmful=harmful, bucket=harmful.map({True: "H", False: "B"}) + outcome)
     _require_buckets(pool["bucket"].value_counts().reindex(list(BUCKETS), fill_value=0), n)
     drawn = [pool[pool["bucket"] == name].sample(n, random_state=seed) for name in BUCKETS]
     return pd.concat(drawn, ignore_index=True)[["id", "category", "text", "harmful", "bucket"]]
@@ -45,7 +40,7 @@ def _plain(text: str) -> str:
 
 
 def _require_buckets(sizes: pd.Series, n: int) -> None:
-    must = f"every bucket must hold {n} prompts"
+    must = f"every bucket must have {n} prompts"
     for name in sizes.index[sizes == 0]:
         what, todo = BUCKETS[name]
         raise invalid("controlled_set", must, f"none in {name}, {what} ({sizes.to_dict()})", f"{todo}.")

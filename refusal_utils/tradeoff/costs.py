@@ -19,21 +19,20 @@ from ..steering.row_edits import RowEdits
 from ..steering.shared_rows import SharedRows
 from .sweep import Sweep
 
-UNITS = ("coefficient", "gaps", "nats")  # in which two strengths can be compared
+UNITS = ("coefficient", "gaps", "nats")  # units in which strengths can be compared
 
 
 @dataclass(frozen=True, eq=False)
 class SteeringCosts:
-    """Every condition's strength in several units, and the refusal rate it brings.
+    """Every condition's strength in several units, and the refusal rate it produces.
 
-    `values` has columns direction, coefficient, over norm (coefficient over the mean norm of the states), nats, refused,
-    gaps and kind.
+    `values` has columns direction, coefficient, over norm (in mean norms of the states), nats, refused, gaps and kind.
     """
 
     values: pd.DataFrame = field(repr=False)
 
     def table(self, levels: Sequence[float]) -> pd.DataFrame:
-        """The median nats and refusal rate over the directions of a kind, at the positive ones of `levels`, in gaps."""
+        """The median nats and refusal rate of each kind of direction at the positive strengths in `levels`, in gaps."""
         kept = self.steered[self.steered["gaps"].isin(levels)]
         return kept.groupby(["kind", "gaps"])[["nats", "refused"]].median().unstack("gaps")
 
@@ -60,10 +59,9 @@ def steering_costs(
     states: Float[Tensor, "prompt d_model"],
     kinds: Mapping[str, str],
 ) -> SteeringCosts:
-    """What each of the `conditions` of a sweep costs, and the refusal rate that it brings.
+    """What each of the `conditions` of a sweep costs on the benign prompts that the unsteered model answers (BC).
 
-    The cost is measured on the benign prompts that the unsteered model answers (bucket BC). `states` are
-    residual-stream states at the steered layer; `kinds` gives the kind of every direction.
+    `states` are residual-stream states at the steered layer; `kinds` gives the kind of every direction.
     """
     answered = swept.rows.loc[swept.rows["bucket"] == "BC", "text"]
     nats = kl_spent(chat, list(dict.fromkeys(answered)), conditions)
@@ -85,10 +83,7 @@ def steering_costs(
 
 
 def kl_spent(chat: ChatModel, prompts: Sequence[str], conditions: Sequence[Condition]) -> Float[Tensor, " coefficient"]:
-    """KL(unsteered || steered) of the first token in nats, the mean over `prompts`, for every condition.
-
-    What a steering vector costs on prompts that it should leave alone, in a unit that compares directions of any size.
-    """
+    """KL(unsteered || steered) of the first token in nats, averaged over `prompts`, for every condition."""
     before = first_token_logits(chat, prompts).double().log_softmax(-1)
     ids, own = chat.encode(prompts), {each.digest: each for each in conditions}
     rows = [(each, prompt) for each in own.values() for prompt in range(len(ids))]

@@ -1,4 +1,4 @@
-"""What steering and ablation do to the refusal rates of a controlled set, in the shape of the paper's Table 2."""
+"""What steering and ablation do to the refusal rates of a controlled set, in the format of the paper's Table 2."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,15 +24,15 @@ class SteeringRates:
     ablated: pd.DataFrame = field(repr=False)
     directions: DirectionSet = field(repr=False)
 
-    def table(self, **criteria: float) -> pd.DataFrame:
+    def table(self, max_orr: float) -> pd.DataFrame:
         """The strength that `choose_strength` picks for each ablated direction, and the rates after ablation.
 
         Rows (intervention, direction); alpha is the strength in units of the residual stream.
         """
         names = list(self.ablated.index)
-        chosen = choose_strength(self.steered, **criteria).loc[names]
+        chosen = choose_strength(self.steered, max_orr).loc[names]
         table = pd.concat({"steered": chosen, "ablated": self.ablated}, names=["intervention", "direction"])
-        alpha = table["gaps"] * table.index.get_level_values("direction").map(self._gap)
+        alpha = table["gaps"] * table.index.get_level_values("direction").map(self.directions.gap)
         edges = [f"{name}{edge}" for name in ("RR", "ORR") for edge in ("", " low", " high")]
         return table.assign(alpha=alpha)[["gaps", "alpha", "accuracy", *edges, "why"]]
 
@@ -40,17 +40,13 @@ class SteeringRates:
         """All rates, by direction, with the columns gaps, coefficient and intervention, and `notes` as columns."""
         parts = {"steered": self.steered.reset_index("gaps"), "ablated": self.ablated.assign(gaps=float("nan"))}
         rows = pd.concat([part.assign(intervention=name) for name, part in parts.items()])
-        return rows.assign(coefficient=rows["gaps"] * rows.index.map(self._gap), **notes)
-
-    @property
-    def _gap(self) -> dict[str, float]:
-        return dict(zip(self.directions.names, self.directions.gaps.tolist(), strict=True))
+        return rows.assign(coefficient=rows["gaps"] * rows.index.map(self.directions.gap), **notes)
 
 
 def steering_variants(directions: DirectionSet, name: str, n_layers: int, gaps: float = 1.0) -> list[Condition]:
     """One direction at one strength, added at other tokens, with the norm kept, and at the neighbouring layers.
 
-    The name of each condition is the variant; `n_layers` are those of the model.
+    Each condition is named after its variant; `n_layers` is the model's number of layers.
     """
     layer = directions.provenance.layer
     variants: dict[str, dict[str, Any]] = {
@@ -73,7 +69,7 @@ def rates_by_length(
     lengths: Collection[int],
     **options: Any,
 ) -> pd.DataFrame:
-    """RR, ORR and degenerate of the same responses cut after so many tokens, and the share of verdicts that change.
+    """RR, ORR and degenerate of the same responses cut to each of `lengths`, and the share of verdicts that change.
 
     Rows are indexed by (tokens, gaps). "verdicts that change" is the share whose outcome differs from that at the
     largest length. `options` are those of `respond`; with its `cache_dir` nothing is generated twice.

@@ -1,4 +1,4 @@
-"""How and whether: what a steering direction decides about the wording of a refusal, and about the refusal itself.
+"""How or whether: does a steering direction decide the wording of a refusal, or the refusal itself?
 
 All functions take judged rows with the columns direction and id (of the prompt).
 """
@@ -33,14 +33,13 @@ N_BOOTSTRAP = 1000
 class StyleShares:
     """The share of each direction's refusals that carry each style.
 
-    `values` is indexed by (direction, style) and has columns share, low, high (Wilson) and interval (low to high as
-    text).
+    `values` is indexed by (direction, style), with columns share, low, high (Wilson) and interval (as text).
     """
 
     values: pd.DataFrame = field(repr=False)
 
     def table(self) -> pd.DataFrame:
-        """The shares, directions in rows and styles in columns; categories come first, in their order."""
+        """The shares, directions in rows and styles in columns; the categories come first."""
         table = self.values["share"].unstack("style")[list(STYLES)]
         known = [name for name in CATEGORY_IDS if name in table.index]
         return table.loc[[*known, *(name for name in table.index if name not in known)]]
@@ -59,7 +58,7 @@ class StyleShares:
 
 
 def with_wording(swept: Sweep) -> Sweep:
-    """The sweep with its styles found by phrases, whatever judge decided the outcomes, and two columns to compare.
+    """The sweep with its styles found by phrases, whichever judge decided the outcomes, and two more columns.
 
     `wording` joins the styles of a response; `refused` is "refused" or "not".
     """
@@ -72,8 +71,8 @@ def style_shares(rows: pd.DataFrame) -> StyleShares:
     """The share of each direction's refusals with each style. Raises `ValueError` for a direction without refusals."""
     refused = rows[rows["outcome"] == "refused"]
     missing = sorted(set(rows["direction"]) - set(refused["direction"]))
-    must, todo = "every direction needs refusals", "Steer more strongly."
-    require(not missing, "style_shares", must, f"none for {missing}", todo)
+    must = "every direction needs refusals"
+    require(not missing, "style_shares", must, f"none for {missing}", "Steer more strongly.")
     table = {}
     for direction, group in refused.groupby("direction", sort=False):
         for style in STYLES:
@@ -85,20 +84,19 @@ def style_shares(rows: pd.DataFrame) -> StyleShares:
 
 
 def purity(rows: pd.DataFrame, column: str = "release_type") -> pd.DataFrame:
-    """Per direction the commonest value of `column` among its refusals (dominant) and its share (purity)."""
+    """For each direction, the commonest value of `column` among its refusals (dominant) and its share (purity)."""
     counts = rows[rows["outcome"] == "refused"].groupby("direction", sort=False)[column].value_counts(normalize=True)
     table = counts.groupby("direction", sort=False).head(1).reset_index(name="purity")
     return table.rename(columns={column: "dominant"}).set_index("direction")
 
 
 def dependence(rows: pd.DataFrame, column: str, n_draws: int = 500, seed: int = 0) -> pd.Series:
-    """How strongly the direction decides the value in `column` (a style, or whether it refuses), against permutation.
+    """How strongly the direction determines `column` (a style, or whether it refuses), compared with permutation.
 
-    `bits`: mutual information. `cramer`: Cramer's V, from 0 to 1 however many values there are. `null bits` and `null
-    cramer`: their means when directions are permuted among the rows of each prompt (chance alone makes both positive).
-    `null cramer high`: the 95th percentile of V under permutation. `p` and `p cramer`: the share of permutations with
-    as many bits, or as large a V. Raises `ValueError` for a single direction. Sources: Cramer 1946; Cover & Thomas
-    2006, ch. 2.
+    `bits`: mutual information. `cramer`: Cramer's V, from 0 to 1. `null bits` and `null cramer`: their means when
+    directions are permuted among the rows of each prompt (chance alone makes both positive). `null cramer high`: the
+    95th percentile of V under permutation. `p` and `p cramer`: the share of permutations with as many bits, or as large
+    a V. Raises `ValueError` for a single direction. Sources: Cramer 1946; Cover & Thomas 2006, ch. 2.
     """
     n_directions = rows["direction"].nunique()
     require(n_directions > 1, "dependence", "there must be at least two directions", n_directions, "Add directions.")
@@ -116,7 +114,7 @@ def dependence(rows: pd.DataFrame, column: str, n_draws: int = 500, seed: int = 
 
 
 def _association(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mutual information in bits, Cramer's V) of every row of `first` with `second`; both hold codes."""
+    """(mutual information in bits, Cramer's V) of every row of `first` with `second`; both are integer codes."""
     n_draws, shape = len(first), (first.max() + 1, second.max() + 1)
     cells = (np.arange(n_draws)[:, None] * shape[0] + first) * shape[1] + second
     joint = np.bincount(cells.ravel(), minlength=n_draws * shape[0] * shape[1]).reshape(n_draws, *shape) / len(second)
@@ -138,7 +136,7 @@ class Guess:
 
 @dataclass(frozen=True, eq=False)
 class Guesses:
-    """Guesses of the direction from several kinds of evidence, by what the evidence is."""
+    """Guesses of the direction from several kinds of evidence, keyed by the evidence."""
 
     guesses: Mapping[str, Guess]
 
@@ -156,12 +154,13 @@ class Guesses:
 def guess_direction(rows: pd.DataFrame, column: str, seed: int = 0) -> Guess:
     """How often a classifier that never saw the prompt guesses the direction from the text in `column`.
 
-    Words and pairs of words, logistic regression, folds that keep all rows of a prompt together. The interval is a
-    bootstrap over prompts, since the rows of one prompt are not independent. Chance is the share of the commonest
-    direction. Raises `ValueError` for fewer prompts than folds.
+    It is a logistic regression on words and pairs of words, cross-validated with all rows of a prompt in one fold. The
+    interval is a bootstrap over prompts; chance is the share of the commonest direction. Raises `ValueError` for fewer
+    prompts than folds.
     """
     prompts, n_prompts = pd.factorize(rows["id"])[0], rows["id"].nunique()
-    require(n_prompts >= N_FOLDS, "guess_direction", f"at least {N_FOLDS} prompts", n_prompts, "Add prompts.")
+    must = f"there must be at least {N_FOLDS} prompts"
+    require(n_prompts >= N_FOLDS, "guess_direction", must, n_prompts, "Add prompts.")
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"[^\s]+"),
         LogisticRegression(max_iter=500, random_state=seed),

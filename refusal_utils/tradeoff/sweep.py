@@ -24,10 +24,10 @@ Strengths = Sequence[float] | Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """Judged responses, one row each, and notes of what produced them.
+    """Judged responses, one row each, and notes on what produced them.
 
     `rows` has the columns of `respond`: those of the prompts, direction, coefficient, gaps, response, outcome and more.
-    `notes` are empty for a sweep that was run now; those of a file name model, layer, pos, draw and what else was noted.
+    `notes` are empty for a sweep that was just run; those of a file record its model, layer, pos and draw.
     """
 
     rows: pd.DataFrame = field(repr=False)
@@ -47,7 +47,7 @@ class Sweep:
         return rate_table(self.rows, by, correct)
 
     def outcomes(self, levels: Mapping[str, Sequence[float]], directions: Iterable[str] | None = None) -> Outcomes:
-        """The outcomes at the strengths in gaps of `levels`, of all its directions or of some; see `Outcomes.from_rows`."""
+        """The outcomes at the strengths `levels` in gaps, for all its directions or some; see `Outcomes.from_rows`."""
         return Outcomes.from_rows(self.rows, {name: levels[name] for name in directions or levels})
 
     def refused(self, by: str | Sequence[str] = "direction") -> pd.Series:
@@ -61,15 +61,12 @@ class Sweep:
         return pd.DataFrame({"gaps": gaps, "refused": self.refused()})
 
     def save(self, path: str | Path, chat: ChatModel, **notes: Any) -> Path:
-        """Write the rows with `notes` and those of the model, and return the path. Raises as `save_rows`."""
+        """Write the rows with `notes` and those of the model, and return the path. Raises as `save_rows` does."""
         return save_rows(path, self.rows, {**model_notes(chat), **notes})
 
     @classmethod
     def load(cls, path: str | Path, chat: ChatModel | None = None) -> "Sweep":
-        """The sweep in a file of `save`; a large model need not be loaded to read its responses.
-
-        Raises `ValueError` for a missing or damaged file, and for one of another model than `chat`, if that is given.
-        """
+        """The sweep that `save` wrote to a file. Raises `ValueError` for a missing or damaged file, or another model's."""
         rows, notes = load_rows(path)
         if chat is not None:
             require_same_model("Sweep.load", notes, chat)
@@ -81,14 +78,12 @@ def sweep_conditions(
     *,
     gaps: Strengths | None = None,
     coefficients: Strengths | None = None,
-    layer: int | None = None,
     **options: Any,
 ) -> list[Condition]:
     """The conditions of a sweep: directions at their strengths, given in exactly one of the two units.
 
     Strengths are the same for all directions, or a mapping from the directions to sweep to the strengths of each.
-    `layer` (default: where the directions were read) and `options` are those of `steering_condition`. Raises
-    `ValueError` for a direction without strengths, and as `steering_condition`.
+    `options` are those of `steering_condition`. Raises `ValueError` for a direction without strengths.
     """
     unit = "coefficient" if coefficients is not None else "gaps"
     given = coefficients if coefficients is not None else gaps or {}
@@ -97,9 +92,7 @@ def sweep_conditions(
     must = "every direction needs strengths"
     require(not bare, "sweep_conditions", must, f"none for {', '.join(bare)}", "Pass some.")
     return [
-        steering_condition(directions, name, layer=layer, **{unit: strength}, **options)
-        for name in own
-        for strength in own[name]
+        steering_condition(directions, name, **{unit: strength, **options}) for name in own for strength in own[name]
     ]
 
 

@@ -11,7 +11,7 @@ from .. import __version__
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, 1 after printing what was wrong with a notebook or an argument, 130 after Ctrl-C."""
+    """The exit code: 0, or 1 after printing what is wrong with a notebook or an argument, or 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     set_thread_defaults()
     from .notebooks import NotebookFailure
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
 def set_thread_defaults() -> None:
     """Let idle OpenMP threads sleep instead of spin, in this process and its kernels, unless the user chose a policy.
 
-    Spinning threads of two runs on the same cores slow each other down several times. OpenMP reads the variable once,
+    Spinning threads of two runs on the same cores slow each other down severalfold. OpenMP reads the variable once,
     so this must happen before torch is imported.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(act=_report)
     for command in (run, report):
         command.add_argument("--model", metavar="ID", help="'bundled' (the default), a Hugging Face id, or a folder")
-        command.add_argument("--out", metavar="DIR", help="the figures folder, of all models or of this one")
+        command.add_argument("--out", metavar="DIR", help="the figures folder of all models, or of this one")
     settings = commands.add_parser("settings", help="list the notebooks' parameters")
     settings.set_defaults(act=_settings)
     return parser

@@ -1,4 +1,4 @@
-"""A record in every executed notebook, so that a second run skips what is finished and would not come out differently."""
+"""A record in every executed notebook, so that a second run skips it if its results would be the same."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from ..prompts.loading import prompts_dir
 from .notebooks import find_notebooks, read_cells, read_title
 
 PACKAGE = Path(__file__).parents[1]
-RENDERER = "plotly_mimetype"  # of figures in executed notebooks, unless PLOTLY_RENDERER is set
+RENDERER = "plotly_mimetype"  # for figures in executed notebooks, unless PLOTLY_RENDERER is set
 _REFERENCE = "](../figures/bundled/"  # how notebooks link their reference pictures
 _KEY = "refusal_utils"
 _PROMPT_FILES = (".jsonl", ".csv", ".txt", ".parquet")
@@ -21,7 +21,7 @@ _PROMPT_FILES = (".jsonl", ".csv", ".txt", ".parquet")
 
 @dataclass(frozen=True)
 class Record:
-    """One finished run: the digest of its inputs, its id, the ids of earlier notebooks' runs, and the files it wrote."""
+    """A finished run: the digest of its inputs, its id, the ids of earlier notebooks' runs, and the files it wrote."""
 
     digest: str
     run: str
@@ -40,16 +40,16 @@ class Run:
 
     @property
     def number(self) -> str:
-        """The notebook's number, with which the names of its output files begin."""
+        """The notebook's number, the prefix of its output files."""
         return self.notebook.name[:2]
 
     @property
     def executed(self) -> Path:
-        """Where the executed copy goes."""
+        """The path of the executed copy."""
         return self.figures / "notebooks" / self.notebook.name
 
     def digest(self) -> str:
-        """A hash of all that decides the results: source, parameters, package, prompts, local model, renderer."""
+        """A hash of what determines the results: source, parameters, package, prompts, local model, renderer."""
         places = [Path(self.parameters.get(name, "")) for name in ("MODEL", "PROMPTS")]
         places = [place for place in places if place.is_absolute()]
         if self.parameters.get("PROMPTS") == "paper":
@@ -60,9 +60,9 @@ class Run:
         return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
     def is_done(self, digest: str) -> bool:
-        """Whether the executed copy is a finished run that would come out the same now, given this `digest`.
+        """Whether the executed copy is a finished run whose results would be the same now, given this `digest`.
 
-        It would not if an earlier notebook ran again since, or if a file that it wrote is gone.
+        They may differ if an earlier notebook has run since then, or if a file that the run wrote is gone.
         """
         record = read_record(self.executed)
         return (
@@ -73,7 +73,7 @@ class Run:
         )
 
     def write_record(self, digest: str) -> None:
-        """Put the record of a finished run into the executed copy, and point its picture links at the figures beside it."""
+        """Put the record of a finished run into the executed copy, and point its pictures at this run's figures."""
         record = Record(digest, uuid.uuid4().hex, self._earlier_runs(), self._files())
         notebook = json.loads(self.executed.read_text(encoding="utf-8"))
         notebook["metadata"][_KEY] = asdict(record)
@@ -119,7 +119,7 @@ def _code() -> str:
 
 
 def _stamps(place: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of the files in a model's folder (all of them), in a folder of prompts, or of one file."""
+    """Name, size and time of all files in a model's folder, of the prompt files in a folder, or of one file."""
     is_model = (place / "config.json").exists()
     files = [file for file in sorted(place.glob("*")) if is_model or file.suffix in _PROMPT_FILES]
     files += [place] if place.is_file() else []

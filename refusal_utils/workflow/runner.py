@@ -15,9 +15,9 @@ from .settings import Settings
 
 
 def run_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> float:
-    """The minutes that executing one notebook took; its executed copy is written to the folder `out`.
+    """Execute one notebook, write the executed copy to the folder `out`, and return the minutes it took.
 
-    Raises `ValueError` for a parameter that the notebook does not have, `NotebookFailure` for a cell that fails.
+    Raises `ValueError` for a parameter that the notebook does not have, and `NotebookFailure` if a cell fails.
     """
     import papermill
 
@@ -47,9 +47,9 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> float:
 def run_notebooks(settings: Settings | None = None, numbers: Sequence[str] = (), *, fresh: bool = False) -> None:
     """Execute notebooks in order, printing a line with the minutes of each; the first failure stops the run.
 
-    Each notebook gets those of the `settings` that it has. A finished notebook (`Run.is_done`) is skipped unless `fresh`.
-    Raises `ValueError` for a setting that no chosen notebook has, for a notebook whose inputs are neither there nor
-    written by a chosen one, and as `run_notebook`.
+    Each notebook gets the `settings` that are among its parameters. A finished notebook (`Run.is_done`) is skipped
+    unless `fresh`. Raises `ValueError` for a setting that no chosen notebook has, for a notebook whose inputs neither
+    exist nor are written by a chosen one, and as `run_notebook` does.
     """
     settings = settings or Settings()
     chosen = find_notebooks(numbers)
@@ -69,7 +69,7 @@ def run_notebooks(settings: Settings | None = None, numbers: Sequence[str] = (),
 
 
 def figures_root(settings: Settings) -> Path:
-    """The absolute folder that holds one folder per model; FIGURES_DIR may also be the folder of this model."""
+    """The absolute folder with one folder per model; FIGURES_DIR may also be the folder of this model."""
     if "FIGURES_DIR" not in settings.given:
         return FIGURES.resolve()
     root = Path(settings.FIGURES_DIR).expanduser().resolve()
@@ -113,7 +113,7 @@ def _require_inputs(runs: Sequence[Run], settings: Settings) -> None:
         missing = [file for file in run.missing_inputs() if file.name[:2] not in earlier]
         if missing:
             wanted = {number for each in runs for number in (each.number, *_producers(each, settings))}
-            must = f"notebook {run.number} must find what earlier ones write"
+            must = f"notebook {run.number} needs files that earlier notebooks write"
             got = f"no {', '.join(map(os.path.relpath, missing))}"
             raise invalid("run_notebooks", must, got, f"Run --notebooks {' '.join(sorted(wanted))}.")
 

@@ -16,7 +16,7 @@ _OPTION_OF = {"MODEL": "--model", "FIGURES_DIR": "--out"}
 
 
 class Settings(BaseSettings):
-    """Parameters of the notebooks, checked; a field that is not given comes from `REFUSAL_<NAME>` or its default."""
+    """Validated parameters of the notebooks; a field that is not given comes from `REFUSAL_<NAME>` or its default."""
 
     model_config = SettingsConfigDict(
         env_prefix="REFUSAL_", extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
@@ -65,13 +65,13 @@ class Settings(BaseSettings):
 
     @property
     def given(self) -> dict[str, Any]:
-        """The values that were given, by argument or environment variable, without the defaults."""
+        """The values given by argument or environment variable, without the defaults."""
         return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
 
     @field_validator("MODEL")
     @classmethod
     def _absolute_model(cls, name: str) -> str:
-        """Notebooks run in another folder, so a path becomes absolute; a Hugging Face id stays."""
+        """Make a path absolute, because notebooks run in another folder; a Hugging Face id stays as it is."""
         path = Path(name).expanduser()
         is_path = name.startswith((".", "~", os.sep)) or (path / "config.json").is_file()
         return path.resolve().as_posix() if is_path else name
@@ -89,10 +89,10 @@ class Settings(BaseSettings):
 
 
 def read_settings(assignments: Iterable[str] = (), **options: Any) -> Settings:
-    """Settings from texts `NAME=VALUE` and from `options`, of which those that are None count as not given.
+    """Settings from strings `NAME=VALUE` and from `options`; an option that is None counts as not given.
 
-    A value is read as a Python literal if it is one, otherwise as text. Raises `ValueError` for a text of another form,
-    an unknown name, a value of the wrong type, and a name that has its own option.
+    A value is read as a Python literal if it is one, otherwise as text. Raises `ValueError` for a string of another
+    form, an unknown name, a value of the wrong type, and a name that has its own option.
 
     >>> read_settings(["N_PROMPTS=32", "EXAMPLE=advice"], MODEL="google/gemma-2-9b-it").given
     {'MODEL': 'google/gemma-2-9b-it', 'N_PROMPTS': 32, 'EXAMPLE': 'advice'}
@@ -127,7 +127,7 @@ def _type_name(annotation: Any) -> str:
 def _assignment(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     is_assignment = bool(equals) and name.isidentifier()
-    require(is_assignment, "read_settings", "a setting must read NAME=VALUE", repr(text), "Write for example SEED=1.")
+    require(is_assignment, "read_settings", "a setting must read NAME=VALUE", repr(text), "Write, for example, SEED=1.")
     if name in _OPTION_OF:
         raise invalid("read_settings", f"{name} must be set by its own option", repr(text), f"Use {_OPTION_OF[name]}.")
     try:

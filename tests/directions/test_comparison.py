@@ -46,7 +46,7 @@ def test_split_half_cosine_rises_with_the_number_of_prompts_and_needs_four():
     few, many = split_half_cosine(refused[:8], answered[:8]), split_half_cosine(refused, answered)
     assert few < many
     assert many > 0.7
-    with pytest.raises(ValueError, match="^split_half_cosine: at least 4 refused prompts; got 3"):
+    with pytest.raises(ValueError, match="^split_half_cosine: there must be at least 4 refused prompts; got 3"):
         split_half_cosine(refused[:3], answered)
 
 

@@ -61,7 +61,7 @@ def test_mean_difference_rejects_values_that_are_not_finite(bad):
 
 
 def test_mean_difference_rejects_an_empty_side():
-    with pytest.raises(ValueError, match="^mean_difference: at least one answered prompt"):
+    with pytest.raises(ValueError, match="^mean_difference: there must be at least one answered prompt"):
         mean_difference(torch.randn(4, 8), torch.empty(0, 8))
 
 

@@ -84,7 +84,7 @@ def test_noise_of_shared_sides_is_taken_off_whichever_side_they_are_on():
     [
         (
             lambda refused, answered: ({"first": refused["first"][:3]}, answered),
-            "at least 4 prompts on a side; got 3 in refused first",
+            "there must be at least 4 prompts on a side; got 3 in refused first",
         ),
         (
             lambda refused, answered: (refused, refused["second"]),

@@ -20,8 +20,8 @@ def planted(n_layers=3, n_heads=4):
     for c, name in enumerate(CATEGORY_IDS):
         heads[np.array(LABELS) == name, c % n_layers, c % n_heads, c] += 9
     mlps, biases = torch.randn(2, len(LABELS), n_layers, 11, generator=generator)
-    total = (heads.sum(2) + mlps + 2 * biases).sum(1) + 1
-    shares = Shares(heads, mlps, biases, biases, torch.ones(len(LABELS), 11), total)
+    total = (heads.sum(2) + mlps + biases).sum(1) + 1
+    shares = Shares(heads, mlps, biases, torch.ones(len(LABELS), 11), total)
     directions = DirectionSet(CATEGORY_IDS, random_directions(11, 16), torch.ones(11), Provenance(n_layers, -1))
     return HeadAttribution.from_shares(shares, LABELS, directions, n_draws=200)
 

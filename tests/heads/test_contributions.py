@@ -55,13 +55,13 @@ def test_per_category_compares_each_category_with_the_benign_prompts_along_its_o
     labels = [name for name in (*CATEGORY_IDS, BENIGN) for _ in range(5)]
     values = np.random.default_rng(0).normal(size=(60, 2, 3, 11)).astype(np.float32)
     order = np.random.default_rng(1).permutation(60)  # rows in any order
-    found = per_category(contributions, torch.from_numpy(values[order]), [labels[row] for row in order])
+    found = per_category(contributions, torch.from_numpy(values[order]), [labels[row] for row in order], CATEGORY_IDS)
     for c in range(11):
         expected = values[5 * c : 5 * c + 5, ..., c].mean(0) - values[55:, ..., c].mean(0)
         assert found[..., c].numpy() == pytest.approx(expected, abs=1e-5)
-    both = per_category(lambda *sides: torch.stack(sides[:1]).mean(1), torch.from_numpy(values), labels)
+    both = per_category(lambda *sides: torch.stack(sides[:1]).mean(1), torch.from_numpy(values), labels, CATEGORY_IDS)
     assert both.shape == (1, 2, 3, 11)  # a statistic may have any shape
     with pytest.raises(ValueError, match="^per_category: shares must have one row per label and one column"):
-        per_category(contributions, torch.from_numpy(values[..., :4]), labels)
+        per_category(contributions, torch.from_numpy(values[..., :4]), labels, CATEGORY_IDS)
     with pytest.raises(ValueError, match="^per_category: shares must have one row per label and one column"):
-        per_category(contributions, torch.from_numpy(values), labels[1:])
+        per_category(contributions, torch.from_numpy(values), labels[1:], CATEGORY_IDS)

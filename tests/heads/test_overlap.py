@@ -12,7 +12,7 @@ def overlap(contribution, k, n_draws=400):
 
 def test_top_heads_are_the_largest_by_sign_and_never_more_than_there_are():
     contribution = torch.tensor([[0.1, -9.0, 3.0], [2.0, 0.0, 0.5]])
-    assert top_heads(contribution, 3).tolist() == [[0, 2], [1, 0], [1, 2]]
+    assert top_heads(contribution, 3) == [(0, 2), (1, 0), (1, 2)]
     assert len(top_heads(contribution, 7)) == 6
     with pytest.raises(ValueError, match="^top_heads: k must be at least 1; got 0"):
         top_heads(contribution, 0)
@@ -46,5 +46,5 @@ def test_the_null_of_the_overlap_keeps_the_layers():
 def test_asking_for_more_heads_than_there_are_compares_all_of_them():
     found = overlap(torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)), 7, n_draws=20)
     assert (found.k, found.observed, found.p_value) == (6, 1, 1)
-    with pytest.raises(ValueError, match="^HeadOverlap: k must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="^top_heads: k must be at least 1; got 0"):
         overlap(torch.randn(2, 3, 4), 0)

@@ -48,9 +48,10 @@ def test_the_logit_is_the_log_odds_of_the_opening_tokens():
     assert float(opening.logit(logits)) == pytest.approx(float(torch.logit(p)), rel=1e-5)
 
 
-def test_push_is_the_difference_of_logit_shares_between_refused_and_benign_prompts(chat, prompts, opening):
+def test_push_is_the_difference_of_logit_shares_of_refused_and_benign_prompts(chat, prompts, opening, monkeypatch):
     frame = pd.DataFrame({"text": prompts[:18], "category": ["advice", "hate_speech", BENIGN] * 6})
-    push = opening.push(chat, frame, k=2, n_prompts=4)
+    monkeypatch.setattr("refusal_utils.heads.refusal_opening.N_PUSHED", 4)
+    push = opening.push(chat, frame, k=2)
     assert len(push) == 4
     rows = [[row for row in range(12) if (row % 3 == 2) == benign] for benign in (False, True)]
     refused, benign = (logit_shares(chat, [prompts[row] for row in own], opening.tokens) for own in rows)

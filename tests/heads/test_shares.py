@@ -92,15 +92,14 @@ def test_biases_have_shares_of_their_own_where_a_matrix_has_one(random_folder, p
     directions = draw_directions(3, chat.d_model)
     found = component_shares(chat, prompts[:4], directions, layer=3, pos=-1)
     dense = hasattr(plain.model.layers[0].mlp, "down_proj")  # no experts, none of which has a bias
-    named = {
-        "attn_biases": lambda block: block.self_attn.o_proj.bias,
-        "mlp_biases": lambda block: block.mlp.down_proj.bias,
-    }
-    for name, bias_of in named.items():
-        biases = [bias_of(block) if name == "attn_biases" or dense else None for block in plain.model.layers]
-        expected = torch.stack([torch.zeros(3) if bias is None else directions @ bias.detach() for bias in biases])
-        torch.testing.assert_close(getattr(found, name), expected.expand(4, 3, 3), atol=1e-5, rtol=1e-4)
-    assert (found.mlp_biases.abs().max() > 0.1) == getattr(plain.config, "mlp_bias", False)
+    expected = torch.zeros(3, 3)
+    for block, own in zip(plain.model.layers, expected, strict=False):
+        for bias in (block.self_attn.o_proj.bias, block.mlp.down_proj.bias if dense else None):
+            own += 0 if bias is None else directions @ bias.detach()
+    torch.testing.assert_close(found.biases, expected.expand(4, 3, 3), atol=1e-5, rtol=1e-4)
+    assert (found.biases.abs().max() > 0.1) == (
+        getattr(plain.config, "mlp_bias", False) or getattr(plain.config, "attention_bias", False)
+    )
 
 
 def test_shares_do_not_depend_on_the_batch_and_keep_the_order(chat, prompts):

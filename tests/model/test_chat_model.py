@@ -1,4 +1,3 @@
-import copy
 import dataclasses
 import json
 from datetime import datetime
@@ -11,7 +10,6 @@ from transformers.utils import chat_template_utils
 
 from refusal_utils.model import chat_model
 from refusal_utils.model import loading as model_loading
-from refusal_utils.model.chat_format import thinking_mode
 from refusal_utils.model.chat_model import load_chat_model
 from refusal_utils.model.loading import default_dtype
 
@@ -51,14 +49,6 @@ def test_encode_begins_with_one_bos_and_ends_in_the_suffix(chat, prompts):
     assert len(chat.suffix) >= 2
 
 
-def test_pad_is_on_the_left_and_masked(chat, prompts):
-    ids = chat.encode(prompts)
-    batch = chat.pad(ids)
-    for row, mask, original in zip(batch.input_ids, batch.attention_mask, ids, strict=True):
-        assert row[-len(original) :].tolist() == original
-        assert mask.tolist() == [0] * (len(row) - len(original)) + [1] * len(original)
-
-
 @pytest.mark.parametrize("prompt", ["", "  \n"])
 def test_encode_rejects_an_empty_prompt(chat, prompt):
     with pytest.raises(ValueError, match=r"encode: a prompt must be a text that is not empty; got .* as prompt 1"):
@@ -68,6 +58,12 @@ def test_encode_rejects_an_empty_prompt(chat, prompt):
 def test_encode_rejects_a_prompt_longer_than_the_context(chat):
     with pytest.raises(ValueError, match=rf"must fit the context of {chat.n_context} tokens; got \d+ in prompt 1"):
         chat.encode(["fine", "word " * chat.n_context])
+
+
+def test_encode_rejects_a_prompt_that_ends_in_other_tokens(chat):
+    other = dataclasses.replace(chat, suffix=(1, 2))
+    with pytest.raises(ValueError, match=r"must end in the same template tokens; got .* in prompt 0, not \[1, 2\]"):
+        other.encode(["fine"])
 
 
 def test_hook_name_rejects_a_layer_out_of_range_and_an_unknown_hook(chat):
@@ -210,23 +206,6 @@ def test_thinking_is_switched_off_and_recorded(chat, model_folder):
     assert thinking.thinking == "thinking switched off"
     assert thinking.suffix == chat.suffix
     assert thinking.encode(["hello"]) == chat.encode(["hello"])
-
-
-@pytest.mark.parametrize(
-    ("generation_prompt", "mode"),
-    [
-        ("{{ '<think>' }}", "thinking cannot be switched off"),
-        ("{{ '<think>' if thinking else '<think></think>' }}", "thinking switched off"),
-        ("{{ 'Do not leave <think> open.' if enable_thinking }}", "thinking switched off"),
-        ("{{ '<think>' if enable_thinking else '' }}", "thinking switched off"),
-        ("{# thinking #}", "no thinking switch"),
-    ],
-)
-def test_thinking_mode_is_told_by_what_the_template_writes(chat, generation_prompt, mode):
-    tokenizer = copy.deepcopy(chat.tokenizer)
-    tokenizer.chat_template += generation_prompt
-    assert thinking_mode(tokenizer) == mode
-    assert thinking_mode(chat.tokenizer) == "no thinking switch"
 
 
 def test_a_template_that_writes_the_date_writes_the_same_one_every_day(model_folder, monkeypatch):

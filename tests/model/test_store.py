@@ -70,7 +70,6 @@ def test_a_row_log_keeps_what_was_written(tmp_path):
     log = RowLog("generate", path)
     log.write("a", [1, 2], True)
     log.write("b", [3], False)
-    log.close()
     assert RowLog("generate", path).values == log.values == {"a": [[1, 2], True], "b": [[3], False]}
     in_memory = RowLog("generate", None)
     in_memory.write("a", 1)
@@ -82,7 +81,6 @@ def test_a_row_log_drops_a_line_that_was_cut_off(tmp_path):
     path.write_bytes(b'["a", 1]\n["half a li')
     log = RowLog("generate", path)
     log.write("b", 2)
-    log.close()
     assert [json.loads(line) for line in path.read_text().splitlines()] == [["a", 1], ["b", 2]]
 
 
@@ -121,7 +119,10 @@ def test_a_disk_that_fills_up_inside_a_line_costs_one_row(tmp_path, monkeypatch)
             calls.append(line)
             return self.file.write(line if len(calls) < 3 else line[: len(line) // 2])
 
-        def close(self):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
             self.file.close()
 
     log = RowLog("generate", tmp_path / "rows.jsonl")
@@ -131,5 +132,4 @@ def test_a_disk_that_fills_up_inside_a_line_costs_one_row(tmp_path, monkeypatch)
         log.write("b", 2)
         with pytest.raises(ValueError, match="^generate: the cache must be writable; got No space left on device"):
             log.write("c", 3)
-    log.close()
     assert RowLog("generate", log.path).values == {"a": [1], "b": [2]}

@@ -1,7 +1,9 @@
+import pytest
 import torch
 
 from refusal_utils.steering.conditions import UNSTEERED, Condition
-from refusal_utils.steering.interventions import Ablation, Addition, HeadReplacement, first_edited_layer
+from refusal_utils.steering.generation import generate
+from refusal_utils.steering.interventions import Ablation, Addition, HeadReplacement, first_edited_layer, require_fit
 
 VECTOR = torch.ones(4) / 2
 
@@ -17,3 +19,43 @@ def test_the_first_layer_that_an_intervention_changes():
 def test_the_first_layer_that_a_condition_changes_is_that_of_its_first_intervention():
     assert Condition("c", (Addition(VECTOR, (4,)), Addition(VECTOR, (2,)))).first_layer(8) == 2
     assert UNSTEERED.first_layer(8) == 8
+
+
+def test_what_fits_is_accepted(chat, direction):
+    require_fit(chat, Addition(direction, (0, -1), "prompt", 2))
+    require_fit(chat, Ablation(direction[None], reference=3 * direction))
+    require_fit(chat, HeadReplacement(((3, 1),), (-1,), torch.zeros(1, 1, chat.d_model // 6)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda r: Addition(torch.ones(7), (1,)), "the width must be that of bundled, 192; got 7"),
+        (lambda r: Ablation(3 * r[None]), "a direction must have norm 1; got norm 3"),
+        (lambda r: Ablation(r[None], reference=r / 0), "a vector must be finite"),
+        (lambda r: Addition(float("nan") * r, (1,)), "a vector must be finite"),
+        (lambda r: Addition(r, (1,), every=0), "every must be at least 1; got 0"),
+        (lambda r: Addition(r, ()), r"layers must name at least one layer; got \(\) in an Addition"),
+        (lambda r: Ablation(r[None], ()), r"layers must name at least one layer; got \(\) in an Ablation"),
+        (lambda r: Ablation(r[None][:0]), "an Ablation needs at least one direction; got none"),
+        (
+            lambda r: HeadReplacement(((3, 6),), (-1,), torch.zeros(1, 1, 32)),
+            "a head must be one of 8 layers x 6 heads",
+        ),
+        (
+            lambda r: HeadReplacement(((3, 1),), (-2, -1), torch.zeros(1, 1, 32)),
+            "values must be given for 1 heads at 2",
+        ),
+        (lambda r: HeadReplacement(((3, 1),), (-30,), torch.zeros(1, 1, 32)), "positions must lie in the template"),
+    ],
+)
+def test_what_does_not_fit_is_refused(chat, direction, make, message):
+    with pytest.raises(ValueError, match=f"^intervene: {message}"):
+        require_fit(chat, make(direction))
+
+
+def test_generate_refuses_what_does_not_fit_before_it_runs(chat, prompts, direction):
+    with pytest.raises(ValueError, match="^intervene: an Ablation needs at least one direction"):
+        generate(chat, prompts[:1], [Condition("c", (Ablation(direction[None][:0]),))])
+    with pytest.raises(ValueError, match="the layer must be one of"):
+        generate(chat, prompts[:1], [Condition("c", (Addition(direction, (99,)),))])

@@ -32,7 +32,7 @@ def test_controlled_set_refuses_leaks_and_small_buckets():
         ValueError, match="^controlled_set: no prompt may be one that a direction was .* got 1 .advice-refused-3."
     ):
         controlled_set(rows, n=5, exclude=["  Prompt ADVICE refused 3"])
-    with pytest.raises(ValueError, match=r"^controlled_set: every bucket must hold 30 prompts; got .*'BR': .*20.*n=20"):
+    with pytest.raises(ValueError, match=r"^controlled_set: every bucket must have 30 prompts; got .*'BR': .*20.*n=20"):
         controlled_set(rows, n=30)
 
 

@@ -32,7 +32,7 @@ def test_rates_are_those_of_the_paper():
     broken = rate_table(rows(["broken", "refused", "refused", "broken"])).iloc[0]
     assert broken[["RR", "ORR", "accuracy", "degenerate"]].tolist() == [0.5, 0.5, 0.25, 0.5]
     assert np.isnan(broken["on topic"])
-    with pytest.raises(ValueError, match="^rate_table: some responses must be text; got none for .'d', 1.0."):
+    with pytest.raises(ValueError, match="^rate_table: some responses must be intact; got none for .'d', 1.0."):
         rate_table(rows(["broken"] * 4))
 
 
@@ -101,7 +101,6 @@ def test_a_limit_of_over_refusal_counts_itself_and_says_why_nothing_is_left():
         "all": "ORR",
         "garbled": "degenerate",
     }
-    assert choose_strength(strengths(), max_degenerate=0.25)["gaps"]["garbled"] == 2.0
 
 
 def test_on_topic_looks_at_words_that_carry_the_topic():

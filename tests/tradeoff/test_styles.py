@@ -132,7 +132,7 @@ def test_the_text_gives_the_direction_away_or_it_does_not():
     assert guess.low < max(guess.chance, 1 / 3) + 0.03
     again = guess_direction(pd.concat([none] * 3), "response")  # the same prompts again tell nothing new
     assert again.high - again.low > 0.8 * (guess.high - guess.low)
-    with pytest.raises(ValueError, match="^guess_direction: at least 5 prompts; got 2"):
+    with pytest.raises(ValueError, match="^guess_direction: there must be at least 5 prompts; got 2"):
         guess_direction(planted[planted["id"].isin(["p0", "p1"])], "response")
 
 

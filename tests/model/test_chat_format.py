@@ -1,0 +1,48 @@
+import copy
+
+import pytest
+import torch
+
+from refusal_utils.model.chat_format import PROBES, common_suffix, pad_left, probe_ids, render_chat, thinking_mode
+
+
+def test_a_rendered_chat_is_that_of_the_tokenizer(chat):
+    turn = {"role": "user", "content": "hello"}
+    ours, plain = chat.tokenizer, chat.tokenizer.apply_chat_template
+    assert render_chat(ours, "hello") == plain([turn], tokenize=False, add_generation_prompt=True)
+    messages = [{"role": "system", "content": "Be kind."}, turn]
+    assert render_chat(ours, "hello", "Be kind.") == plain(messages, tokenize=False, add_generation_prompt=True)
+
+
+def test_the_suffix_is_what_follows_every_instruction(chat):
+    ids = probe_ids(chat.tokenizer, None)
+    after = {chat.tokenizer.decode(row).rpartition(text)[2] for row, text in zip(ids, PROBES, strict=True)}
+    assert after == {chat.tokenizer.decode(list(common_suffix(ids)))}
+    with pytest.raises(ValueError, match="must end in at least one fixed token; got none"):
+        common_suffix([[1, 2], [1, 3]])
+
+
+def test_padding_is_on_the_left_and_masked_whatever_the_tokenizer_prefers(chat):
+    tokenizer = copy.deepcopy(chat.tokenizer)
+    tokenizer.padding_side = "right"
+    batch = pad_left(tokenizer, [[5], [6, 7, 8]], torch.device("cpu"))
+    pad = tokenizer.pad_token_id
+    assert batch.input_ids.tolist() == [[pad, pad, 5], [6, 7, 8]]
+    assert batch.attention_mask.tolist() == [[0, 0, 1], [1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("generation_prompt", "mode"),
+    [
+        ("{{ '<think>' }}", "thinking cannot be switched off"),
+        ("{{ '<think>' if thinking else '<think></think>' }}", "thinking switched off"),
+        ("{{ 'Do not leave <think> open.' if enable_thinking }}", "thinking switched off"),
+        ("{{ '<think>' if enable_thinking else '' }}", "thinking switched off"),
+        ("{# thinking #}", "no thinking switch"),
+    ],
+)
+def test_thinking_mode_is_told_by_what_the_template_writes(chat, generation_prompt, mode):
+    tokenizer = copy.deepcopy(chat.tokenizer)
+    tokenizer.chat_template += generation_prompt
+    assert thinking_mode(tokenizer) == mode
+    assert thinking_mode(chat.tokenizer) == "no thinking switch"
