@@ -135,7 +135,7 @@ def compare_with_map(
     theirs = torch.tensor(published.to_numpy(), dtype=torch.float64)
     published_pairs = pd.Series(off_diagonal(theirs).numpy(), index=pairs.by_pair.index)
     drawn = cosines(inner_products(pairs.sample, bootstrap_counts(pairs.sample.strata, n_draws, pairs.seed)))
-    correlations = [np.corrcoef(off_diagonal(each).numpy(), published_pairs)[0, 1] for each in drawn]
+    correlations = [np.corrcoef(each, published_pairs)[0, 1] for each in off_diagonal(drawn).numpy()]
     low, high = np.quantile(correlations, [0.025, 0.975])
     p = mantel_p(pairs.sample.cosines, theirs, n_deals, pairs.seed)
     table = pairs.table()
