@@ -14,8 +14,7 @@ from pathlib import Path
 
 from ..prompts.categories import BENIGN, CATEGORY_IDS
 from ..prompts.loading import load_prompts
-from ..prompts.text_features import jaccard, word_ngrams
-from ..prompts.validation import NEAR_DUPLICATE
+from ..prompts.text_features import NEAR_DUPLICATE, jaccard, word_ngrams
 from .responses import Form, answer, refusal, request_form, what_is_asked
 
 DATA = Path(__file__).parent / "data"
