@@ -86,7 +86,7 @@ class SingleHeads:
         title = "Contribution of a head against the effect of ablating it"
         figure = category_scatter(self.pairs, "attribution", "effect", title=title)
         furthest = self.table()
-        heads = furthest["layer"].astype(str) + "." + furthest["head"].astype(str)
+        heads = "&nbsp;&nbsp;&nbsp;head " + furthest["layer"].astype(str) + "." + furthest["head"].astype(str)
         named = {"x": furthest["attribution"], "y": furthest["effect"], "text": heads, "textposition": "middle right"}
         figure.add_scatter(**named, mode="text", hoverinfo="skip", showlegend=False)
         figure.update_xaxes(title=f"contribution along r, {self.where}")
