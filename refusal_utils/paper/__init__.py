@@ -9,17 +9,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "comparison": ["Comparison", "compare"],
+        "comparison": ["compare"],
         "report": ["write_report"],
-        "tables": [
-            "CITATION",
-            "published_alphas",
-            "published_cosines",
-            "published_pool_rows",
-            "published_pool_sizes",
-            "published_stability",
-            "published_steering",
-            "published_table",
-        ],
+        "tables": ["published_cosines", "published_table"],
     },
 )

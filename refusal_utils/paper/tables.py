@@ -5,25 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..checks import invalid
+from ..checks import require
 from ..prompts.categories import BENIGN, CATEGORIES, CATEGORY_IDS
 
 GEMMA, LLAMA = "gemma-2-9b-it", "llama-3.1-8b-instruct"  # as Table 2 names them
 CITATION = "Joad et al., arXiv 2602.02132"
 _DATA = Path(__file__).parent / "data"
-_TABLES = {
-    "2": "table2_steered_and_ablated",
-    "3": "table3_sae_steering",
-    "4": "table4_sae_alignment",
-    "5": "table5_latent_overlap",
-    "7": "table7_source_pools",
-    "8": "table8_within_category_cosine",
-    "10": "table10_oracle_cosine",
-    "11": "table11_llama_steering",
-    "12": "table12_gemma_steering",
-    "14": "table14_gemma_sae_steering",
-    "D": "appendix_d_within_family_cosine",
-}
 # The source of each category, as Tables 7 and 8 name it.
 TABLE7_SOURCE = {
     "safety_core": "WildGuard-Mix (all)",
@@ -63,10 +50,10 @@ def published_table(number: str | int) -> pd.DataFrame:
     If the table has a column `split`, a column `category` with our ids is added. Raises `ValueError` for a table that
     is not included.
     """
-    if str(number) not in _TABLES:
-        must = f"the table must be one of {', '.join(_TABLES)}"
-        raise invalid("published_table", must, repr(number), "Table 1 is published_cosines().")
-    frame = pd.read_csv(_DATA / f"{_TABLES[str(number)]}.csv")
+    files = {file.stem.split("_")[0].removeprefix("table"): file for file in sorted(_DATA.glob("table*.csv"))}
+    must = f"the table must be one of {', '.join(files)}"
+    require(str(number) in files, "published_table", must, repr(number), "Table 1 is published_cosines().")
+    frame = pd.read_csv(files[str(number)])
     if "split" in frame:
         frame.insert(1, "category", frame["split"].map(_BY_SPLIT))
     return frame
@@ -134,12 +121,13 @@ def published_pool_sizes() -> pd.Series:
 def published_stability() -> pd.DataFrame:
     """Table 8 by category: `mean` and `std` of the cosine between directions from different draws of its prompts."""
     table = published_table(8)
-    table.index = table.pop("category").map(_folded)
-    return table.loc[[_folded(source) for source in TABLE7_SOURCE.values()]].set_axis(list(TABLE7_SOURCE))
+    table.index = table.pop("category").map(folded)
+    return table.loc[[folded(source) for source in TABLE7_SOURCE.values()]].set_axis(list(TABLE7_SOURCE))
 
 
-def _folded(source: str) -> str:
-    return source.lower().replace(" ", "")  # Tables 7 and 8 write "Crimes / torts" and "crimes/torts"
+def folded(source: str) -> str:
+    """A source's name as both Table 7 ("Crimes / torts") and Table 8 ("crimes/torts") have it."""
+    return source.lower().replace(" ", "")
 
 
 def published_pool_rows() -> pd.DataFrame:

@@ -63,11 +63,10 @@ def write(tmp_path, chat):
         )
         within.to_csv(folder / STABILITY, index=False)
         oracles = [("HR-BC", "HR-BC", 0.92 + shift, 0.02), ("BR-BC", "HR-BC", 0.10 + shift, 0.02)]
-        pd.DataFrame(oracles, columns=NEEDED[ORACLES]).assign(n=n, judge="wildguard").to_csv(
-            folder / ORACLES, index=False
-        )
+        notes = {"judge": "wildguard", "draw": read_setting(folder, model).draw}
+        pd.DataFrame(oracles, columns=NEEDED[ORACLES][:4]).assign(n=n, **notes).to_csv(folder / ORACLES, index=False)
         number = 12 if "gemma" in model else 11
-        rates(published_table(number), shift).assign(judge="wildguard").to_csv(folder / RATES, index=False)
+        rates(published_table(number), shift).assign(**notes).to_csv(folder / RATES, index=False)
         return folder
 
     return everything
@@ -169,18 +168,13 @@ def test_another_number_of_prompts_sets_cosines_apart_and_no_rates(write):
         assert set(own["verdict"]) == {"not comparable"}
         assert set(own["note"]) == {"16 prompts a side, theirs 32"}
     assert verdicts(frame, "12") == {"agrees": 132}
-    for file in (STABILITY, ORACLES):  # as they were before the number was written
-        pd.read_csv(folder / file).drop(columns="n").to_csv(folder / file, index=False)
-    own = compare(folder, GEMMA).rows.query("table == '8' and ours == ours")
-    assert set(own["note"]) == {"an unknown number of prompts a side, theirs 32"}
 
 
-@pytest.mark.parametrize("judge", ["phrases", None])
-def test_rates_by_another_judge_say_so_and_keep_their_verdict(write, judge):
+def test_rates_by_another_judge_say_so_and_keep_their_verdict(write):
     folder = write(GEMMA)
-    pd.read_csv(folder / RATES).assign(judge=judge).to_csv(folder / RATES, index=False)
+    pd.read_csv(folder / RATES).assign(judge="phrases").to_csv(folder / RATES, index=False)
     own = compare(folder, GEMMA).rows.query("table == '12'")
-    assert set(own["note"]) == {f"judged by {judge or 'an unknown judge'}, theirs by WildGuard"}
+    assert set(own["note"]) == {"judged by phrases, theirs by WildGuard"}
     assert set(own["verdict"]) == {"agrees"}
 
 
@@ -238,7 +232,10 @@ def test_llama_is_compared_with_llama_at_both_of_its_layers(write):
 def test_the_bundled_model_stands_beside_gemma_at_the_nearest_strength_and_claims_nothing(write):
     folder = write("bundled")
     own = pd.DataFrame({"direction": "advice", "gaps": [0.0, 0.7, 1.0, 1.5], "RR": [0.5, 0.7, 0.9, 1.0]})
-    for name in NEEDED[RATES][2:]:
+    own = own.assign(
+        intervention="steered", coefficient=np.nan, judge="phrases", draw=read_setting(folder, "bundled").draw
+    )
+    for name in NEEDED[RATES][6:]:
         own[name] = own["RR"]
     own.to_csv(folder / RATES, index=False)
     frame = compare(folder, "bundled").rows
@@ -249,7 +246,7 @@ def test_the_bundled_model_stands_beside_gemma_at_the_nearest_strength_and_claim
     ]
     row = row.set_index("condition").loc["gemma-2-9b-it, steered, alpha 100"]
     assert (row["ours"], row["theirs"]) == (0.9, 1.0)
-    assert f"; ours at 1.00 gaps, theirs at {gaps:.2f}; judged by an unknown judge" in row["note"]
+    assert f"; ours at 1.00 gaps, theirs at {gaps:.2f}; judged by phrases" in row["note"]
     zero = frame[(frame["table"] == "11") & frame["condition"].str.endswith("alpha 0") & (frame["quantity"] == "RR")]
     assert zero["ours"].dropna().to_list() == [0.5]
 
