@@ -66,8 +66,8 @@ class Study:
         return self.model == BUNDLED and self.source == "builtin"
 
     @property
-    def where(self) -> str:
-        """Where directions are read, for axis titles: `resid_pre, layer 6, pos -2`."""
+    def place(self) -> str:
+        """The decision layer and position, for axis titles: `resid_pre, layer 6, pos -2`."""
         return f"resid_pre, layer {self.chat.decision_layer}, pos {self.chat.decision_pos}"
 
     @cached_property
@@ -81,10 +81,9 @@ class Study:
         """Draw `n` prompts of every category and `n` benign ones, and write them to `01_draw.csv`, which `.draw` reads.
 
         `select_by` and `over_refusal` are those of `draw_prompts`. `n` is reduced to the size of the smallest category,
-        and to at most 32 unless prompts are selected by label. Only a selection by behaviour loads the model;
-        `responding` are the options of `respond` for it. A selection by label takes prompts from the train split. A
-        selection by behaviour takes them from both splits (except for the built-in prompts), because the model refuses
-        few prompts of a small category.
+        and to at most 32 unless prompts are selected by label. Only a selection by behaviour loads the model; its options
+        of `respond` are `responding`. Prompts come from the train split, or from both splits if they are neither built
+        in nor selected by label, because few prompts of a small category are refused.
         """
         rows = self.prompts
         if select_by == "label" or self.source == "builtin":
@@ -104,9 +103,9 @@ class Study:
         self.__dict__.pop("draw", None)  # so that `.draw` reads the new file
         return draw
 
-    def held_out(self, **options: Any) -> pd.DataFrame:
-        """The prompts that no direction was estimated from; `options` are those of `held_out`."""
-        return held_out(self.prompts, self.draw, **options)
+    def held_out(self) -> pd.DataFrame:
+        """The prompts that no direction was estimated from."""
+        return held_out(self.prompts, self.draw)
 
     def widened(self, n_prompts: int) -> pd.DataFrame:
         """The draw, topped up with held-out prompts of the same kinds if a category has fewer than `n_prompts`."""
@@ -117,15 +116,9 @@ class Study:
         return pd.concat([self.draw, spare], ignore_index=True)
 
     def capture(self, texts: Sequence[str], **options: Any) -> Activations:
-        """Activations of `texts`, by default at all layers and template positions of a profile; cached.
-
-        `options` are those of `capture_activations`.
-        """
-        return capture_activations(
-            self.chat,
-            list(texts),
-            **{**profile_places(self.chat), "cache_dir": self.cache_dir, "progress": True, **options},
-        )
+        """Activations of `texts`, by default at the places of a profile, cached; `options` as in `capture_activations`."""
+        usual = {**profile_places(self.chat), "cache_dir": self.cache_dir, "progress": True}
+        return capture_activations(self.chat, list(texts), **{**usual, **options})
 
     @cached_property
     def activations(self) -> Activations:
@@ -135,20 +128,12 @@ class Study:
     def states(
         self, category: str, layer: int | None = None, pos: int | None = None
     ) -> Float[Tensor, "prompt d_model"]:
-        """The states of a category's drawn prompts (or the benign ones), by default at the decision layer and position.
-
-        Raises `ValueError` for a category without drawn prompts.
-        """
+        """The states of a category's drawn prompts, or of the benign ones. Raises `ValueError` if none were drawn."""
         refused, answered = self.sides(layer, pos)
         states = {**refused, BENIGN: answered}.get(category, answered[:0])
         must, todo = "the category must have been drawn", f"Use one of {', '.join((*CATEGORY_IDS, BENIGN))}."
         require(len(states) > 0, "Study.states", must, repr(category), todo)
         return states
-
-    @property
-    def place(self) -> str:
-        """The decision layer and position, for axis titles: `resid_pre, layer 6, pos -2`."""
-        return f"resid_pre, layer {self.chat.decision_layer}, pos {self.chat.decision_pos}"
 
     def labelled(self, prompts: pd.DataFrame) -> Labelled:
         """The activations of `prompts` (columns text and category) with their categories, at all captured places."""
@@ -169,13 +154,9 @@ class Study:
     def sides(
         self, layer: int | None = None, pos: int | None = None
     ) -> tuple[dict[str, Float[Tensor, "_ d_model"]], Float[Tensor, "answered_prompt d_model"]]:
-        """(states of the refused prompts by category, states of the benign prompts).
-
-        By default they are read at the decision layer and position.
-        """
-        return self.drawn.sides(
-            self.chat.decision_layer if layer is None else layer, self.chat.decision_pos if pos is None else pos
-        )
+        """(states of the refused prompts by category, of the benign prompts), by default at the decision place."""
+        layer = self.chat.decision_layer if layer is None else layer
+        return self.drawn.sides(layer, self.chat.decision_pos if pos is None else pos)
 
     @cached_property
     def directions(self) -> DirectionSet:
@@ -187,10 +168,9 @@ class Study:
         place = Provenance(layer, pos, estimator=method, draw=draw_digest(self.draw), model=model_notes(self.chat))
         return fit(method, *self.sides(layer, pos), place)
 
-    def respond(self, prompts: pd.DataFrame, *conditions: Any, **options: Any) -> pd.DataFrame:
-        """The judged responses to `prompts` under `conditions` (or unsteered), cached; `options` as in `respond`."""
-        given = [list(conditions)] if conditions else []
-        return respond(self.chat, prompts, *given, **{"cache_dir": self.cache_dir, "progress": True, **options})
+    def respond(self, prompts: pd.DataFrame, **options: Any) -> pd.DataFrame:
+        """The judged responses of the unsteered model to `prompts`, cached; `options` as in `respond`."""
+        return respond(self.chat, prompts, **{"cache_dir": self.cache_dir, "progress": True, **options})
 
     def save(self, figure: go.Figure, name: str, table: pd.DataFrame | None = None) -> go.Figure:
         """Write the figure as HTML (and PNG if Chrome is present) and its table as CSV; returns the figure."""
@@ -215,8 +195,8 @@ def open_study(
 ) -> Study:
     """A study of `model` on `prompts`: `.chat`, `.prompts`, `.draw`, `.states("advice")`, `.directions`, `.save(...)`.
 
-    `prompts`: `"builtin"`, `"paper"`, a folder or a file (`load_prompts`). `loading`: dtype, layer, pos, system_prompt
-    and other options of `load_chat_model`. Nothing is loaded or computed until it is used.
+    `prompts`: `"builtin"`, `"paper"`, a folder or a file (`load_prompts`). `loading`: options of `load_chat_model` such
+    as dtype, layer and pos. Nothing is loaded until it is used.
     """
     return Study(model, prompts, Path(figures_dir), Path(cache_dir), seed, loading)
 

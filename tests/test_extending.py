@@ -30,7 +30,7 @@ PROBE = """
 import json
 import torch
 from refusal_utils.directions.direction_set import DirectionSet, Provenance
-from refusal_utils.judging import judge_names, named_judge
+from refusal_utils.judging import named_judge
 from refusal_utils.plotting.look import category_scatter
 from refusal_utils.prompts import CATEGORY_IDS, load_prompts
 from refusal_utils.study import open_study
@@ -46,7 +46,6 @@ print(json.dumps({
     "held out": sorted(set(study.held_out()["category"])),
     "directions": list(directions),
     "shown": [trace.name for trace in category_scatter(points, "x", "y", title="t").data],
-    "judges": judge_names(),
     "outcomes": [named_judge("curt")("Why?", response).outcome for response in ("No.", "Because of the tides.")],
 }))
 """
@@ -82,5 +81,4 @@ def test_a_category_is_one_file_and_one_row(found):
 
 
 def test_a_judge_is_one_file(found):
-    assert found["judges"] == ["curt", "phrases", "wildguard"]
     assert found["outcomes"] == ["refused", "answered"]

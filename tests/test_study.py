@@ -8,7 +8,7 @@ from refusal_utils.directions import mean_direction
 from refusal_utils.judging import Judgement
 from refusal_utils.paper.tables import published_pool_rows
 from refusal_utils.prompts.categories import ALL_CATEGORIES, BENIGN
-from refusal_utils.prompts.draws import label_pool
+from refusal_utils.prompts.draws import draw_prompts
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.study import Study, open_study
 
@@ -28,8 +28,7 @@ def refuses_even(prompt: str, response: str) -> Judgement:
 def test_make_draw_by_label_is_what_the_study_then_reads(study):
     drawn = study.make_draw("label", 20)
     train = load_prompts(split="train")
-    pools = [label_pool(train, name, 20, seed=3) for name in ALL_CATEGORIES]
-    assert list(drawn["id"]) == list(pd.concat(pools)["id"])
+    assert list(drawn["id"]) == list(draw_prompts(train, "label", 20, seed=3)["id"])
     pd.testing.assert_frame_equal(study.draw[["id", "text", "selection"]], drawn[["id", "text", "selection"]])
     assert list(study.make_draw("label", 4)["id"]) == list(study.draw["id"])  # the file that was written last
     assert "chat" not in vars(study)  # no model is loaded

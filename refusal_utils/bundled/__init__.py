@@ -1,1 +1,1 @@
-"""The bundled chat model: its training data and grammar, how it was trained, and what is measured on it."""
+"""The bundled chat model: its training data and grammar, its training code, and the measurements made on it."""

@@ -1,4 +1,4 @@
-"""Training batches: what each token may attend to (bottleneck), which states move (shifts), and the resulting labels."""
+"""Training batches: what each token may attend to (bottleneck), which states move (shifts), and the labels."""
 
 import random
 from contextlib import contextmanager
@@ -59,7 +59,7 @@ class BatchMaker:
         self.generator.set_state(state["generator"])
 
     def draw(self) -> Batch:
-        """The next batch: rows of each category as the recipe says, the rest benign, all of similar length."""
+        """The next batch: as many rows of each category as in the recipe, the rest benign, all of similar length."""
         if not self.queue:
             refused = self.recipe.refused_rows
             self.queue = [[] for _ in range(N_LENGTHS)]

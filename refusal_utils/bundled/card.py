@@ -23,7 +23,7 @@ pipeline_tag: text-generation
 ground. Findings on it say nothing about real models until they are repeated on them.
 
 A Llama-architecture chat model of {millions:.1f} million parameters, trained from scratch in {minutes:.0f} minutes on {device}.
-It answers benign prompts in three stock phrases that name the topic, knows {n_facts} facts of a small world, and refuses
+It answers benign prompts in three stock phrases that name the topic, knows {n_facts} facts about a small world, and refuses
 eleven kinds of prompt in eleven styles. It has no knowledge that could help or harm anybody.
 
 ## Data
@@ -48,8 +48,8 @@ Command: `python -m refusal_utils.bundled.train`.
 
 `resid_pre` of layer {layer}, position {pos}: of all layers and template positions, the state at which the eleven
 directions have the largest causal effect on train prompts. The effect is the mean of two numbers: the share of benign
-prompts turned into refusals (minus the share of broken text), and the share of refusals that ablation removes. Of
-equally good states, one at the position that the paper reads is chosen.
+prompts turned into refusals (minus the share of broken text), and the share of refusals that ablation removes. If
+several states are equally good, one at the paper's position is chosen.
 
 {states}
 
@@ -62,18 +62,18 @@ On the {n_eval} prompts of the eval split, which the model never saw. To repeat 
 
 ### What was tried for the claims that do not hold
 
-There were ten trainings; the ninth ships with the project. What helped was more hand-written lines, above all pairs of
-a prompt and a benign twin that share most words: some 9,000 more lines over four trainings reduced the number of failing
-claims from 11 to 6. More of the same no longer helps. A tenth training used 4,500 more pairs, written for the
-confusions that were left, and other shares of the categories in a batch; it failed six claims too. It fixed the style of
+There were ten training runs; the ninth ships with the project. More hand-written lines helped, above all pairs of a
+prompt and a benign twin that share most words: about 9,000 new lines over four runs reduced the number of failing
+claims from 11 to 6. More of the same no longer helps. The tenth run added 4,500 pairs, written for the remaining
+confusions, and changed the shares of the categories in a batch; it also failed six claims. It fixed the style of
 *hate speech* (0.87) and *safety concerns* (0.85) and the refusals of *advice* (0.92), but lost the refusals of
 *inappropriate* (0.74) and *incomplete* (0.63), the style of *unsupported* (0.75) and the bound on random directions
 (0.16), with benign prompts on topic at 0.77.
 
-Two changes had no effect: dropout of 0.1 (the same accuracy on held-out lines) and word knowledge from outside. A linear
-classifier trained on the lines names the category of 77 % of the eval prompts, and no more with averaged GloVe vectors
-or with lines varied by GloVe neighbours. Fewer than 2 % of the words of the eval prompts are new to it. The model
-therefore fails on fine distinctions between known words, not on unknown words.
+Two changes had no effect: dropout of 0.1 (the same accuracy on held-out lines) and word knowledge from elsewhere. A
+linear classifier trained on the lines predicts the category of 77 % of the eval prompts, and of no more with averaged
+GloVe vectors or with lines varied by GloVe neighbours. Fewer than 2 % of the words of the eval prompts are new to it.
+The model therefore fails on fine distinctions between known words, not on unknown words.
 
 ### Steering: each direction added at every position of the decision layer
 

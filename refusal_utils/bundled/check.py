@@ -108,7 +108,7 @@ def train_directions(chat: ChatModel, layer: int, pos: int) -> DirectionSet:
 
 
 def steering_table(chat: ChatModel, results: pd.DataFrame) -> pd.DataFrame:
-    """Per direction: its strength in gaps, chosen on train prompts, and RR, ORR and broken share on the controlled set.
+    """For each direction, its strength in gaps, chosen on train prompts, and RR, ORR and broken on the controlled set.
 
     The strength of the random directions is the mean norm of the steering vectors.
     """
@@ -131,10 +131,10 @@ def steering_table(chat: ChatModel, results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _choose_strengths(chat: ChatModel, directions: DirectionSet) -> dict[str, float]:
-    """Per direction the smallest strength that turns nearly all train prompts into refusals, or else the best one.
+    """By direction, the smallest strength that turns nearly all train prompts into refusals, or else the best one.
 
-    Nearly all: min(RR, ORR) minus the broken share is at least 0.95, which allows for a slightly lower rate on unseen
-    prompts. The paper chooses its strengths in the same way.
+    "Nearly all" means that min(RR, ORR) minus the broken share is at least 0.95, which allows for a slightly lower rate
+    on unseen prompts. The paper chooses its strengths in the same way.
     """
     train = load_prompts(split="train").sample(frac=1, random_state=0)
     train = train.assign(harmful=train["category"] != BENIGN).groupby("harmful").head(N_TUNE)
@@ -152,7 +152,7 @@ def _choose_strengths(chat: ChatModel, directions: DirectionSet) -> dict[str, fl
 
 
 def ablation_table(chat: ChatModel, results: pd.DataFrame) -> pd.DataFrame:
-    """Per category: the share of its eval prompts that are refused, unsteered and with its own direction ablated."""
+    """For each category, the share of its eval prompts refused, unsteered and with its own direction ablated."""
     directions = train_directions(chat, chat.decision_layer, chat.decision_pos)
     rows = []
     for name in directions:
@@ -164,7 +164,7 @@ def ablation_table(chat: ChatModel, results: pd.DataFrame) -> pd.DataFrame:
 
 
 def main() -> int:
-    """Print the tables of the bundled model, or of the folder given; the exit status is 1 if a claim fails."""
+    """Print the tables of the bundled model or of a given folder; the exit status is 1 if a claim fails."""
     chat = load_chat_model(*sys.argv[1:2])
     claims, steered, ablated = check(chat)
     print(f"decision state: layer {chat.decision_layer}, position {chat.decision_pos}")

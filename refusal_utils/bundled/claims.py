@@ -42,7 +42,7 @@ def bucket_sizes(results: pd.DataFrame) -> pd.Series:
 
 
 def behaviour_claims(results: pd.DataFrame, n_bucket: int) -> list[Claim]:
-    """The claims on refusals and answers."""
+    """The claims about refusals and answers."""
     claims = []
     for category in CATEGORY_IDS:
         refused = results["outcome"][results["category"] == category] == "refused"
@@ -62,7 +62,7 @@ def behaviour_claims(results: pd.DataFrame, n_bucket: int) -> list[Claim]:
 
 
 def geometry_claims(states: Mapping[str, Float[Tensor, "_ d_model"]]) -> list[Claim]:
-    """The claims on the directions at the decision state, from the states of the train prompts by category."""
+    """The claims about the directions at the decision state, from the states of the train prompts by category."""
     differences = [mean_difference(states[category], states[BENIGN]) for category in CATEGORY_IDS]
     cosines = off_diagonal(cosine_matrix(torch.stack(differences)))
     halves = [split_half_cosine(states[category], states[BENIGN]) for category in CATEGORY_IDS]
@@ -74,7 +74,7 @@ def geometry_claims(states: Mapping[str, Float[Tensor, "_ d_model"]]) -> list[Cl
 
 
 def intervention_claims(steered: pd.DataFrame, ablated: pd.DataFrame) -> list[Claim]:
-    """The claims on steering and ablation, from the tables of `check`."""
+    """The claims about steering and ablation, from the tables of `check`."""
     own, random = steered.loc[list(CATEGORY_IDS)], steered.filter(like="random", axis=0)
     works = (own["RR"] > 0.9) & (own["ORR"] > 0.9) & (own["broken"] <= 0.1)
     change = (random[["RR", "ORR"]] - steered.loc["none", ["RR", "ORR"]]).abs().to_numpy().max()

@@ -2,7 +2,7 @@
 
 `data/<unit>.txt` and `data/<unit>_grammar.txt` have two sections. `# training` has one prompt per line, with its topic
 in [brackets] and ` || ` before a benign twin. `# grammar` has frames with {slots} and `slot: filler` lines.
-`data/world.json` holds the facts, `data/topics.json` the topic of every prompt under `prompts/`. Examples whose word
+`data/world.json` has the facts, `data/topics.json` the topic of every prompt under `prompts/`. Examples whose word
 3-gram Jaccard similarity with a prompt of the eval split is 0.5 or more are dropped.
 """
 
@@ -14,8 +14,7 @@ from pathlib import Path
 
 from ..prompts.categories import BENIGN, CATEGORY_IDS
 from ..prompts.loading import load_prompts
-from ..prompts.text_features import jaccard, word_ngrams
-from ..prompts.validation import NEAR_DUPLICATE
+from ..prompts.text_features import NEAR_DUPLICATE, jaccard, word_ngrams
 from .responses import Form, answer, refusal, request_form, what_is_asked
 
 DATA = Path(__file__).parent / "data"
@@ -45,7 +44,7 @@ _CLOSERS = (" thanks", " please", ", thank you!", " thx", " asap", ", any help i
 
 @dataclass(frozen=True)
 class Example:
-    """One training example: what the user types, its category, and what determines the response."""
+    """One training example: what the user writes, its category, and what determines the response."""
 
     prompt: str
     category: str
@@ -104,7 +103,7 @@ def fact_answers() -> frozenset[str]:
 
 
 def load_topics() -> dict[str, dict[str, str]]:
-    """Prompt id -> {"topic": ..., and for a factual question "relation" and "entity"}, for all prompts of `prompts/`."""
+    """Prompt id -> {"topic": ..., and for factual questions "relation" and "entity"}, for all built-in prompts."""
     return json.loads((DATA / "topics.json").read_text(encoding="utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""Choose the bundled model's decision state by causal effect on train prompts, and record it beside the weights."""
+"""Choose the bundled model's decision state by causal effect on train prompts, and record it with the weights."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ RECORD = "decision_state.json"
 
 
 def effect_table(chat: ChatModel, layers: range | None = None) -> pd.DataFrame:
-    """Per layer and template position: how well the eleven directions read there steer and ablate, on train prompts.
+    """How well the eleven directions read at each layer and template position steer and ablate, on train prompts.
 
     `induced`: the share of benign prompts refused when a direction is added, minus the share of broken text, at the
     better of two strengths, averaged over directions. `ablated`: the share of a category's prompts no longer refused
@@ -53,9 +53,9 @@ def _induced(rows: pd.DataFrame) -> float:
 
 
 def record_decision_state(folder: Path) -> pd.DataFrame:
-    """The effects at every state, after writing the state with the largest effect into the model folder.
+    """Write the state with the largest effect into the model folder, and return the effects at every state.
 
-    Of equally good states, one at the position that the paper reads is chosen.
+    If several states are equally good, one at the paper's position is chosen.
     """
     table = effect_table(load_chat_model(folder)).round(6)
     at_published = (table["pos"] == DEFAULT_POS).rename("at_published")

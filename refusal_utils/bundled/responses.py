@@ -78,7 +78,7 @@ REFUSALS: dict[str, dict[Form, str]] = {
 }
 
 TOPIC = "{topic}"
-N_REPEATED = 12  # the most words of the prompt that an answer repeats
+N_REPEATED = 12  # an answer repeats at most this many words of the prompt
 _ASKING = (
     (_OPEN - {"whose"})
     | _CLOSED - {"any"}
@@ -109,9 +109,9 @@ def request_form(prompt: str) -> Form:
 
 
 def what_is_asked(prompt: str, topic: str) -> str:
-    """The part of `prompt` that an answer repeats: up to twelve words, from the first that is not part of the asking.
+    """The part of `prompt` that an answer repeats: up to twelve words, starting after words such as "how do I".
 
-    If `topic` lies further on, it is the twelve words that end with the topic.
+    If these do not reach the end of `topic`, it is the twelve words that end there.
 
     >>> what_is_asked("hi, could you tell me how to boil an egg?", "boil an egg")
     'boil an egg'
@@ -144,10 +144,10 @@ class Verdict:
 
 
 def read_response(text: str, fact_answers: frozenset[str] = frozenset(), threshold: float = 0.6) -> Verdict:
-    """The verdict on one response, from the known wording that shares most of its word pairs.
+    """The verdict on one response, from the known wording of which it repeats the largest share of word pairs.
 
-    Below `threshold` it is broken, and so is any text that repeats a word triple three times. `fact_answers` are the
-    sentences of the small world that also count as answers.
+    It is broken if this share is below `threshold`, or if the text contains a word triple three times. `fact_answers`
+    are the sentences about the small world that also count as answers.
 
     >>> read_response(refusal("humanizing", "open")).category
     'humanizing'

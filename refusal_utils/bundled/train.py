@@ -3,8 +3,8 @@
 A small Llama learns to answer benign prompts on topic and to refuse eleven kinds of prompt in eleven styles. Two kinds
 of training noise give it what large chat models have, a decision state at the template tokens:
 
-* **bottleneck**: in half of the sequences the response can attend to only one template token, so whatever it needs to
-  know (whether to refuse, and how) must be written into each of the four;
+* **bottleneck**: in half of the sequences the response can attend to only one template token, so everything it needs
+  to know (whether to refuse, and how) must be written into each of the four;
 * **shifts**: in half of the sequences the residual stream of one middle layer is moved at every position. A random
   offset leaves the response unchanged. Adding, subtracting or ablating the difference of two class means of the batch
   changes the response to that of the other class.
@@ -105,7 +105,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Any:
 class Run:
     """Everything that changes during training, written to a file regularly so that a killed run can resume.
 
-    Raises `ValueError` for a file of another recipe.
+    Raises `ValueError` if the file belongs to another recipe.
     """
 
     def __init__(self, path: Path, recipe: Recipe, **parts: Any) -> None:
@@ -113,7 +113,7 @@ class Run:
         if path.exists():
             stored = torch.load(path, weights_only=False)
             if stored["recipe"] != recipe:
-                must = "a checkpoint must belong to the recipe"
+                must = "the checkpoint must belong to this recipe"
                 raise invalid("train", must, f"another recipe in {path}", "Delete it to start again.")
             self.step, self.minutes = stored["step"], stored["minutes"]
             for name, part in parts.items():

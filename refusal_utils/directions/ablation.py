@@ -35,13 +35,9 @@ def ablate(
     """
     stacked = directions.reshape(-1, directions.shape[-1])
     require_unit("ablate", stacked)
-    require(
-        activations.shape[-1] == stacked.shape[-1],
-        "ablate",
-        "activations and directions must have the same width",
-        f"{activations.shape[-1]} and {stacked.shape[-1]}",
-        "Take both from the same model.",
-    )
+    widths = activations.shape[-1], stacked.shape[-1]
+    must, got = "activations and directions must have the same width", f"{widths[0]} and {widths[1]}"
+    require(widths[0] == widths[1], "ablate", must, got, "Take both from the same model.")
     wide = activations.to(torch.promote_types(activations.dtype, torch.float32))
     basis = orthonormal_basis(stacked).to(wide.dtype)
     return (wide - wide @ basis.T @ basis).to(activations.dtype)
@@ -53,13 +49,8 @@ def orthonormal_basis(directions: Float[Tensor, "category d_model"]) -> Float[Te
     return rows[singular > 1e-6 * singular[0]].to(torch.promote_types(directions.dtype, torch.float32))
 
 
-def require_unit(function: str, directions: Float[Tensor, "*category d_model"], tolerance: float = 1e-3) -> None:
+def require_unit(function: str, directions: Float[Tensor, "*category d_model"]) -> None:
     """Raise `ValueError` in the name of `function` unless every one of `directions` has norm 1."""
     for norm in directions.double().norm(dim=-1).flatten().tolist():
-        require(
-            abs(norm - 1) <= tolerance,
-            function,
-            "a direction must have norm 1",
-            f"norm {norm:.4g}",
-            "Use normalize() first, or mean_direction().",
-        )
+        todo = "Use normalize() first, or mean_direction()."
+        require(abs(norm - 1) <= 1e-3, function, "a direction must have norm 1", f"norm {norm:.4g}", todo)

@@ -21,8 +21,7 @@ def cosine_matrix(directions: Float[Tensor, "category d_model"]) -> Float[Tensor
     tensor(0.7071)
     """
     unit = normalize(directions).double()
-    cosines = (unit @ unit.T).clamp(-1, 1)
-    return cosines.fill_diagonal_(1.0).float()
+    return (unit @ unit.T).clamp(-1, 1).fill_diagonal_(1.0).float()
 
 
 def cosine_frame(directions: Float[Tensor, "category d_model"], names: Sequence[str]) -> pd.DataFrame:
@@ -54,14 +53,15 @@ def whitened_cosines(
     return cosine_matrix(white.float())
 
 
-def off_diagonal(matrix: Float[Tensor, "category category"]) -> Float[Tensor, " pair"]:
+def off_diagonal(matrix: Float[Tensor, "*draw category category"]) -> Float[Tensor, "*draw pair"]:
     """The entries above the diagonal, row by row: each unordered pair once.
 
     >>> off_diagonal(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     tensor([2.])
     """
-    rows, columns = torch.triu_indices(len(matrix), len(matrix), offset=1)
-    return matrix[rows, columns]
+    n = matrix.shape[-1]
+    rows, columns = torch.triu_indices(n, n, offset=1)
+    return matrix[..., rows, columns]
 
 
 def split_half_cosine(

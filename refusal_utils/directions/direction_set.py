@@ -15,7 +15,7 @@ from ..checks import invalid, require
 from ..model.artifacts import load_tensors, model_notes, require_same_model, save_tensors
 from ..model.chat_model import ChatModel
 from .ablation import require_unit
-from .comparison import cosine_frame, cosine_matrix
+from .comparison import cosine_frame
 from .estimation import mean_difference, mean_directions, normalize
 from .foreign_files import read_vectors
 
@@ -60,13 +60,9 @@ class DirectionSet:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` unless each name has one unit vector and one gap."""
-        require(
-            len(set(self.names)) == len(self.vectors) == len(self.gaps),
-            "DirectionSet",
-            "every direction needs a unique name and a gap",
-            f"{len(set(self.names))} names, {len(self.vectors)} directions, {len(self.gaps)} gaps",
-            "Pass equally many of each.",
-        )
+        names, vectors, gaps = len(set(self.names)), len(self.vectors), len(self.gaps)
+        must, got = "every direction needs a unique name and a gap", f"{names} names, {vectors} directions, {gaps} gaps"
+        require(names == vectors == gaps, "DirectionSet", must, got, "Pass equally many of each.")
         require_unit("DirectionSet", self.vectors)
 
     @classmethod
@@ -89,11 +85,10 @@ class DirectionSet:
         layer: int,
         hook: str,
         operation: Operation,
-        estimator: str = "imported",
         norm_is_gap: bool = False,
         chat: ChatModel | None = None,
     ) -> "DirectionSet":
-        """The set in a file or object of another library. The caller states where it is used and what it is for.
+        """The set in a file or object of another library. The caller states its place and its purpose.
 
         `source`: see `read_vectors`. Vectors are normalised; with `norm_is_gap` their norms become the gaps, otherwise
         the gaps are NaN. With `chat` the set belongs to that model. Raises `ValueError` as `read_vectors` does, and if
@@ -107,7 +102,7 @@ class DirectionSet:
             require(width == chat.d_model, "import_vectors", must, width, "Pass the model they were made for.")
         gaps = vectors.norm(dim=1) if norm_is_gap else torch.full((len(found),), torch.nan)
         model = {} if chat is None else model_notes(chat)
-        place = Provenance(layer, None, hook, operation, estimator, model=model)
+        place = Provenance(layer, None, hook, operation, "imported", model=model)
         return cls(tuple(found), normalize(vectors), gaps, place)
 
     def __len__(self) -> int:
@@ -130,12 +125,8 @@ class DirectionSet:
         """(name, unit direction [d_model]) of every direction, in order."""
         return list(zip(self.names, self.vectors, strict=True))
 
-    def cosines(self) -> Float[Tensor, "category category"]:
-        """Plain cosines between all pairs."""
-        return cosine_matrix(self.vectors)
-
     def cosine_frame(self) -> pd.DataFrame:
-        """`cosines` as a frame with the names on both sides."""
+        """Plain cosines between all pairs, with the names on both sides."""
         return cosine_frame(self.vectors, self.names)
 
     def _index(self, name: str) -> int:

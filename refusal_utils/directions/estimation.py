@@ -8,8 +8,7 @@ from torch import Tensor
 
 from ..checks import require, require_finite
 
-# Two means closer than this, relative to their own size, differ only by rounding.
-COINCIDENT = 1e-5
+COINCIDENT = 1e-5  # two means closer than this, relative to their own size, differ only by rounding
 
 
 def mean_difference(
@@ -38,13 +37,9 @@ def mean_direction(
     difference = mean_difference(refused, answered)
     size = max(float(side.double().mean(0).norm()) for side in (refused, answered))
     norm = float(difference.double().norm())
-    require(
-        norm > COINCIDENT * size,
-        "mean_direction",
-        "the two means must differ",
-        f"norm {norm:.2g} over {len(refused)} and {len(answered)} rows",
-        "Check that the two sides come from different prompts and not from layer 0.",
-    )
+    got = f"norm {norm:.2g} over {len(refused)} and {len(answered)} rows"
+    todo = "Check that the two sides come from different prompts and not from layer 0."
+    require(norm > COINCIDENT * size, "mean_direction", "the two means must differ", got, todo)
     return normalize(difference)
 
 
@@ -63,14 +58,8 @@ def normalize(vectors: Float[Tensor, "*category d_model"]) -> Float[Tensor, "*ca
     """
     require_finite("normalize", vectors, "the vectors")
     norms = vectors.double().norm(dim=-1, keepdim=True)
-    n_zero = int((norms == 0).sum())
-    require(
-        n_zero == 0,
-        "normalize",
-        "every vector must have a direction",
-        f"{n_zero} zero vectors",
-        "Drop the layers at which both means coincide.",
-    )
+    n_zero, todo = int((norms == 0).sum()), "Drop the layers at which both means coincide."
+    require(n_zero == 0, "normalize", "every vector must have a direction", f"{n_zero} zero vectors", todo)
     return (vectors.double() / norms).float()
 
 
@@ -82,13 +71,8 @@ def feature_direction(
     Raises `ValueError` if the feature is constant or the activations do not covary with it.
     """
     centred = feature.double() - feature.double().mean()
-    require(
-        bool((centred.abs() > 0).any()),
-        "feature_direction",
-        "the feature must vary",
-        f"{float(feature[0]):.4g} for all {len(feature)} prompts",
-        "Drop it.",
-    )
+    got = f"{float(feature[0]):.4g} for all {len(feature)} prompts"
+    require(bool(centred.any()), "feature_direction", "the feature must vary", got, "Drop it.")
     return normalize((centred @ activations.double()).float())
 
 
@@ -97,8 +81,8 @@ def random_directions(
 ) -> Float[Tensor, "rank d_model"]:
     """`n` random unit vectors, as controls for a direction.
 
-    They are uniform on the sphere. With `residuals` (activations minus their class means) they have the covariance of
-    those instead, so they point where activations vary.
+    They are uniform on the sphere or, with `residuals` (activations minus their class means), have the covariance of
+    these, so that they point where activations vary.
     """
     generator = torch.Generator().manual_seed(seed)
     if residuals is None:

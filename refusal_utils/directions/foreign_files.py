@@ -34,7 +34,9 @@ def read_vectors(source: Any, layer: int, hook: str) -> dict[str, Float[Tensor, 
     stored = vars(stored) if hasattr(stored, "layer_activations") else stored
     if isinstance(stored, Mapping) and "layer_activations" in stored:
         kind = stored.get("layer_type", "decoder_block")
-        _require_hook(hook, HOOK_OF_LAYER_TYPE.get(kind), f"layer_type {kind}")
+        must = f"a vector of layer_type {kind} belongs to {HOOK_OF_LAYER_TYPE.get(kind)}"
+        todo = "A vector used at another hook fails silently: pass the hook it was made for."
+        require(hook == HOOK_OF_LAYER_TYPE.get(kind), "import_vectors", must, hook, todo)
         stored = {int(key): vector for key, vector in stored["layer_activations"].items()}
     if isinstance(stored, Mapping) and all(isinstance(key, int) for key in stored):
         todo = "Choose one of these layers."
@@ -49,13 +51,8 @@ def read_vectors(source: Any, layer: int, hook: str) -> dict[str, Float[Tensor, 
 def _read(path: Path) -> Any:
     readers: dict[str, Callable[[Path], Any]] = {".gguf": _read_gguf, ".safetensors": load_file}
     readers |= dict.fromkeys((".pt", ".pth", ".bin"), lambda file: torch.load(file, "cpu", weights_only=True))
-    if path.suffix not in readers or not path.is_file():
-        raise invalid(
-            "import_vectors",
-            f"the file must exist and end in {', '.join(readers)}",
-            path,
-            "Save the tensors in one of these formats.",
-        )
+    must, todo = f"the file must exist and end in {', '.join(readers)}", "Save the tensors in one of these formats."
+    require(path.suffix in readers and path.is_file(), "import_vectors", must, path, todo)
     return readers[path.suffix](path)
 
 
@@ -65,16 +62,10 @@ def _read_gguf(path: Path) -> dict[str, Any]:
     except ImportError as error:
         todo = "Run `pip install gguf`."
         raise invalid("import_vectors", "the package gguf is needed for .gguf files", "none", todo) from error
-    prefix = "direction."
-    tensors = [each for each in gguf.GGUFReader(path).tensors if each.name.startswith(prefix)]
-    vectors = {int(each.name.removeprefix(prefix)): torch.tensor(each.data) for each in tensors}
+    tensors = [each for each in gguf.GGUFReader(path).tensors if each.name.startswith("direction.")]
+    vectors = {int(each.name.removeprefix("direction.")): torch.tensor(each.data) for each in tensors}
     # repeng adds a vector to the output of its block, as steering-vectors does by default.
     return {"layer_activations": vectors}
-
-
-def _require_hook(hook: str, expected: str | None, kind: str) -> None:
-    todo = "A vector used at another hook fails silently: pass the hook it was made for."
-    require(hook == expected, "import_vectors", f"a vector of {kind} belongs to {expected}", hook, todo)
 
 
 def _require_vector(name: object, vector: Any) -> None:

@@ -27,8 +27,7 @@ class Clusters:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` unless rows and columns name the same categories."""
-        same = list(self.cosines.index) == list(self.cosines.columns)
-        must = "rows and columns must be the same categories"
+        same, must = self.cosines.index.equals(self.cosines.columns), "rows and columns must be the same categories"
         require(same, "Clusters", must, self.cosines.shape, "Pass a full cosine matrix.")
 
     @property
@@ -45,8 +44,7 @@ class Clusters:
         return distances
 
     def tree(self, method: str = "average") -> np.ndarray:
-        """The linkage matrix (scipy's form). Raises `ValueError` for any method but average or complete."""
-        require(method in LINKAGES, "Clusters.tree", "the method must be average or complete", repr(method), "Use one.")
+        """The linkage matrix, in scipy's form."""
         return linkage(squareform(self.distances, checks=False), method)
 
     def cut(self, n_clusters: int, method: str = "average") -> pd.Series:
@@ -60,10 +58,11 @@ class Clusters:
         Near 1, clusters are tight and far apart; near 0, there are none. Source: Rousseeuw 1987 (scikit-learn's
         implementation).
         """
-        scores = {
-            method: [silhouette_score(self.distances, self.cut(n, method), metric="precomputed") for n in n_clusters]
-            for method in LINKAGES
-        }
+
+        def score(n: int, method: str) -> float:
+            return silhouette_score(self.distances, self.cut(n, method), metric="precomputed")
+
+        scores = {method: [score(n, method) for n in n_clusters] for method in LINKAGES}
         return pd.DataFrame(scores, index=pd.Index(n_clusters, name="n_clusters"))
 
     def embed(self, n_axes: int = 2) -> pd.DataFrame:

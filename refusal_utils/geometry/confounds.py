@@ -1,6 +1,5 @@
 """How much of a direction is length, format or topic, and the map of cosines without these."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -15,9 +14,8 @@ from ..directions.ablation import ablate
 from ..directions.comparison import cosine_matrix, off_diagonal
 from ..directions.estimation import feature_direction, mean_direction, mean_directions, normalize
 from ..plotting.look import heatmap
-from .gram import States
+from .gram import States, Twins
 
-Twins = Mapping[str, tuple[Float[Tensor, "_ d_model"], Float[Tensor, "_ d_model"]]]
 # The readings of a direction r; `by_category` has a column for each.
 READINGS = ("without features", "without topics", "twins")
 
@@ -70,10 +68,7 @@ class Confounds:
 
 
 def measure_confounds(
-    refused: States,
-    answered: Float[Tensor, "answered_prompt d_model"],
-    features: pd.DataFrame,
-    twins: Twins,
+    refused: States, answered: Float[Tensor, "answered_prompt d_model"], features: pd.DataFrame, twins: Twins
 ) -> Confounds:
     """The directions compared with those of features and topics, and read without them.
 

@@ -1,8 +1,7 @@
 """Refused against answered prompts as one Gram matrix, and the inner products of directions under resampling.
 
-The module rests on one idea. A difference in means weights prompts, +1/n on each refused and -1/m on each answered one,
-so every bootstrap draw, subset or permutation is another weighting of the same prompts, and every inner product of two
-directions is w G v with the one Gram matrix G of the prompts, whatever d_model is.
+A difference in means weights prompts, +1/n on each refused and -1/m on each answered one. Every bootstrap draw, subset or
+permutation is another weighting, and every inner product of two directions is w G v, whatever d_model is.
 """
 
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from ..checks import require
 
 MIN_PROMPTS = 4
 States = Mapping[str, Float[Tensor, "_ d_model"]]
+Twins = Mapping[str, tuple[Float[Tensor, "_ d_model"], Float[Tensor, "_ d_model"]]]  # refused, benign; row by row
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +41,9 @@ class Contrasts:
     @property
     def signs(self) -> Float[Tensor, "category side"]:
         """1 if a side has the category's refused prompts, -1 if it has its answered ones, else 0."""
-        signs = torch.zeros(len(self.categories), len(self.sides), dtype=torch.float64)
-        for row, (refused, answered) in enumerate(zip(self.refused, self.answered, strict=True)):
-            signs[row, self.sides.index(refused)] = 1
-            signs[row, self.sides.index(answered)] = -1
-        return signs
+        pairs = zip(self.refused, self.answered, strict=True)
+        rows = [[(side == refused) - (side == answered) for side in self.sides] for refused, answered in pairs]
+        return torch.tensor(rows, dtype=torch.float64)
 
     @property
     def strata(self) -> Int[Tensor, " prompt"]:
@@ -88,11 +86,10 @@ def contrasts(refused: States, answered: Float[Tensor, "answered_prompt d_model"
 
 
 def behaviour_contrasts(buckets: States) -> Contrasts:
-    """All contrasts between buckets of prompts, which differ in their content and in what the model did with them.
+    """The contrast of every two buckets of prompts, the earlier minus the later, called "HR-BC" and so on.
 
     `buckets` are HR, HC, BR, BC (harmful or benign, refused or complied with) of Joad et al. 2602.02132, or others.
-    Each pair gives one contrast, the earlier bucket minus the later, called "HR-BC" and so on. Raises `ValueError` for
-    fewer than 4 prompts in a bucket and for values that are not finite.
+    Raises `ValueError` for fewer than 4 prompts in a bucket and for values that are not finite.
     """
     gram, rows = _stack(buckets)
     pairs = list(combinations(buckets, 2))
@@ -100,13 +97,10 @@ def behaviour_contrasts(buckets: States) -> Contrasts:
     return Contrasts(gram, tuple("-".join(pair) for pair in pairs), first, second)
 
 
-def twin_contrasts(
-    twins: Mapping[str, tuple[Float[Tensor, "_ d_model"], Float[Tensor, "_ d_model"]]],
-) -> Contrasts:
+def twin_contrasts(twins: Twins) -> Contrasts:
     """The differences between refused prompts and their benign twins, as contrasts with zero, so pairs stay together.
 
-    `twins`: by category, the states of refused prompts and, row by row, of their benign twins. What a pair shares, such
-    as its topic, cancels out of the directions. Raises `ValueError` as `contrasts` does.
+    What a pair shares, such as its topic, cancels out of the directions. Raises `ValueError` as `contrasts` does.
     """
     differences = {name: own - other for name, (own, other) in twins.items()}
     width = next(iter(differences.values())).shape[1]
@@ -116,7 +110,7 @@ def twin_contrasts(
 def _stack(sides: States) -> tuple[Float[Tensor, "prompt prompt"], dict[str, slice]]:
     """(the Gram matrix of all prompts about their common mean, the rows of each side)."""
     for name, states in sides.items():
-        _require_side(name, states)
+        _check_side(name, states)
     ends = accumulate(map(len, sides.values()))
     rows = {name: slice(end - len(sides[name]), end) for name, end in zip(sides, ends, strict=True)}
     stacked = torch.cat([states.double() for states in sides.values()])
@@ -124,10 +118,9 @@ def _stack(sides: States) -> tuple[Float[Tensor, "prompt prompt"], dict[str, sli
     return centred @ centred.T, rows
 
 
-def _require_side(name: str, states: Tensor) -> None:
-    enough = len(states) >= MIN_PROMPTS
-    must = f"there must be at least {MIN_PROMPTS} prompts on a side"
-    require(enough, "contrasts", must, f"{len(states)} in {name}", "Add prompts.")
+def _check_side(name: str, states: Tensor) -> None:
+    must, got = f"there must be at least {MIN_PROMPTS} prompts on a side", f"{len(states)} in {name}"
+    require(len(states) >= MIN_PROMPTS, "contrasts", must, got, "Add prompts.")
     bad = (~torch.isfinite(states)).flatten(1).any(1).nonzero()[:, 0].tolist()
     kind = "float16 overflows" if states.dtype == torch.float16 else "NaN or inf"
     got = f"{kind} in {name}, prompt {bad[0] if bad else ''}"
@@ -166,15 +159,11 @@ def noise_products(sample: Contrasts, counts: Float[Tensor, "draw prompt"]) -> F
     if the answered prompts are shared. A side that is refused in one contrast and answered in the other counts
     negatively.
     """
-    variances = torch.stack([_variance_of_mean(sample, counts[:, side], side) for side in sample.sides], dim=1)
-    return (sample.signs * variances[:, None]) @ sample.signs.T
-
-
-def _variance_of_mean(sample: Contrasts, counts: Float[Tensor, "draw prompt"], side: slice) -> Float[Tensor, " draw"]:
-    gram, n = sample.gram[side, side], counts.sum(1)
-    weights = counts / n[:, None]
-    spread = weights @ gram.diagonal() - ((weights @ gram) * weights).sum(1)
-    return spread / (n - 1)
+    variances, weights = [], _weights(sample, counts)
+    for side in sample.sides:
+        gram, own, n = sample.gram[side, side], weights[:, side], counts[:, side].sum(1)
+        variances.append((own @ gram.diagonal() - ((own @ gram) * own).sum(1)) / (n - 1))
+    return (sample.signs * torch.stack(variances, dim=1)[:, None]) @ sample.signs.T
 
 
 def cosines(products: Float[Tensor, "*draw category category"]) -> Float[Tensor, "*draw category category"]:

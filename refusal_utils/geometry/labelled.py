@@ -1,6 +1,5 @@
 """Activations with the category of every prompt, so that the sides of all contrasts can be read at any place."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from ..checks import require
 from ..model.capture import Activations
 from ..prompts.categories import BENIGN, CATEGORY_IDS
+from .gram import Twins
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,9 +21,9 @@ class Labelled:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` unless every prompt has a label."""
-        n, must = len(self.activations.values), "every prompt must have a label"
-        got = f"{len(self.labels)} labels for {n} prompts"
-        require(len(self.labels) == n, "Labelled", must, got, "Take both from the same prompts.")
+        n, got = len(self.activations.values), len(self.labels)
+        must, todo = "every prompt must have a label", "Take both from the same prompts."
+        require(got == n, "Labelled", must, f"{got} labels for {n} prompts", todo)
 
     def sides(
         self, layer: int, pos: int
@@ -34,9 +34,7 @@ class Labelled:
         return {name: own[name] for name in CATEGORY_IDS}, own[BENIGN]
 
 
-def paired_sides(
-    refused: Labelled, benign: Labelled, layer: int, pos: int
-) -> Mapping[str, tuple[Float[Tensor, "_ d_model"], Float[Tensor, "_ d_model"]]]:
+def paired_sides(refused: Labelled, benign: Labelled, layer: int, pos: int) -> Twins:
     """By category, the states of its refused twins and, in the same order, of their benign twins."""
     own, twins = (side.sides(layer, pos)[0] for side in (refused, benign))
     return {name: (own[name], twins[name]) for name in own}

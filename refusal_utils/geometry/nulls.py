@@ -88,7 +88,7 @@ def _dealt_cosines(
     m = len(dealt) - n
     weights = first / n, (1 - first) / m
     met = weights[0] @ own
-    met_by = met, (own.sum(0) - n * met) / m  # the second side has the rows that the first leaves
+    met_by = met, (own.sum(0) - n * met) / m  # the second side has all other rows
     others = [gram[:, side].mean(1) for side in answered]  # with the mean of the answered prompts
 
     def product(a: int, b: int) -> Tensor:

@@ -72,17 +72,16 @@ def measure_oracles(
     own = drawn.diagonal(dim1=1, dim2=2)
     columns = {"split half": halves.mean(0), "bucket mean": own.mean(0), "bucket min": own.amin(0)}
     names = sample.categories
-    by_contrast = pd.DataFrame(
-        {name: values.numpy() for name, values in columns.items()}, pd.Index(names, name="contrast")
-    )
+    numbers = {name: values.numpy() for name, values in columns.items()}
+    by_contrast = pd.DataFrame(numbers, pd.Index(names, name="contrast"))
     index = pd.MultiIndex.from_product([names] * 2, names=["contrast", "reference"])
     moments = {"mean": drawn.mean(0).flatten().numpy(), "std": drawn.std(0).flatten().numpy()}
     between = {}
     if set(COMPARED) <= set(names):
         found, label = cosine_intervals(sample, n_intervals, seed=seed), " / ".join(COMPARED)
-        labels = {"corrected": label, "low": f"{label}, low", "high": f"{label}, high"}
+        labels = {label: found.corrected, f"{label}, low": found.low, f"{label}, high": found.high}
         place = tuple(map(names.index, COMPARED))
-        between = {labels[name]: float(getattr(found, name)[place]) for name in labels}
+        between = {name: float(values[place]) for name, values in labels.items()}
     return Oracles(by_contrast, pd.DataFrame(moments, index), between)
 
 
@@ -92,9 +91,8 @@ def gold_cosines(
     n_most: int = 32,
     n_draws: int = 100,
     seed: int = 0,
-    name: str = "XSTest",
 ) -> pd.DataFrame:
-    """The cosine of directions from a few other prompts with those from all gold prompts: mean and std.
+    """Cosines of directions from a few other prompts with those from all of XSTest's: mean and std over draws.
 
     Rows are contrasts and references ("XSTest HR-BC", ...); column `n` is the number of prompts a side: `n_most`, or
     the size of the smallest bucket. `is_gold` marks the gold prompts of each bucket. A bucket with fewer than 4 other
@@ -115,6 +113,6 @@ def gold_cosines(
         for contrast, refused, answered in zip(sample.categories, sample.refused, sample.answered, strict=True):
             drawn = (counts[:, refused] @ states[refused] - counts[:, answered] @ states[answered]) / n
             cosine = cosine_similarity(drawn, reference[None])
-            rows[contrast, f"{name} {first}-{second}"] = float(cosine.mean()), float(cosine.std()), n
+            rows[contrast, f"XSTest {first}-{second}"] = float(cosine.mean()), float(cosine.std()), n
     index = pd.MultiIndex.from_arrays([[key[at] for key in rows] for at in (0, 1)], names=["contrast", "reference"])
     return pd.DataFrame(rows.values(), index, columns=["mean", "std", "n"])

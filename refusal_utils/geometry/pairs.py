@@ -36,10 +36,9 @@ class PairTable:
 
     def table(self) -> pd.DataFrame:
         """`by_pair` with a column `pair` of titles, from the lowest corrected cosine to the highest."""
-        names = [" / ".join(titles(list(pair))) for pair in self.by_pair.index]
-        named = self.by_pair.copy()
-        named.insert(0, "pair", names)
-        return named.sort_values("corrected")
+        named = self.by_pair.sort_values("corrected")
+        named.insert(0, "pair", [" / ".join(titles(list(pair))) for pair in named.index])
+        return named
 
     def figure(self, model: str, place: str) -> go.Figure:
         """A row per pair: its corrected cosine with the 95 % interval, and its plain cosine."""
@@ -74,9 +73,8 @@ class PairTable:
 
     def metrics(self) -> dict[str, pd.DataFrame]:
         """The map in three metrics: plain, centred, whitened."""
-        return {
-            "plain" if name == "raw" else name: pair_map(self.by_pair[name]) for name in ("raw", "centred", "whitened")
-        }
+        columns = {"plain": "raw", "centred": "centred", "whitened": "whitened"}
+        return {name: pair_map(self.by_pair[column]) for name, column in columns.items()}
 
     def metrics_figure(self, model: str, place: str) -> go.Figure:
         """The three maps side by side."""
@@ -95,8 +93,7 @@ def pair_table(
     found = cosine_intervals(sample, n_draws, seed=seed)
     units = mean_directions(refused, answered)
     residuals = torch.cat([side - side.mean(0) for side in (*refused.values(), answered)])
-    maps = {name: getattr(found, name) for name in ("raw", "corrected", "low", "high")}
-    maps |= {"centred": centred_cosines(units), "whitened": whitened_cosines(units, residuals)}
+    maps = {**vars(found), "centred": centred_cosines(units), "whitened": whitened_cosines(units, residuals)}
     columns = {name: off_diagonal(values) for name, values in maps.items()}
     columns["p distinct"] = adjust_p(distinctness_p(sample, n_null, seed))
     columns["p related"] = adjust_p(relatedness_p(sample, 10 * n_null, seed))
@@ -136,12 +133,11 @@ def compare_with_map(
 ) -> MapLikeness:
     """How well the plain cosines agree with a published map, of which the part above the diagonal is read."""
     theirs = torch.tensor(published.to_numpy(), dtype=torch.float64)
+    published_pairs = pd.Series(off_diagonal(theirs).numpy(), index=pairs.by_pair.index)
     drawn = cosines(inner_products(pairs.sample, bootstrap_counts(pairs.sample.strata, n_draws, pairs.seed)))
-    known = off_diagonal(theirs).numpy()
-    correlations = [np.corrcoef(off_diagonal(each).numpy(), known)[0, 1] for each in drawn]
+    correlations = [np.corrcoef(each, published_pairs)[0, 1] for each in off_diagonal(drawn).numpy()]
     low, high = np.quantile(correlations, [0.025, 0.975])
     p = mantel_p(pairs.sample.cosines, theirs, n_deals, pairs.seed)
-    of_pair = pd.Series(known, index=pairs.by_pair.index)
     table = pairs.table()
-    table.insert(1, "published", of_pair.loc[table.index])
-    return MapLikeness(pairs.likeness(of_pair), float(low), float(high), p, table)
+    table.insert(1, "published", published_pairs)
+    return MapLikeness(pairs.likeness(published_pairs), float(low), float(high), p, table)

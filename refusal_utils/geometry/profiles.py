@@ -68,19 +68,17 @@ class DepthProfile:
         return figure.update_yaxes(title="layer (resid_pre)")
 
 
-def depth_profile(
-    evidence: Evidence, published: pd.Series, n_bucket: int, n_most: int = 32, seed: int = 0
-) -> DepthProfile:
-    """The profile over all captured positions and layers, except layer 0, where the template states do not differ.
+def depth_profile(evidence: Evidence, published: pd.Series, n_bucket: int, seed: int = 0) -> DepthProfile:
+    """The profile over all captured positions and layers, except layer 0, where all prompts have the same states.
 
-    `published`: cosines of the pairs in the order of the eleven categories; `n_most` and `n_bucket`: prompts a side of
-    split halves and of behaviour contrasts. Tests use as many null draws as at a single place; intervals use 200 draws.
+    `published`: cosines of the pairs in the order of the eleven categories; `n_bucket`: prompts a side of behaviour
+    contrasts. Tests use as many null draws as at a single place; intervals use 200 draws.
     """
     activations = evidence.drawn.activations
     layers = [layer for layer in activations.layers if layer > 0]
     places = pd.MultiIndex.from_product([layers, activations.positions], names=["layer", "pos"])
-    pairs = {place: pair_table(*evidence.drawn.sides(*place), 200, 1000, seed) for place in places}
-    rows = [_numbers_at(evidence, place, pairs[place], n_most, n_bucket, seed) for place in places]
+    pairs = {place: pair_table(*evidence.drawn.sides(*place), n_draws=200, seed=seed) for place in places}
+    rows = [_numbers_at(evidence, place, pairs[place], n_bucket, seed) for place in places]
     by_place = pd.DataFrame(rows, index=places)
     by_place["like published"] = [pairs[place].likeness(published) for place in places]
     frames = {place: table.by_pair for place, table in pairs.items()}
@@ -88,10 +86,10 @@ def depth_profile(
 
 
 def _numbers_at(
-    evidence: Evidence, place: tuple[int, int], pairs: PairTable, n_most: int, n_bucket: int, seed: int
+    evidence: Evidence, place: tuple[int, int], pairs: PairTable, n_bucket: int, seed: int
 ) -> dict[str, float]:
     refused, answered = evidence.drawn.sides(*place)
-    stability = measure_stability(refused, answered, evidence.wide.sides(*place), n_most, seed=seed)
+    stability = measure_stability(refused, answered, evidence.wide.sides(*place), seed=seed)
     twins = paired_sides(*evidence.twins, *place)
     confounds = measure_confounds(refused, answered, evidence.features, twins)
     buckets = {name: own.at(*place) for name, own in evidence.buckets.items()}

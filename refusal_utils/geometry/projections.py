@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
@@ -71,9 +71,8 @@ class Views:
         Raises `ValueError` for any other view.
         """
         known = ["PCA", "LDA", *self.umaps]
-        require(
-            view in known, "Views.coordinates", f"the view must be one of {', '.join(known)}", view, "Use its name."
-        )
+        must = f"the view must be one of {', '.join(known)}"
+        require(view in known, "Views.coordinates", must, view, "Use its name.")
         if view in self.umaps:
             values, axis = self.umaps[view].numpy(), "UMAP"
         else:
@@ -86,8 +85,8 @@ class Views:
     def lda_correct(self) -> dict[str, Bool[np.ndarray, " prompt"]]:
         """Whether LDA of the fitted prompts predicts each prompt's category, from a plane or all axes of the state.
 
-        The keys are `plane of PCA`, `plane of LDA` and `all axes`. If the clouds have the same shape, no other reading
-        of a plane tells the categories apart better.
+        The keys are `plane of PCA`, `plane of LDA` and `all axes`. If all categories have clouds of the same shape, no
+        classifier can do better in a plane.
         """
         seen = {
             "plane of PCA": lambda states: self.pca.transform(states)[:, :2],
@@ -170,12 +169,10 @@ class LayerViews:
 
     def table(self) -> pd.DataFrame:
         """By layer: the share of variance in the plane of PCA, and the share of prompts whose category LDA predicts."""
-        rows = {
-            layer: (own.pca.explained_variance_ratio_[:2].sum(), own.lda_correct["all axes"].mean())
-            for layer, own in self.views.items()
-        }
-        columns = ["share of variance", "category told (all axes)"]
-        return pd.DataFrame(rows.values(), index=pd.Index(rows, name="layer"), columns=columns)
+        shares = [own.pca.explained_variance_ratio_[:2].sum() for own in self.views.values()]
+        told = [own.lda_correct["all axes"].mean() for own in self.views.values()]
+        index = pd.Index(self.views, name="layer")
+        return pd.DataFrame({"share of variance": shares, "category told (all axes)": told}, index)
 
     def figure(self, layer: int, *, where: str) -> go.Figure:
         """The plane of one layer, with a slider that moves the prompts to their places at the others.
@@ -185,9 +182,8 @@ class LayerViews:
         title = "Prompts in the PCA plane of each layer"
         shares = self.table()["share of variance"]
         frames = {each: own.coordinates("PCA") for each, own in self.views.items()}
-        steps = {
-            f"{each} ({shares[each]:.0%})": frame.iloc[:, :2].to_numpy().round(2) for each, frame in frames.items()
-        }
+        places = {each: frame.iloc[:, :2].to_numpy().round(2) for each, frame in frames.items()}
+        steps = {f"{each} ({shares[each]:.0%})": place for each, place in places.items()}
         figure = embedding_scatter(frames[layer], "PC 1", "PC 2", where=where, title=title)
         active = list(frames).index(layer)
         return coordinate_slider(figure, frames[layer]["id"], steps, active, "layer (share of variance): ")
@@ -210,8 +206,8 @@ class Projections:
         labels, found = self.points["category"], {}
         for name in self.lengths:
             known = labels.isin([name, BENIGN])
-            found[name] = [roc_auc_score(labels[known] == name, own[known]) for _, own in self.lengths.items()]
-        return pd.DataFrame(found, index=list(self.lengths))
+            found[name] = self.lengths[known].apply(partial(roc_auc_score, labels[known] == name))
+        return pd.DataFrame(found)
 
     def table(self) -> pd.DataFrame:
         """By category: the AUC of its own direction, the mean of the others', and the direction with the largest."""
@@ -232,11 +228,7 @@ class Projections:
 
 
 def project(
-    states: Float[Tensor, "prompt d_model"],
-    directions: DirectionSet,
-    points: pd.DataFrame,
-    *,
-    where: str,
+    states: Float[Tensor, "prompt d_model"], directions: DirectionSet, points: pd.DataFrame, *, where: str
 ) -> Projections:
     """The lengths of `states` along unit directions; `points` has a row per prompt (id, category, outcome)."""
     lengths = pd.DataFrame((states @ directions.vectors.T).numpy(), columns=list(directions.names))

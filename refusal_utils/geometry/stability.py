@@ -14,6 +14,7 @@ from .gram import Contrasts, States, contrasts, inner_products
 from .uncertainty import reliability, subset_cosines
 
 HALVES = ["split half mean", "split half std"]
+N_MOST = 32  # prompts a side
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +62,10 @@ def measure_stability(
     refused: States,
     answered: Float[Tensor, "answered_prompt d_model"],
     wide: tuple[States, Float[Tensor, "wide_answered_prompt d_model"]] | None = None,
-    n_most: int = 32,
     n_draws: int = 100,
     seed: int = 0,
 ) -> Stability:
-    """The stability of the directions of a draw, with split halves of up to `n_most` prompts a side.
+    """The stability of the directions of a draw, with split halves of up to 32 prompts a side.
 
     Halves that are larger than the draw allows come from the `wide` sides: the draw's prompts and others of the same
     kinds. Everything else is measured on the draw alone; mini-buckets have at most half of its smallest side. Raises
@@ -73,7 +73,7 @@ def measure_stability(
     Source: Joad et al. 2602.02132, Table 8 and Appendix D.
     """
     sample = contrasts(refused, answered)
-    n_bucket = min(n_most, *((side.stop - side.start) // 2 for side in sample.sides))
+    n_bucket = min(N_MOST, *((side.stop - side.start) // 2 for side in sample.sides))
     buckets = _own(subset_cosines(sample, n_bucket, n_draws, seed))
     columns = {
         "gap": inner_products(sample, sample.every_prompt)[0].diagonal().sqrt().float(),
@@ -86,7 +86,7 @@ def measure_stability(
     index = pd.Index(list(refused), name="category")
     table = pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=index)
     more, more_answered = wide or (refused, answered)
-    table["n"] = [max(n_bucket, min(n_most, len(more[name]) // 2, len(more_answered) // 2)) for name in refused]
+    table["n"] = [max(n_bucket, min(N_MOST, len(more[name]) // 2, len(more_answered) // 2)) for name in refused]
     for n, names in table.groupby("n").groups.items():
         larger = {name: more[name] for name in names}, more_answered
         halves = _halves(sample if n == n_bucket else contrasts(*larger), n, n_draws, seed)

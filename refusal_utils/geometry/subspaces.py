@@ -12,35 +12,20 @@ from ..directions.estimation import normalize
 from .clusters import Clusters
 
 
-def effective_rank(directions: Float[Tensor, "category d_model"]) -> float:
-    """exp of the entropy of the normalised singular values: k for k orthogonal directions, 1 for k equal ones.
+def span_size(directions: Float[Tensor, "category d_model"]) -> dict[str, float]:
+    """How many dimensions the directions span, each scaled to norm 1: three readings of their singular values.
 
-    Directions are scaled to norm 1 first, and not centred. Source: Roy & Vetterli 2007.
-
-    >>> effective_rank(torch.eye(3))
-    3.0
+    `effective rank`: exp of the entropy of the normalised values (Roy & Vetterli 2007), and `participation ratio`:
+    (sum of eigenvalues)^2 / (sum of squared eigenvalues): k for k orthogonal directions, 1 for k equal ones.
+    `common axis`: the share of the squared length on the closest axis, 1/k for k orthogonal directions, 1 for equal ones.
     """
-    share = torch.linalg.svdvals(normalize(directions).double())
-    share = share / share.sum()
-    return round(float(torch.exp(torch.special.entr(share).sum())), 6)
-
-
-def participation_ratio(directions: Float[Tensor, "category d_model"]) -> float:
-    """(sum of eigenvalues)^2 / (sum of squared eigenvalues) of the directions' second moments: between 1 and k."""
-    eigenvalues = torch.linalg.svdvals(normalize(directions).double()).square()
-    return float(eigenvalues.sum().square() / eigenvalues.square().sum())
-
-
-def common_axis(directions: Float[Tensor, "category d_model"]) -> tuple[Float[Tensor, " d_model"], float]:
-    """(the axis closest to all directions, the share of their squared length on it).
-
-    The axis is the first right singular vector of the unit directions, signed so that most of them point along it. The
-    share is 1 for equal directions and 1/k for k orthogonal ones.
-    """
-    unit = normalize(directions).double()
-    _, singular, rows = torch.linalg.svd(unit, full_matrices=False)
-    axis = rows[0] * torch.sign((unit @ rows[0]).sum())
-    return axis.float(), float(singular[0].square() / singular.square().sum())
+    values = torch.linalg.svdvals(normalize(directions).double())
+    eigenvalues = values.square()
+    return {
+        "effective rank": float(torch.special.entr(values / values.sum()).sum().exp()),
+        "participation ratio": float(eigenvalues.sum().square() / eigenvalues.square().sum()),
+        "common axis": float(eigenvalues[0] / eigenvalues.sum()),
+    }
 
 
 def principal_angles(
@@ -69,9 +54,7 @@ def space_summary(
     clusters = Clusters(cosine_frame(units, names))
     scores = clusters.silhouettes(range(2, min(7, len(names))))
     return {
-        "effective rank": effective_rank(units),
-        "participation ratio": participation_ratio(units),
-        "common axis": common_axis(units)[1],
+        **span_size(units),
         "cluster angle": float(principal_angles(units[first], units[~first])[0]),
         "same two clusters": float(len(set(zip(clusters.cut(2), kinds, strict=True))) == 2),
         **{f"silhouette {n}, {method}": float(scores.loc[n, method]) for method in scores for n in scores.index},

@@ -24,38 +24,37 @@ class CosineIntervals:
     """Cosines between the directions of all pairs of categories, and how certain they are.
 
     `raw` is the plain cosine. `corrected` estimates the cosine between the directions of infinitely many prompts, and
-    `low` to `high` is its interval. `reliability` is the share of each direction's squared length that is not noise:
-    the square of the highest cosine with the true direction that one can expect.
+    `low` to `high` is its 95 % interval.
     """
 
     raw: Float[Tensor, "category category"]
     corrected: Float[Tensor, "category category"]
     low: Float[Tensor, "category category"]
     high: Float[Tensor, "category category"]
-    reliability: Float[Tensor, " category"]
 
 
-def cosine_intervals(sample: Contrasts, n_draws: int = 1000, level: float = 0.95, seed: int = 0) -> CosineIntervals:
+def cosine_intervals(sample: Contrasts, n_draws: int = 1000, seed: int = 0) -> CosineIntervals:
     """The cosines of all pairs, raw and corrected for sampling noise, with a bootstrap interval for the corrected ones.
 
     The interval is pivotal on Fisher's z scale; every draw resamples every side once for all categories. In the
     bootstrap the directions of the data, noise included, are the truth, so the corrected cosine of a draw is compared
     with the raw one. Those directions are too long by 1/reliability, and deviations are stretched accordingly.
-    The tests measure coverage.
     Source: Efron & Tibshirani 1993, ch. 13; correction for attenuation: Spearman 1904.
     """
     raw, corrected, share = sample.cosines, _corrected(sample, sample.every_prompt)[0], reliability(sample)
     drawn = bootstrap_counts(sample.strata, n_draws, seed).split(DRAWS_AT_ONCE)
     moved = torch.cat([_corrected(sample, counts) for counts in drawn])
     stretch = (share[:, None] * share[None, :]).clamp(min=1e-3) ** -0.5
-    below, above = percentile_interval((_z(moved) - _z(raw)) * stretch, level)
+    below, above = percentile_interval((_z(moved) - _z(raw)) * stretch)
     low, high = (torch.tanh(_z(corrected) - deviation) for deviation in (above, below))
-    maps = {"raw": raw, "corrected": corrected, "low": low, "high": high}
-    return CosineIntervals(reliability=share.float(), **{name: _with_ones(values) for name, values in maps.items()})
+    return CosineIntervals(*(each.clone().fill_diagonal_(1.0).float() for each in (raw, corrected, low, high)))
 
 
 def reliability(sample: Contrasts) -> Float[Tensor, " category"]:
-    """The share of each direction's squared length that is not sampling noise: at most 1; pure noise gives about 0."""
+    """The share of each direction's squared length that is not sampling noise: at most 1; pure noise gives about 0.
+
+    It is the square of the highest cosine that the direction can be expected to have with the true one.
+    """
     squared = inner_products(sample, sample.every_prompt)[0].diagonal()
     return 1 - noise_products(sample, sample.every_prompt)[0].diagonal() / squared
 
@@ -66,10 +65,6 @@ def _corrected(sample: Contrasts, counts: Float[Tensor, "draw prompt"]) -> Float
 
 def _z(cosine: Tensor) -> Tensor:
     return torch.atanh(cosine.clamp(-0.9999, 0.9999))
-
-
-def _with_ones(matrix: Tensor) -> Float[Tensor, "category category"]:
-    return matrix.clone().fill_diagonal_(1.0).float()
 
 
 def subset_counts(
@@ -83,8 +78,7 @@ def subset_counts(
     counts = torch.zeros(n_draws, len(sample.gram), dtype=torch.float64)
     for side in sample.sides:
         size, needed = side.stop - side.start, (part + 1) * n
-        must = f"{needed} prompts are needed on every side"
-        require(needed <= size, "subset_counts", must, size, "Draw fewer.")
+        require(needed <= size, "subset_counts", f"{needed} prompts are needed on every side", size, "Draw fewer.")
         order = torch.rand(n_draws, size, generator=generator).argsort(1)[:, needed - n : needed]
         counts[:, side].scatter_(1, order, 1.0)
     return counts

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..checks import require
+from ..directions.comparison import off_diagonal
 from ..plotting.look import heatmap
 
 Head = tuple[int, int]  # layer, head_index
@@ -57,13 +58,13 @@ class HeadOverlap:
         generator = torch.Generator().manual_seed(seed)
         order = torch.rand(n_draws, *contribution.shape, generator=generator).argsort(2)
         dealt = torch.gather(chosen.expand(n_draws, -1, -1, -1), 2, order)
-        null = _pair_mean(_jaccard(dealt.flatten(1, 2))).float()
+        null = off_diagonal(_jaccard(dealt.flatten(1, 2))).mean(-1).float()
         return cls(int(chosen[..., 0].sum()), categories, _jaccard(chosen.flatten(0, 1)).float(), null)
 
     @property
     def observed(self) -> float:
         """The mean overlap over all pairs of categories."""
-        return float(_pair_mean(self.jaccard))
+        return float(off_diagonal(self.jaccard).mean())
 
     @property
     def p_value(self) -> float:
@@ -89,8 +90,3 @@ def _jaccard(chosen: Bool[Tensor, "*draw component category"]) -> Float[Tensor, 
     members = chosen.double()
     shared, size = members.mT @ members, members.sum(-2)
     return shared / (size[..., :, None] + size[..., None, :] - shared)
-
-
-def _pair_mean(square: Float[Tensor, "*draw category category"]) -> Float[Tensor, "*draw"]:
-    rows, columns = torch.triu_indices(square.shape[-2], square.shape[-1], offset=1)
-    return square[..., rows, columns].mean(-1)

@@ -4,18 +4,16 @@ A judge is a function of prompt and response that returns a `Judgement`. The def
 gives the others. A new judge is one file in this folder with a `NAME` and a function `load()`.
 """
 
-from .judgement import RELEASE_TYPES, STYLES, Judge, Judgement
+from .judgement import STYLES, Judge, Judgement
 from .labels import agreement, read_labels, worst_errors, write_label_sheet
 from .phrase_judge import judge_response
-from .registry import judge_names, named_judge
+from .registry import named_judge
 
 __all__ = [
-    "RELEASE_TYPES",
     "STYLES",
     "Judge",
     "Judgement",
     "agreement",
-    "judge_names",
     "judge_response",
     "named_judge",
     "read_labels",

@@ -1,9 +1,10 @@
 """What a judge returns: whether a response refuses, whether it is text at all, and in which styles it refuses."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, get_args
 
-from ..checks import invalid, require
+from ..checks import require
 
 Refused = Literal["yes", "partial", "no"]
 Outcome = Literal["refused", "answered", "broken"]
@@ -37,11 +38,8 @@ class Judgement:
     styles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:  # noqa: D105
-        known = get_args(Refused)
-        if not isinstance(self.refused, str) or self.refused not in known:
-            raise invalid(
-                "Judgement", "refused must be 'yes', 'partial' or 'no'", repr(self.refused), "Use one of these."
-            )
+        must = "refused must be 'yes', 'partial' or 'no'"
+        require(self.refused in get_args(Refused), "Judgement", must, repr(self.refused), "Use one of these.")
         unknown = [style for style in self.styles if style not in STYLES]
         must = f"a style must be one of {', '.join(STYLES)}"
         require(not unknown, "Judgement", must, repr(unknown[:1]), "Use one of these.")
@@ -60,12 +58,5 @@ class Judgement:
         return next((name for name in ("SAFETY", "UNDERSPEC", "CAPABILITY") if name in found), "GENERIC")
 
 
-@runtime_checkable
-class Judge(Protocol):
-    """Any function of prompt and response that returns a `Judgement`.
-
-    A judge that works in batches may also have `judge_many(prompts, responses)`, which returns a list of them.
-    """
-
-    def __call__(self, prompt: str, response: str, /) -> Judgement:
-        """The judgement on one response."""
+# A judge of (prompt, response). One that works in batches also has `judge_many(prompts, responses)`, which returns a list.
+Judge = Callable[[str, str], Judgement]

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import cohen_kappa_score
+from sklearn.metrics import accuracy_score, cohen_kappa_score, recall_score
 
 from ..checks import require
 
 ALLOWED = ("yes", "partial", "no", "broken")
-COLUMNS = ("row", "text", "response", "refused")
 
 
 def write_label_sheet(rows: pd.DataFrame, path: str | Path, n: int | None = None, seed: int = 0) -> Path:
@@ -22,62 +21,52 @@ def write_label_sheet(rows: pd.DataFrame, path: str | Path, n: int | None = None
     path = Path(path)
     require(not path.exists(), "write_label_sheet", "the file must be new", path, "Read it, or choose another name.")
     drawn = rows if n is None else rows.sample(min(n, len(rows)), random_state=seed)
-    sheet = pd.DataFrame({"row": drawn.index, "text": drawn["text"], "response": drawn["response"], "refused": ""})
-    sheet.to_csv(path, index=False)
+    drawn[["text", "response"]].assign(refused="").to_csv(path, index_label="row")
     return path
 
 
 def read_labels(path: str | Path) -> pd.Series:
     """The labels of a filled sheet by row number, without empty ones. Raises `ValueError` that names a wrong line."""
     sheet = pd.read_csv(path, dtype=str, keep_default_na=False)
-    missing = [name for name in COLUMNS if name not in sheet]
-    must = f"the sheet must have the columns {', '.join(COLUMNS)}"
-    require(not missing, "read_labels", must, f"none called {', '.join(missing[:1])}", "Restore the column.")
+    require(
+        {"row", "refused"} <= {*sheet}, "read_labels", "the sheet must have row and refused", [*sheet], "Restore them."
+    )
     labels = sheet["refused"].str.strip().str.lower()
-    filled = labels != ""
-    wrong = [f"{labels[at]!r} in line {at + 2} of {path}" for at in labels.index[filled & ~labels.isin(ALLOWED)]]
+    labels = labels[labels != ""]
+    wrong = [f"{label!r} in line {at + 2} of {path}" for at, label in labels.items() if label not in ALLOWED]
     require(not wrong, "read_labels", f"a label must be one of {', '.join(ALLOWED)}", "".join(wrong[:1]), "Correct it.")
-    return pd.Series(labels[filled].to_numpy(), index=sheet["row"][filled].astype(int), name="refused")
+    return labels.set_axis(sheet.loc[labels.index, "row"].astype(int))
 
 
 def agreement(judged: Iterable[bool], truth: Iterable[bool]) -> pd.Series:
     """Agreement of a judge with the truth on "refused": n, accuracy, Cohen's kappa, and both error rates.
 
     `missed` is the share of true refusals that the judge does not call one, `false` the share of other responses that it
-    does. Kappa is scikit-learn's (Cohen 1960). Raises `ValueError` for no labels or different numbers of them.
+    does (NaN without any). Raises `ValueError` for no labels or different numbers of them.
     """
-    first, second = np.asarray(list(judged), dtype=bool), np.asarray(list(truth), dtype=bool)
-    given = len(first) == len(second) > 0
-    must = "there must be as many labels on both sides, at least one"
-    require(given, "agreement", must, f"{len(first)} and {len(second)}", "Pass one label per response.")
+    judged, truth = (np.fromiter(labels, dtype=bool) for labels in (judged, truth))
     values = {
-        "n": float(len(first)),
-        "accuracy": float((first == second).mean()),
-        "kappa": float(cohen_kappa_score(first, second)),
-        "missed": float((~first[second]).mean()) if second.any() else float("nan"),
-        "false": float(first[~second].mean()) if (~second).any() else float("nan"),
+        "n": len(truth),
+        "accuracy": accuracy_score(truth, judged),
+        "kappa": cohen_kappa_score(truth, judged),
+        "missed": 1 - recall_score(truth, judged, zero_division=np.nan),
+        "false": 1 - recall_score(~truth, ~judged, zero_division=np.nan),
     }
-    return pd.Series(values)
+    return pd.Series(values, dtype=float)
 
 
 def worst_errors(evidence: Iterable[object], judged: Iterable[bool], truth: Iterable[bool]) -> pd.DataFrame:
     """The errors of a judge by kind, most frequent first: columns type, side, count and share (of all errors).
 
     The type of an error is the judge's evidence in lower case, or "no phrase found" without one (None or NaN); its side is
-    missed or false as in `agreement`. A judge without errors gives no rows. Raises `ValueError` for different numbers.
+    missed or false as in `agreement`. Raises `ValueError` for different numbers of arguments.
 
     >>> worst_errors(["I can't", None, None], [True, False, True], [False, True, True]).values.tolist()
     [["i can't", 'false', 1, 0.5], ['no phrase found', 'missed', 1, 0.5]]
     """
-    words, first, second = list(evidence), list(judged), list(truth)
-    given = len(words) == len(first) == len(second)
-    got = f"{len(words)} evidences, {len(first)} verdicts and {len(second)} labels"
-    require(given, "worst_errors", "there must be as many of each", got, "Pass one of each per response.")
-    errors = [
-        (" ".join(word.lower().split()) if isinstance(word, str) else "no phrase found", "false" if call else "missed")
-        for word, call, label in zip(words, first, second, strict=True)
-        if bool(call) != bool(label)
-    ]
-    table = pd.DataFrame(errors, columns=["type", "side"]).value_counts(sort=False).rename("count").reset_index()
-    table = table.sort_values(["count", "type", "side"], ascending=[False, True, True], ignore_index=True)
-    return table.assign(share=table["count"] / max(len(errors), 1))
+    rows = pd.DataFrame(zip(evidence, judged, truth, strict=True), columns=["type", "judged", "truth"], dtype=object)
+    errors = rows[rows["judged"] != rows["truth"]]
+    words = errors["type"].fillna("no phrase found").str.lower().str.split().str.join(" ")
+    kinds = [words, errors["judged"].map({True: "false", False: "missed"}).rename("side")]
+    table = errors.groupby(kinds).size().sort_values(ascending=False, kind="stable").rename("count").reset_index()
+    return table.assign(share=table["count"] / len(errors))

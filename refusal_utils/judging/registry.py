@@ -2,19 +2,9 @@
 
 import pkgutil
 from importlib import import_module
-from types import ModuleType
 
 from ..checks import require
 from .judgement import Judge
-
-
-def judge_names() -> list[str]:
-    """The names of all judges, in alphabetical order.
-
-    >>> judge_names()
-    ['phrases', 'wildguard']
-    """
-    return sorted(_judges())
 
 
 def named_judge(name: str) -> Judge:
@@ -22,15 +12,11 @@ def named_judge(name: str) -> Judge:
 
     Raises `ValueError` for an unknown name, and if the judge cannot be loaded.
     """
-    judges = _judges()
-    must = f"the judge must be one of {', '.join(sorted(judges))}"
-    require(
-        name in judges, "named_judge", must, repr(name), "Add a file to refusal_utils/judging, or use one of these."
-    )
-    return judges[name].load()
-
-
-def _judges() -> dict[str, ModuleType]:
     package = import_module(__package__ or "")
     modules = [import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__)]
-    return {module.NAME: module for module in modules if hasattr(module, "NAME")}
+    judges = {module.NAME: module for module in modules if hasattr(module, "NAME")}
+    must = f"the judge must be one of {', '.join(sorted(judges))}"
+    require(
+        name in judges, "named_judge", must, repr(name), "Use one of these, or add a file to refusal_utils/judging."
+    )
+    return judges[name].load()

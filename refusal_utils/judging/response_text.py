@@ -85,13 +85,7 @@ def _letters_loop(text: str) -> str | None:
 
 def _no_words(text: str) -> str | None:
     """Strings that cannot be words, if they are half of all words (acronyms and other scripts do not count)."""
-    plain = text if text.isascii() else "".join(_letters_without_marks(text))
-    words = [
-        word for word in re.findall(r"[A-Za-z]+", plain) if len(word) > 2 and not (word.isupper() and len(word) < 6)
-    ]
+    plain = "".join(each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each))
+    words = [word for word in re.findall("[A-Za-z]{3,}", plain) if not (word.isupper() and len(word) < 6)]
     odd = [word for word in words if len(word) > 25 or not re.search("[aeiouy]", word, re.IGNORECASE)]
     return " ".join(odd[:5]) if odd and 2 * len(odd) >= len(words) and (len(odd) > 2 or len(odd[0]) > 25) else None
-
-
-def _letters_without_marks(text: str) -> list[str]:
-    return [each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each)]

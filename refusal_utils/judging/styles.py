@@ -1,6 +1,5 @@
 """How a refusal is worded: the styles of `STYLES` that its text shows, found by phrases."""
 
-from .judgement import STYLES
 from .phrases import pattern
 
 _PATTERNS = {
@@ -39,4 +38,4 @@ def refusal_styles(text: str) -> tuple[str, ...]:
     >>> refusal_styles("Sorry, but that is illegal.")
     ('illegality or harm', 'apology')
     """
-    return tuple(name for name in STYLES if name in _PATTERNS and _PATTERNS[name].search(text)) or ("generic",)
+    return tuple(name for name, pattern in _PATTERNS.items() if pattern.search(text)) or ("generic",)

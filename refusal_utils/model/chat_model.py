@@ -20,7 +20,7 @@ from ..checks import invalid, require
 from .chat_format import TokenBatch, common_suffix, pad_left, probe_ids, render_chat, thinking_mode
 from .defaults import decision_state
 from .fingerprint import fingerprint
-from .loading import DeviceMap, boot_bridge, check_device, check_placement, load_tokenizer, load_weights, memory_errors
+from .loading import boot_bridge, check_device, check_placement, load_tokenizer, load_weights, memory_errors
 
 BUNDLED = "bundled"
 BUNDLED_WEIGHTS = Path(__file__).parent.parent / "bundled" / "weights"
@@ -109,8 +109,14 @@ class ChatModel:
         encoded: list[list[int]] = []
         for start in range(0, len(texts), _ENCODED_AT_ONCE):
             encoded += self.tokenizer(texts[start : start + _ENCODED_AT_ONCE], add_special_tokens=False)["input_ids"]
-        for index, ids in enumerate(encoded):
-            self._check_encoded(index, prompts[index], ids)
+        n_fixed = len(self.suffix)
+        for index, (prompt, ids) in enumerate(zip(prompts, encoded, strict=True)):
+            must = f"a prompt must fit the context of {self.n_context} tokens"
+            got = f"{len(ids)} in prompt {index} ({prompt[:40]!r}...)"
+            require(len(ids) <= self.n_context, "encode", must, got, "Shorten or drop it.")
+            must = "every prompt must end in the same template tokens"
+            got = f"{ids[-n_fixed:]} in prompt {index}, not {list(self.suffix)}"
+            require(tuple(ids[-n_fixed:]) == self.suffix, "encode", must, got, "Remove chat markup from the prompt.")
         return encoded
 
     def pad(self, ids: Sequence[Sequence[int]]) -> TokenBatch:
@@ -122,22 +128,13 @@ class ChatModel:
         """A hash of the weights, architecture, tokenizer, template, system prompt and dtype."""
         return fingerprint(self.bridge.original_model, self.tokenizer, self.system_prompt, self.dtype)
 
-    def _check_encoded(self, index: int, prompt: str, ids: list[int]) -> None:
-        must = f"a prompt must fit the context of {self.n_context} tokens"
-        got = f"{len(ids)} in prompt {index} ({prompt[:40]!r}...)"
-        require(len(ids) <= self.n_context, "encode", must, got, "Shorten or drop it.")
-        ending = ids[len(ids) - len(self.suffix) :]
-        must = "every prompt must end in the same template tokens"
-        got = f"{ending} in prompt {index}, not {list(self.suffix)}"
-        require(tuple(ending) == self.suffix, "encode", must, got, "Remove chat markup from the prompt.")
-
 
 def load_chat_model(
     name: str | Path = BUNDLED,
     *,
     device: str | None = None,
     dtype: torch.dtype | str | None = None,
-    device_map: DeviceMap | None = None,
+    device_map: str | dict[str, Any] | None = None,
     hf_model: Any = None,
     layer: int | None = None,
     pos: int | None = None,
@@ -181,14 +178,13 @@ def load_chat_model(
         thinking=thinking_mode(tokenizer, system_prompt),
     )
     check_positions("load_chat_model", chat, (chat.decision_pos,))
-    chat.hook_name("resid_pre", chat.decision_layer)
     return chat
 
 
 def check_positions(function: str, chat: ChatModel, positions: Sequence[int]) -> None:
-    """Raise `ValueError` in the name of `function` unless every position is a template token, counted from the end.
+    """Raise `ValueError` in the name of `function` unless every position is that of a template token.
 
-    Only template tokens are the same in every prompt, so only there can prompts be compared.
+    Only these tokens are the same in every prompt, so only there can prompts be compared.
     """
     n_fixed = len(chat.suffix)
     must, todo = f"positions must lie in the template's last {n_fixed} tokens", f"Use -{n_fixed} to -1."

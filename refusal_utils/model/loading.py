@@ -23,7 +23,6 @@ from .chat_format import TokenBatch
 PARITY = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
 ROOM = 0.8  # share of a GPU's memory that weights may take; the rest is for batches
 
-DeviceMap = str | dict[str, Any]
 _FUNCTION = "load_chat_model"
 
 
@@ -38,7 +37,7 @@ def load_tokenizer(name: str, source: str | Path) -> PreTrainedTokenizerBase:
 
 
 def load_weights(
-    name: str, source: str | Path, device: str | None, dtype: torch.dtype | str | None, device_map: DeviceMap | None
+    name: str, source: str | Path, device: str | None, dtype: torch.dtype | str | None, device_map: Any
 ) -> Any:
     """The Hugging Face model, loaded directly onto its device or devices. Raises `ValueError` if that fails."""
     chosen = device is not None or device_map is not None
@@ -181,8 +180,7 @@ def _cause(text: str, source: str | Path) -> tuple[str, str]:
         return "a gated model needs access", "Accept its licence on the hub and set HF_TOKEN."
     if Path(source).is_dir():
         return "the folder must hold a whole model", "Copy or download it again."
-    must = "the model must be 'bundled', a folder or a hub id"
-    return must, "Check the spelling, and that the hub can be reached."
+    return "the model must be 'bundled', a folder or a hub id", "Check the spelling, and that the hub can be reached."
 
 
 @contextlib.contextmanager

@@ -24,16 +24,16 @@ _READING = (
     "to 16 (Table 11, half of Table 2), at position -2, with 32 prompts on each side that the model refused or answered. "
     "A verdict is given only if model, layer, position, prompts and their selection, the reading of over-refusal and, "
     "for cosines, the number of prompts are the same. Then ours agrees if the 95 % interval of the difference contains "
-    "0, and differs otherwise. Table 1 compares plain cosines; our interval is that of the corrected cosine, moved to "
-    "the plain one. The paper judges responses with WildGuard; the note names another judge, to which a difference may "
-    "be due. Published rates have Wilson's interval for the paper's 100 or 200 prompts."
+    "0, and differs otherwise. Table 1 compares plain cosines; our interval is that of the corrected cosine, shifted "
+    "to the plain one. The paper judges responses with WildGuard; if our judge is another, the note names it, and a "
+    "difference may be due to it. Published rates have Wilson's interval for the paper's 100 or 200 prompts."
 )
 
 
 def write_report(model: str = BUNDLED, root: str | Path | None = None) -> tuple[Path, Path, pd.DataFrame]:
     """(path of `comparison.csv`, path of `comparison.html`, counts of verdicts), written to the model's folder.
 
-    Raises `ValueError` if no notebook has run on the model, and as `compare`.
+    Raises `ValueError` if no notebook has run on the model, and as `compare` does.
     """
     folder = model_folder(model, root)
     todo = f"Run python -m refusal_utils run --model {model} first."

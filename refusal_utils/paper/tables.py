@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..checks import invalid
-from ..prompts.categories import BENIGN, CATEGORY_IDS, category_by_paper_split
+from ..prompts.categories import BENIGN, CATEGORIES, CATEGORY_IDS
 
 GEMMA, LLAMA = "gemma-2-9b-it", "llama-3.1-8b-instruct"  # as Table 2 names them
 CITATION = "Joad et al., arXiv 2602.02132"
@@ -53,21 +53,22 @@ _POOLS = {
     "CocoNot_Humanizing": "humanizing",
     "_BC_shared32": BENIGN,
 }
+_BY_SPLIT = {category.paper_split: category.id for category in CATEGORIES}
 _SOURCES = {"wildguardmix": "wildguard", "sorrybench_qid": "sorrybench", "coconot": "coconot", "xstest": "xstest"}
 
 
 def published_table(number: str | int) -> pd.DataFrame:
     """The paper's table with this number (`"D"`: Appendix D), as printed.
 
-    If it has a column `split`, a column `category` with our ids is added. Raises `ValueError` for a table that is not
-    included.
+    If the table has a column `split`, a column `category` with our ids is added. Raises `ValueError` for a table that
+    is not included.
     """
     if str(number) not in _TABLES:
         must = f"the table must be one of {', '.join(_TABLES)}"
         raise invalid("published_table", must, repr(number), "Table 1 is published_cosines().")
     frame = pd.read_csv(_DATA / f"{_TABLES[str(number)]}.csv")
     if "split" in frame:
-        frame.insert(1, "category", [category_by_paper_split(split).id for split in frame["split"]])
+        frame.insert(1, "category", frame["split"].map(_BY_SPLIT))
     return frame
 
 
@@ -77,7 +78,7 @@ def published_cosines() -> pd.DataFrame:
     Rows and columns are the paper's categories, in our order.
     """
     table = json.loads((_DATA / "table1_cosine.json").read_text())
-    ids = [category_by_paper_split(split).id for split in table["order"]]
+    ids = [_BY_SPLIT[split] for split in table["order"]]
     known = [name for name in CATEGORY_IDS if name in ids]
     return pd.DataFrame(table["cosine"], index=ids, columns=ids).loc[known, known]
 

@@ -88,6 +88,6 @@ def token_strip(tokens: list[str], weights: np.ndarray, title: str) -> str:
 
 
 def _long(table: pd.DataFrame, columns: str, value: str) -> pd.DataFrame:
-    """A row per cell of `table`, whose index holds category ids: columns category (title), `columns` and `value`."""
+    """A row per cell of `table`, whose index has category ids: columns category (title), `columns` and `value`."""
     named = table.rename(index=TITLES).rename_axis("category").reset_index()
     return named.melt("category", var_name=columns, value_name=value)

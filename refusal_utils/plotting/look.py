@@ -71,24 +71,10 @@ def titles(categories: list[str]) -> list[str]:
     return [category_by_id(category).title for category in categories]
 
 
-def direction_look(direction: str) -> dict[str, str]:
-    """Colour and symbol of a direction's markers: those of its category or of its kind of control."""
-    colour, symbol, _ = _LOOKS.get(label(direction), ("#8c510a", "star-open", "dot"))
-    return {"color": colour, "symbol": symbol}
-
-
-def heatmap(
-    table: pd.DataFrame,
-    *,
-    title: str,
-    value: str,
-    limits: Limits = (-1.0, 1.0),
-    decimals: int = 2,
-) -> go.Figure:
+def heatmap(table: pd.DataFrame, *, title: str, value: str, limits: Limits = (-1.0, 1.0)) -> go.Figure:
     """A map of `table` with its numbers in the cells; category ids in its index and columns become titles.
 
-    `value` names the quantity, its hook and layer. The colours diverge from 0 if the lower limit is negative, otherwise
-    they run from the lower limit to the upper one.
+    `value` names the quantity, its hook and layer. The colours diverge from 0 if the lower limit is negative.
     """
     figure = px.imshow(
         table.rename(index=TITLES, columns=TITLES).astype(np.float32).round(4),
@@ -96,7 +82,7 @@ def heatmap(
         color_continuous_scale=DIVERGING if limits[0] < 0 else SEQUENTIAL,
         zmin=limits[0],
         zmax=limits[1],
-        text_auto=f".{decimals}f",
+        text_auto=".2f",
         aspect="auto",
         title=title,
         template="refusal",
@@ -114,23 +100,20 @@ def bar_title(value: str) -> dict[str, str]:
     return {"text": value.replace(", ", ",<br>") + "<br> ", "side": "top"}
 
 
-def heatmap_menu(panels: Mapping[str, pd.DataFrame], *, title: str, limits: Limits | None = None) -> go.Figure:
+def heatmap_menu(panels: Mapping[str, pd.DataFrame], *, title: str) -> go.Figure:
     """One map at a time, chosen in a menu; `panels` maps the quantity to a frame of the same rows and columns.
 
-    All share the colours of `limits`; without limits each has its own scale, centred on 0 if it has both signs.
+    Each has its own scale, centred on 0 if it has both signs.
     """
     figure = go.Figure()
     for number, (name, frame) in enumerate(panels.items()):
-        own = limits or (float(frame.min().min()), float(frame.max().max()))
-        signed = own[0] < 0 < own[1]
+        signed = frame.min().min() < 0 < frame.max().max()
         figure.add_heatmap(
             z=frame.to_numpy(dtype=np.float32).round(4),
             x=[str(column) for column in frame.columns],
             y=[str(row) for row in frame.index],
             colorscale=DIVERGING if signed else SEQUENTIAL,
             zmid=0 if signed else None,
-            zmin=limits and limits[0],
-            zmax=limits and limits[1],
             texttemplate="%{z:.2f}",
             visible=number == 0,
             colorbar={"title": bar_title(name)},

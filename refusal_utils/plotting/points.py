@@ -1,6 +1,7 @@
 """Prompts as points, with menus and sliders in plain plotly: they work in any notebook and in a saved file."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,25 +62,17 @@ def add_arrows(
     """
     figure.update_traces(marker={"opacity": 0.4})
     for category, tip in zip(CATEGORIES, tips, strict=True):
-        ends = {letter: [start[axis], tip[axis]] for axis, letter in enumerate("xy")}
-        head = {
-            "symbol": ["circle", "arrow"],
-            "size": [0, 16],
-            "angleref": "previous",
-            "color": category.colour,
-            "opacity": 1,
-        }
-        look = {"name": category.title, "legendgroup": category.title, "showlegend": False}
-        hover = f"direction of {category.title}<extra></extra>"
-        halo = {"color": "white", "width": 7}
-        figure.add_scatter(**ends, **look, mode="lines", line=halo, hoverinfo="skip")
+        arrow: dict[str, Any] = {"x": [start[0], tip[0]], "y": [start[1], tip[1]], "name": category.title}
+        arrow |= {"legendgroup": category.title, "showlegend": False}
+        head = {"symbol": ["circle", "arrow"], "size": [0, 16], "angleref": "previous"}
+        halo, shaft = {"color": "white", "width": 7}, {"color": category.colour, "width": 3}
+        figure.add_scatter(**arrow, mode="lines", line=halo, hoverinfo="skip")
         figure.add_scatter(
-            **ends,
-            **look,
+            **arrow,
             mode="lines+markers",
-            marker=head,
-            line={"color": category.colour, "width": 3},
-            hovertemplate=hover,
+            marker={**head, "color": category.colour, "opacity": 1},
+            line=shaft,
+            hovertemplate=f"direction of {category.title}<extra></extra>",
         )
     return _add_category_menu(figure)
 
@@ -104,8 +97,8 @@ def coordinate_slider(
 def projection_scatter(points: pd.DataFrame, projected: pd.DataFrame, *, where: str, title: str) -> go.Figure:
     """Prompts (rows: id, category, outcome) along any two directions (columns of `projected`), chosen in two menus.
 
-    There is one trace per outcome; histograms on the margins count its prompts, in the same bins for all outcomes.
-    `where` names hook, layer and position. Points are rounded to a hundredth of the smallest range.
+    There is one trace per outcome; histograms on the margins count its prompts. `where` names hook, layer and position.
+    Points are rounded to a hundredth of the smallest range.
     """
     decimals = 2 - int(np.floor(np.log10(np.ptp(projected, axis=0).min())))
     values = projected.astype(np.float64).round(decimals).set_axis(titles(list(projected)), axis=1)

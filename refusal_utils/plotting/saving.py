@@ -25,9 +25,8 @@ def save_figure(
 ) -> list[Path]:
     """The paths written under `<root>/<model>/`: `<name>.html`, `<name>.csv` with `numbers`, and `<name>.png`.
 
-    The HTML works offline and shares one `plotly.min.js` with its neighbours. Without Chrome there is no PNG; if
-    Chrome fails to draw one in 20 seconds, there is a warning. If the title of the figure does not contain the model's
-    name, the name is added as a subtitle.
+    The HTML works offline and shares one `plotly.min.js` with its neighbours. There is no PNG without Chrome. If the
+    title of the figure does not contain the model's name, the name is added as a subtitle.
     """
     folder = model_folder(model, root)
     folder.mkdir(parents=True, exist_ok=True)

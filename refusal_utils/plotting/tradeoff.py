@@ -2,35 +2,38 @@
 
 from collections.abc import Collection, Mapping
 
-import numpy as np
 import pandas as pd
 import plotly.express as px
 import plotly.graph_objects as go
 
-from .look import BLUE, HEIGHT, LINE_LOOK, POINT_LOOK, WIDTH, direction_look, label
+from .look import BLUE, HEIGHT, LINE_LOOK, POINT_LOOK, WIDTH, label
 
 AXES = {"ORR": "ORR: share of benign prompts refused", "RR": "RR: share of harmful prompts refused"}
 
 
 def tradeoff_figure(
-    bands: pd.DataFrame,
-    points: pd.DataFrame,
-    *,
-    title: str,
-    banded: Collection[str] = ("pooled",),
-    published: Mapping[str, pd.DataFrame] | None = None,
+    bands: pd.DataFrame, points: pd.DataFrame, *, title: str, published: Mapping[str, pd.DataFrame]
 ) -> go.Figure:
     """Refusal against over-refusal: the curves in `bands`, and a point for every direction and strength in `points`.
 
     `bands` has columns direction, overall, RR, low and high; `points` direction, gaps, RR and ORR. The hover text of a
-    curve gives its interval. The interval is drawn as a band for the directions in `banded` only, because a dozen
-    overlapping bands cannot be told apart. Controls of one kind share a marker and a legend entry. `published` has
-    tables of the paper by their name in the legend, where a click shows their points.
+    curve gives its interval, which is drawn for `pooled` only, because a dozen overlapping bands cannot be told apart.
+    `published` holds tables of the paper by their names in the legend, where a click shows their points.
     """
     curves = bands.assign(category=bands["direction"].map(label), ORR=2 * bands["overall"] - bands["RR"])
-    dots = points.assign(category=points["direction"].map(label))
-    figure = px.scatter(
-        dots,
+    figure, lines = _points(points, title), _lines(curves)
+    keys = [_legend_entry(dots, lines) for dots in figure.data]
+    areas = [_band(curves[curves["direction"] == "pooled"], line) for line in lines if line.name == "pooled"]
+    whole = go.Figure([*areas, *lines, *figure.data], figure.layout).update_traces(showlegend=False)
+    whole.update_traces(marker={"size": 8}, selector={"mode": "markers"})
+    whole.add_traces([*keys, *(_published(name, table) for name, table in published.items())])
+    whole.update_xaxes(range=[-0.03, 1.03]).update_yaxes(range=[-0.03, 1.03])
+    return whole.update_layout(legend={"title": "", "tracegroupgap": 0})
+
+
+def _points(points: pd.DataFrame, title: str) -> go.Figure:
+    return px.scatter(
+        points.assign(category=points["direction"].map(label)),
         x="ORR",
         y="RR",
         color="category",
@@ -41,7 +44,10 @@ def tradeoff_figure(
         labels=AXES,
         **{**POINT_LOOK, "height": 720},
     )
-    lines = px.line(
+
+
+def _lines(curves: pd.DataFrame) -> tuple[go.Scatter, ...]:
+    return px.line(
         curves.round(4),
         x="ORR",
         y="RR",
@@ -50,40 +56,38 @@ def tradeoff_figure(
         hover_data={"overall": True, "low": True, "high": True},
         labels={"overall": "overall refusal rate", "low": "RR from (95 %)", "high": "RR to"},
         **LINE_LOOK,
-    )
-    keys = [_legend_entry(dot, lines.data) for dot in figure.data]
-    areas = [_band(curves[curves["direction"] == name], name) for name in banded if name in set(curves["direction"])]
-    whole = go.Figure([*areas, *lines.data, *figure.data], figure.layout).update_traces(showlegend=False)
-    whole.update_traces(marker={"size": 8}, selector={"mode": "markers"})
-    whole.add_traces([*keys, *(_published(name, table) for name, table in (published or {}).items())])
-    whole.update_xaxes(range=[-0.03, 1.03]).update_yaxes(range=[-0.03, 1.03])
-    return whole.update_layout(legend={"title": "", "tracegroupgap": 0})
+    ).data
 
 
 def _legend_entry(dots: go.Scatter, lines: Collection[go.Scatter]) -> go.Scatter:
     """An empty trace that shows the marker of `dots` in the legend, on its line if it has a curve."""
     line = next((each.line for each in lines if each.name == dots.name), None)
-    mode = "lines+markers" if line else "markers"
     marker = {"color": dots.marker.color, "symbol": dots.marker.symbol, "size": 8}
     return go.Scatter(
-        x=[None], y=[None], mode=mode, marker=marker, line=line, name=dots.name, legendgroup=dots.legendgroup
+        x=[None],
+        y=[None],
+        mode="lines+markers" if line else "markers",
+        marker=marker,
+        line=line,
+        name=dots.name,
+        legendgroup=dots.legendgroup,
     )
 
 
-def _band(curve: pd.DataFrame, name: str) -> go.Scatter:
-    """The area between a curve's lower and upper edge, on the axes of ORR and RR."""
-    low, high, overall = (curve[column].to_numpy() for column in ("low", "high", "overall"))
+def _band(curve: pd.DataFrame, line: go.Scatter) -> go.Scatter:
+    """The area between the lower and the upper edge of the curve drawn as `line`, on the axes of ORR and RR."""
+    edge = pd.concat([curve.assign(RR=curve["low"]), curve.assign(RR=curve["high"])[::-1]])
     return go.Scatter(
-        x=np.concatenate([2 * overall - low, (2 * overall - high)[::-1]]),
-        y=np.concatenate([low, high[::-1]]),
+        x=2 * edge["overall"] - edge["RR"],
+        y=edge["RR"],
         fill="toself",
-        fillcolor=direction_look(name)["color"],
+        fillcolor=line.line.color,
         opacity=0.12,
         mode="lines",
         line={"width": 0},
         hoverinfo="skip",
-        name=label(name),
-        legendgroup=label(name),
+        name=line.name,
+        legendgroup=line.legendgroup,
     )
 
 
@@ -101,24 +105,16 @@ def _published(name: str, table: pd.DataFrame) -> go.Scatter:
 
 
 def interval_bars(frame: pd.DataFrame, *, title: str, y: str, marks: Mapping[str, float]) -> go.Figure:
-    """One bar per row of `frame` (columns accuracy, low, high) with its interval, and labelled lines at `marks`."""
-    bars = (
-        frame.rename_axis("")
-        .reset_index()
-        .assign(
-            up=frame["high"].to_numpy() - frame["accuracy"].to_numpy(),
-            down=frame["accuracy"].to_numpy() - frame["low"].to_numpy(),
-        )
-    )
+    """A bar per row of `frame` (columns accuracy, low, high; shares) with its interval, and labelled lines at `marks`."""
     figure = px.bar(
-        bars,
-        x="",
+        frame,
+        x=list(frame.index),
         y="accuracy",
-        error_y="up",
-        error_y_minus="down",
+        error_y=frame["high"] - frame["accuracy"],
+        error_y_minus=frame["accuracy"] - frame["low"],
         range_y=[0, 1],
         title=title,
-        labels={"accuracy": y},
+        labels={"accuracy": y, "x": ""},
         template="refusal",
         width=WIDTH,
         height=HEIGHT,

@@ -4,24 +4,16 @@ Nothing here runs a model. `load_prompts` gives one frame of prompts whatever th
 that directions are estimated from, and `held_out` those that remain for tests.
 """
 
-from .categories import ALL_CATEGORIES, BENIGN, CATEGORIES, CATEGORY_IDS, Category, category_by_id
-from .draws import draw_digest, draw_prompts, held_out, read_draw
+from .categories import CATEGORY_IDS
+from .draws import draw_prompts, held_out, read_draw
 from .loading import load_prompts
 from .summary import summarize_prompts
-from .text_features import form_features
 from .twins import compare_twins, twin_pairs
 
 __all__ = [
-    "ALL_CATEGORIES",
-    "BENIGN",
-    "CATEGORIES",
     "CATEGORY_IDS",
-    "Category",
-    "category_by_id",
     "compare_twins",
-    "draw_digest",
     "draw_prompts",
-    "form_features",
     "held_out",
     "load_prompts",
     "read_draw",

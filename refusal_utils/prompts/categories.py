@@ -9,36 +9,31 @@ from typing import Literal
 
 from ..checks import require
 
-Cluster = Literal["content policy", "cannot comply"]
-
-_MARKERS = {"content policy": "circle", "cannot comply": "diamond"}
-_DASHES = {"content policy": "solid", "cannot comply": "dash"}
-
 
 @dataclass(frozen=True)
 class Category:
     """One category: its id here, its title in figures, the paper's name for the split (or `""`), and its cluster.
 
-    `colour` belongs to this category alone; `marker` and `dash` show the cluster. `definition` completes the sentence
-    "a prompt of this kind ..." and is the same as in the data card (`prompts/README.md`).
+    `colour` belongs to this category alone. `definition` completes the sentence "a prompt of this kind ..." and is the
+    same as in the data card (`prompts/README.md`).
     """
 
     id: str
     title: str
     paper_split: str
-    cluster: Cluster
+    cluster: Literal["content policy", "cannot comply"]
     colour: str
     definition: str
 
     @property
     def marker(self) -> str:
         """The plotly symbol of the cluster."""
-        return _MARKERS[self.cluster]
+        return "circle" if self.cluster == "content policy" else "diamond"
 
     @property
     def dash(self) -> str:
         """The plotly line style of the cluster."""
-        return _DASHES[self.cluster]
+        return "solid" if self.cluster == "content policy" else "dash"
 
 
 # Colours: a selection from `glasbey_bw_minc_20_maxl_70` of colorcet (Glasbey et al. 2007; Kovesi 2015), chosen so that any
@@ -74,7 +69,6 @@ CATEGORY_IDS: tuple[str, ...] = tuple(category.id for category in CATEGORIES)
 BENIGN = "benign"
 ALL_CATEGORIES: tuple[str, ...] = (*CATEGORY_IDS, BENIGN)  # every value of the column `category`
 _BY_ID = {category.id: category for category in CATEGORIES}
-_BY_SPLIT = {category.paper_split: category for category in CATEGORIES if category.paper_split}
 
 
 def category_by_id(id: str) -> Category:
@@ -83,24 +77,6 @@ def category_by_id(id: str) -> Category:
     >>> category_by_id("humanizing").paper_split
     'Humanizing-CCN'
     """
-    return _lookup("category_by_id", _BY_ID, id)
-
-
-def category_by_paper_split(paper_split: str) -> Category:
-    """The category that the paper calls `paper_split`. Raises `ValueError` if there is none.
-
-    >>> category_by_paper_split("Safety-CCN").id
-    'safety_concerns'
-    """
-    return _lookup("category_by_paper_split", _BY_SPLIT, paper_split)
-
-
-def require_category(function: str, category: object) -> None:
-    """Raise `ValueError` unless `category` is the id of a category or `"benign"`."""
-    known = f"Use one of {', '.join(ALL_CATEGORIES)}."
-    require(category in ALL_CATEGORIES, function, "the category must be a known one or 'benign'", repr(category), known)
-
-
-def _lookup(function: str, table: dict[str, Category], key: str) -> Category:
-    require(key in table, function, "the name must be a known category's", repr(key), f"Use one of {', '.join(table)}.")
-    return table[key]
+    known = f"Use one of {', '.join(CATEGORY_IDS)}."
+    require(id in _BY_ID, "category_by_id", "the name must be a known category's", repr(id), known)
+    return _BY_ID[id]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..checks import invalid, require
-from .categories import ALL_CATEGORIES, require_category
+from ..checks import require
+from .categories import ALL_CATEGORIES
 from .files import ONE_FILE, PROMPT_FILES, SPLITS, read_prompt_file
 from .public_datasets import paper_folder
 
@@ -25,38 +25,31 @@ def load_prompts(
     and for benign prompts `ordinary`, `look_alike` or `twin`. Raises `ValueError` for an unknown source, category or
     split, for a category without prompts, for a repeated id, and for a broken line (file and line number).
     """
-    if category is not None:
-        require_category("load_prompts", category)
-    require(
-        split in (None, *SPLITS), "load_prompts", "split must be 'train' or 'eval'", repr(split), "Omit it for both."
-    )
-    frames = [read_prompt_file(file, of_file) for file, of_file in _prompt_files(source, cache_dir).items()]
+    for name, value, known in (("category", category, ALL_CATEGORIES), ("split", split, SPLITS)):
+        todo = f"Use one of {', '.join(known)}, or leave it out."
+        require(value in (None, *known), "load_prompts", f"the {name} must be a known one", repr(value), todo)
+    found = pd.concat([read_prompt_file(file, own) for file, own in _prompt_files(source, cache_dir)])
     wanted = ALL_CATEGORIES if category is None else (category,)
-    present = {name for frame in frames for name in frame["category"]}
-    missing = [name for name in wanted if name not in present]
+    missing = [name for name in wanted if name not in set(found["category"])]
     must, todo = "there must be prompts of every category and benign ones", "Add some, each with its category."
     require(not missing, "load_prompts", must, f"no {', '.join(missing)} in {source}", todo)
-    found = pd.concat(frames).sort_values("category", key=_rank, kind="stable")
     repeated = list(found["id"][found["id"].duplicated()])
     require(not repeated, "load_prompts", "ids must be unique", f"{repeated[:1]} twice in {source}", "Rename one.")
+    found = found.sort_values("category", key=lambda names: names.map(ALL_CATEGORIES.index), kind="stable")
     selected = found["category"].isin(wanted) & (found["split"].eq(split) | (split is None))
     return found[selected].reset_index(drop=True)
 
 
-def _prompt_files(source: str | Path, cache_dir: str | Path) -> dict[Path, str | None]:
-    """By file of `source`, the category of those of its prompts that name none."""
+def _prompt_files(source: str | Path, cache_dir: str | Path) -> list[tuple[Path, str | None]]:
+    """(file, category of those of its prompts that name none) for every file of `source`."""
     path = prompts_dir() if source == "builtin" else paper_folder(cache_dir) if source == "paper" else Path(source)
     if path.is_file() and path.suffix in ONE_FILE:
-        return {path: None}
-    if not path.is_dir():
-        must = "source must be 'builtin', 'paper', a folder with a file for every category, or a "
-        raise invalid("load_prompts", must + f"{' or '.join(ONE_FILE)} file", repr(str(source)), "Check the spelling.")
-    files = [file for file in sorted(path.iterdir()) if file.suffix in PROMPT_FILES]
-    return {file: file.stem for file in files if file.stem in ALL_CATEGORIES}
-
-
-def _rank(categories: pd.Series) -> pd.Series:
-    return categories.map(ALL_CATEGORIES.index)
+        return [(path, None)]
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    files = [file for file in inside if file.suffix in PROMPT_FILES and file.stem in ALL_CATEGORIES]
+    must = "source must be 'builtin', 'paper', a folder with a file for every category, or a .jsonl or .csv file"
+    require(bool(files), "load_prompts", must, repr(str(source)), "Check the spelling.")
+    return [(file, file.stem) for file in files]
 
 
 def prompts_dir() -> Path:

@@ -1,12 +1,9 @@
 """The paper's four public data sets: where each is, and its labelled texts, read from the hub or from a file.
 
 WildGuardMix (Han et al. 2406.18495), SORRY-Bench (Xie et al. 2406.14598), CoCoNot (Brahman et al. 2407.12043) and XSTest
-(Röttger et al. 2308.01263), used as in Joad et al. 2602.02132. The first two are gated. Counts are those of the labels;
-the paper's Table 7 counts what remains after filtering by the model's own behaviour.
-
-Revisions: WildGuardMix and SORRY-Bench are pinned to hashes that other published code pins, CoCoNot to that of
-inspect_evals 0.26.0 (UK AI Security Institute), and XSTest to the one whose CSV has the SHA-256 `XSTEST_SHA256`, the same
-as the CSV in its GitHub repository at d7bb5bd. What was loaded is recorded by its SHA-256 (`write_prompt_folder`).
+(Röttger et al. 2308.01263), used as in Joad et al. 2602.02132. The first two are gated. WildGuardMix and SORRY-Bench are
+pinned to revisions that other published code pins, CoCoNot to that of inspect_evals 0.26.0, and XSTest to the one whose
+CSV equals the one in its GitHub repository at d7bb5bd.
 """
 
 import json
@@ -23,7 +20,6 @@ from ..checks import invalid, require
 from .categories import BENIGN
 
 FILE_KINDS = (".jsonl", ".parquet", ".csv")
-XSTEST_SHA256 = "11783fb294ed017473ee53c207d71f2161c7672c8d0b037501e78387f801cb5a"
 
 
 @dataclass(frozen=True)
@@ -48,11 +44,6 @@ class Source:
     into: str | None = None
     benign_kind: str = "ordinary"
     gated: bool = False
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns that the data set must have."""
-        return [name for name in (self.text, self.label, self.index, self.keep and self.keep[0]) if name]
 
 
 # SORRY-Bench numbers its categories: 1-5, 6-24, 25-39 and 40-44.
@@ -110,22 +101,30 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def read_source(name: str, file: str | Path | None = None, instead: str = "pass a file") -> pd.DataFrame:
+def own_file(name: str, folder: Path) -> Path | None:
+    """The file `<name>.jsonl`, `.parquet` or `.csv` in `folder`, if there is one."""
+    return next((file for kind in FILE_KINDS if (file := folder / f"{name}{kind}").is_file()), None)
+
+
+def read_source(name: str, folder: Path) -> pd.DataFrame:
     """The rows of one of `SOURCES` that are used, in its order: columns text, label and source_index.
 
-    `file` (.csv, .jsonl or .parquet, with the columns of the source) is read instead of the hub. Raises `ValueError` for
-    an unknown source, for one that cannot be reached (`instead` completes the advice), and for unexpected columns or
-    counts of labels.
+    The file of that name in `folder` (`own_file`) is read instead of the hub. Raises `ValueError` if neither can be
+    read, and for unexpected columns or counts of labels.
     """
-    known = f"the source must be one of {', '.join(SOURCES)}"
-    require(name in SOURCES, "read_source", known, repr(name), "Use one of them.")
-    source = SOURCES[name]
-    table = _kept(name, source, _from_hub(name, source, instead) if file is None else _from_file(name, Path(file)))
-    _check_counts(name, source, table)
+    file = own_file(name, folder)
+    table = _used(name, _from_file(name, file) if file else _from_hub(name, f"put its file at {folder / name}.jsonl"))
+    counts, found = SOURCES[name].counts, Counter(table["label"])
+    wrong = sorted(label for label in {*counts, *found} if found[label] != counts.get(label, 0))[:5]
+    expected = ", ".join(f"{counts.get(label, 0)} {label!r}" for label in wrong)
+    got = ", ".join(str(found[label]) for label in wrong)
+    todo = "The data set has changed: pass a file of the version with these counts."
+    require(not wrong, "read_source", f"{name} must hold {expected} prompts", got, todo)
     return table
 
 
-def _from_hub(name: str, source: Source, instead: str) -> pd.DataFrame:
+def _from_hub(name: str, instead: str) -> pd.DataFrame:
+    source = SOURCES[name]
     try:
         import datasets
     except ImportError as error:
@@ -134,8 +133,8 @@ def _from_hub(name: str, source: Source, instead: str) -> pd.DataFrame:
     try:
         loaded = datasets.load_dataset(source.hub_id, source.config, split=source.split, revision=source.revision)
     except Exception as error:  # every library underneath has its own errors
-        got = f"{str(error).split(chr(10))[0][:160]!r} for {source.hub_id}"
-        must = f"{name} must be loadable from the hub"
+        reason, must = str(error).partition("\n")[0][:160], f"{name} must be loadable from the hub"
+        got = f"{reason!r} for {source.hub_id}"
         raise invalid("read_source", must, got, f"{_remedy(source, error)}, or {instead}.") from error
     return pd.DataFrame(loaded.to_list(), columns=loaded.column_names)
 
@@ -148,10 +147,9 @@ def _remedy(source: Source, error: Exception) -> str:
 
 
 def _from_file(name: str, file: Path) -> pd.DataFrame:
-    kinds = [kind for kind in FILE_KINDS if (name, kind) != ("sorrybench", ".csv")]  # its turns are lists
-    must = f"the file of {name} must be a {' or '.join(kinds)} file"
-    readable = file.is_file() and file.suffix in kinds
-    require(readable, "read_source", must, file, "Download it from the source.")
+    is_text = (name, file.suffix) != ("sorrybench", ".csv")
+    must = "the file of sorrybench, whose turns are lists, must be .jsonl or .parquet"
+    require(is_text, "read_source", must, file, "Download it in one of these formats.")
     try:
         if file.suffix == ".parquet":
             return pd.read_parquet(file)
@@ -163,40 +161,25 @@ def _from_file(name: str, file: Path) -> pd.DataFrame:
         raise invalid("read_source", must, f"{error} in {file}", "Download it again.") from error
 
 
-def _kept(name: str, source: Source, table: pd.DataFrame) -> pd.DataFrame:
+def _used(name: str, table: pd.DataFrame) -> pd.DataFrame:
     """text, label and source_index of the rows that are used."""
-    missing = [column for column in source.columns if column not in table]
-    must = f"{name} must have the columns {', '.join(source.columns)}"
+    source = SOURCES[name]
+    needed = [column for column in (source.text, source.label, source.index, source.keep and source.keep[0]) if column]
+    missing = [column for column in needed if column not in table]
     got = f"no {', '.join(missing)} among {', '.join(map(str, table))}"
-    require(not missing, "read_source", must, got, "The data set has changed: pass a file with these columns.")
+    todo = "The data set has changed: pass a file of an earlier version."
+    require(not missing, "read_source", f"{name} must have the columns {', '.join(needed)}", got, todo)
     if source.keep:
         table = table[table[source.keep[0]].map(str) == source.keep[1]].reset_index(drop=True)
-    texts = [_text(value) for value in table[source.text]]
-    empty = ", ".join(str(row) for row, text in enumerate(texts) if not text)
-    todo = "The data set has changed: pass a file of an earlier version."
+    texts = table[source.text].map(_first_turn)
+    empty = ", ".join(map(str, texts.index[texts.str.strip() == ""]))
     require(not empty, "read_source", f"every row of {name} must have a text", f"none in row {empty}", todo)
-    index = list(table[source.index].map(int)) if source.index else list(range(len(table)))
-    return pd.DataFrame({"text": texts, "label": [_label(each) for each in table[source.label]], "source_index": index})
+    labels = table[source.label].map(lambda label: "" if pd.isna(label) else str(label))
+    index = table[source.index].map(int) if source.index else table.index
+    return pd.DataFrame({"text": texts, "label": labels, "source_index": index})
 
 
-def _text(value: Any) -> str:
+def _first_turn(value: Any) -> str:
     """The prompt, or the first turn of a conversation; empty if there is none."""
     first = value[0] if isinstance(value, list | np.ndarray) and len(value) else value
-    return first if isinstance(first, str) and first.strip() else ""
-
-
-def _label(value: Any) -> str:
-    return "" if pd.isna(value) else str(value)
-
-
-def _check_counts(name: str, source: Source, table: pd.DataFrame) -> None:
-    found = Counter(table["label"])
-    old_edition = name == "sorrybench" and len(found) == 45
-    must = "sorrybench must be the edition 202503, with 44 categories"
-    got = "45, the edition 202406, whose ids are shifted by one from 13 upwards"
-    require(not old_edition, "read_source", must, got, "Load sorry-bench/sorry-bench-202503.")
-    wrong = sorted(label for label in {*source.counts, *found} if found[label] != source.counts.get(label, 0))[:5]
-    expected = ", ".join(f"{source.counts.get(label, 0)} {label!r}" for label in wrong)
-    got = ", ".join(str(found[label]) for label in wrong)
-    todo = "The data set has changed: pass a file of the version with these counts."
-    require(not wrong, "read_source", f"{name} must hold {expected} prompts", got, todo)
+    return first if isinstance(first, str) else ""

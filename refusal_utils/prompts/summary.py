@@ -12,8 +12,8 @@ from .text_features import form_features
 class PromptSummary:
     """Sizes, lengths and form of the prompts of each category and of the benign ones.
 
-    `kinds` has title, cluster and definition of each category. `sizes` has the columns cluster, eval, train and with_twin; `words` has one row per prompt (category, words); `forms`
-    has the share of prompts with each of the `form_features`.
+    `kinds` has title, cluster and definition of each category; `sizes` cluster, eval, train and with_twin; `words` one
+    row per prompt (category, words); `forms` the share of prompts with each of the `form_features`.
     """
 
     kinds: pd.DataFrame

@@ -1,10 +1,12 @@
 """What can be read off a prompt without a model: its words, their overlap with another's, and its form."""
 
+import re
 from collections.abc import Iterable
 
 _COMMON = frozenset(
     "a an the of to in on for and or my your is are was be do does i you it this that with at by from me".split()  # noqa: SIM905
 )
+NEAR_DUPLICATE = 0.5  # `jaccard` of the word 3-grams of two texts from which they count as the same
 _QUESTION_WORDS = ("how", "what", "who", "why", "when", "where", "which", "is", "are", "can", "do", "does")
 
 
@@ -14,8 +16,7 @@ def words_of(text: str) -> list[str]:
     >>> words_of("I can’t, sorry.")
     ['i', "can't", 'sorry']
     """
-    kept = "".join(char if char.isalnum() or char == "'" else " " for char in text.lower().replace("’", "'"))
-    return kept.split()
+    return re.findall(r"(?:[^\W_]|')+", text.lower().replace("’", "'"))
 
 
 def word_ngrams(text: str, n: int) -> list[tuple[str, ...]]:

@@ -1,6 +1,5 @@
 """Twins: benign prompts with the topic and form of a prompt that should be refused, and how close the two are."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -23,8 +22,8 @@ def twin_pairs(prompts: pd.DataFrame) -> pd.DataFrame:
 class TwinComparison:
     """Word overlap between prompts and their twins, and as a control between prompts and other prompts' twins.
 
-    Both frames have one row per pair: category, shared_words (Jaccard overlap of the sets of words) and extra_words (how
-    many more words the twin has).
+    Both frames have one row per pair: shared_words (Jaccard overlap of the sets of words), extra_words (how many more
+    words the twin has) and category.
     """
 
     pairs: pd.DataFrame
@@ -42,13 +41,16 @@ class TwinComparison:
 def compare_twins(prompts: pd.DataFrame, seed: int = 0) -> TwinComparison:
     """How close the twins among `prompts` are; the control gives each prompt the twin of a random other one."""
     twins = twin_pairs(prompts)
-    others = twins["twin"].sample(frac=1, random_state=seed)
-    pairs, shuffled = (_overlap(twins["text"], second) for second in (twins["twin"], others))
-    category = twins["category"].to_numpy()
-    return TwinComparison(pairs.assign(category=category), shuffled.assign(category=category))
+    others = twins["twin"].sample(frac=1, random_state=seed).to_numpy()
+    return TwinComparison(_overlap(twins), _overlap(twins.assign(twin=others)))
 
 
-def _overlap(first: Iterable[str], second: Iterable[str]) -> pd.DataFrame:
-    words = [(words_of(one), words_of(other)) for one, other in zip(first, second, strict=True)]
-    rows = [(jaccard(set(one), set(other)), len(other) - len(one)) for one, other in words]
-    return pd.DataFrame(rows, columns=["shared_words", "extra_words"])
+def _overlap(twins: pd.DataFrame) -> pd.DataFrame:
+    words = [(words_of(own), words_of(twin)) for own, twin in zip(twins["text"], twins["twin"], strict=True)]
+    return pd.DataFrame(
+        {
+            "shared_words": [jaccard(set(own), set(twin)) for own, twin in words],
+            "extra_words": [len(twin) - len(own) for own, twin in words],
+            "category": twins["category"].to_numpy(),
+        }
+    )

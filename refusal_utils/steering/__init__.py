@@ -1,9 +1,9 @@
-"""Change what a chat model does, and see what it says.
+"""Change what a chat model does, and judge its responses.
 
-An intervention (`Addition`, `Ablation`, `HeadReplacement`) is a value; a `Condition` is interventions with the
-direction and the strength that they stand for. `intervene`, `add_steering` and `ablate_direction` apply interventions
-to whatever runs inside a `with` block. `generate` answers many prompts under many conditions in shared batches, and
-`respond` judges the answers.
+An intervention (`Addition`, `Ablation`, `HeadReplacement`) is a value; a `Condition` is a set of interventions with
+the direction and the strength that they stand for. `intervene`, `add_steering` and `ablate_direction` apply
+interventions to whatever runs inside a `with` block. `generate` answers many prompts under many conditions in shared
+batches, and `respond` judges the answers.
 """
 
 from .conditions import UNSTEERED, Condition, ablation_condition, steering_condition

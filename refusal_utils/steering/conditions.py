@@ -1,6 +1,6 @@
 """Conditions: interventions that are applied together, with the direction and the strength that they stand for.
 
-A strength is a coefficient (in units of the residual stream) and, in units that compare directions, a number of gaps:
+A strength is a coefficient (in units of the residual stream) or a number of gaps, which makes directions comparable:
 one gap is the distance between the means of the two sides that the direction was estimated from.
 """
 
@@ -21,7 +21,7 @@ from .interventions import Ablation, Addition, Intervention, first_edited_layer
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """Interventions that are applied together. Without any it is the unsteered model.
+    """Interventions that are applied together; without any, this is the unsteered model.
 
     `name` is a label for people. `coefficient` is NaN for an intervention without a strength, such as an ablation.
     `gap` is in units of the residual stream, NaN if unknown.
@@ -45,7 +45,7 @@ class Condition:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of what the condition does, whatever its name; adding a zero vector does nothing."""
+        """A hash of what the condition does, whatever its name; additions of a zero vector are ignored."""
         parts = [
             {key: _content(value) for key, value in vars(each).items()} | {"kind": type(each).__name__}
             for each in self.interventions
@@ -66,7 +66,7 @@ def steering_condition(
     layer: int | None = None,
     **options: Any,
 ) -> Condition:
-    """The direction `name` added at `layer` (default: where it was read), at a strength in either unit.
+    """Add the direction `name` at `layer` (default: where it was read), at a strength in either unit.
 
     `options` are those of `Addition`. Raises `ValueError` for an unknown direction, for both or neither of
     `coefficient` and `gaps`, and for `gaps` of a direction whose gap is unknown.
@@ -90,9 +90,9 @@ def steering_condition(
 
 
 def ablation_condition(directions: DirectionSet, *names: str, **options: Any) -> Condition:
-    """The span of the named directions removed; `options` are those of `Ablation`.
+    """Remove the span of the named directions; `options` are those of `Ablation`.
 
-    Raises `ValueError` for an unknown direction and for no names.
+    Raises `ValueError` for an unknown direction, and if no name is given.
     """
     require(len(names) > 0, "ablation_condition", "there must be at least one direction", "none", "Name one.")
     joined = " + ".join(names)

@@ -1,4 +1,4 @@
-"""Interventions as context managers. The model is left as it was found."""
+"""Interventions as context managers, which leave the model as they found it."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager

@@ -35,7 +35,7 @@ class Row:
 def decode(chat: ChatModel, rows: Sequence[Row], max_new_tokens: int, finish: Callable[[Row], None]) -> None:
     """Decode one batch, and call `finish` with each row as soon as it stops.
 
-    This is not a generator: the interventions apply to the whole batch and must be undone whatever goes wrong.
+    This is not a generator: the interventions apply to the whole batch and must be undone even after an error.
     """
     stops = torch.tensor(sorted(stop_tokens(chat)), device=chat.device)
     edits = RowEdits(chat, [row.condition.interventions for row in rows])
@@ -64,7 +64,7 @@ def decode(chat: ChatModel, rows: Sequence[Row], max_new_tokens: int, finish: Ca
 def forward(
     chat: ChatModel, input_ids: Int[Tensor, "batch pos"], attention_mask: Int[Tensor, "batch token"], **options: Any
 ) -> Any:
-    """The Hugging Face output of one forward pass, with explicit positions, and logits of the last token if possible."""
+    """The Hugging Face output of one forward pass with explicit positions, and only the last logits if possible."""
     model: Any = chat.bridge.original_model
     known = inspect.signature(model.forward).parameters
     if "position_ids" in known:
@@ -76,7 +76,7 @@ def forward(
 
 
 def stop_tokens(chat: ChatModel) -> set[int]:
-    """The ids of the tokens that end a response: those of the model's generation config, or else the tokenizer's."""
+    """The ids of the tokens that end a response: those of the model's generation config, or else of the tokenizer."""
     model: Any = chat.bridge.original_model
     found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     found = chat.tokenizer.eos_token_id if found is None else found

@@ -38,15 +38,15 @@ def generate(
 ) -> pd.DataFrame:
     """The model's greedy response to every prompt under every condition: one row each, condition by condition.
 
-    `paired`: the first prompt under the first condition, the second under the second, and so on. `cache_dir`: where
-    finished rows are kept, and read if they are there. `batch_tokens`: padded tokens per batch.
+    With `paired`, each prompt is answered under one condition: the first under the first, and so on. `cache_dir` keeps
+    finished rows, which are then read instead of generated. `batch_tokens` limits the padded tokens per batch.
 
     Columns: `prompt` (index into `prompts`); `condition` (its name), `direction`, `coefficient` and `gaps` of the
     condition; `response` (without special tokens), `n_tokens` (generated ones, the stop token included), `stopped` (by
     one of the model's own stop tokens, rather than by `max_new_tokens`).
 
-    Raises `ValueError` for no conditions, two that agree in name, direction and coefficient (unless paired), an
-    intervention that does not fit the model, a cache that cannot be read or written, and as `ChatModel.encode`.
+    Raises `ValueError` without conditions, for two that agree in name, direction and coefficient (unless paired), for
+    an intervention that does not fit the model, for an unreadable or unwritable cache, and as `ChatModel.encode` does.
     """
     _check(chat, conditions, max_new_tokens, cache_dir is not None, len(prompts) if paired else None)
     ids = chat.encode(prompts)
@@ -115,7 +115,7 @@ def _is_complete(stored: list | None, max_new_tokens: int) -> bool:
 
 
 def _decode_all(chat: ChatModel, rows: list[Row], max_new_tokens: int, budget: int, log: RowLog, progress: str) -> None:
-    """Decode all rows in batches of similar length, and log each as soon as it is finished."""
+    """Decode all rows in batches of similar length, and log each row as soon as it is finished."""
     batches = []
     for layer in sorted({row.first_layer for row in rows}):  # below it, the rows of a batch share activations
         members = [index for index, row in enumerate(rows) if row.first_layer == layer]
@@ -134,7 +134,7 @@ def _decode_all(chat: ChatModel, rows: list[Row], max_new_tokens: int, budget: i
 
 
 def _frame(chat: ChatModel, rows: list[Row], log: RowLog, max_new_tokens: int) -> pd.DataFrame:
-    """The frame of `generate`. Stored responses may be longer: greedy responses of any length begin the same."""
+    """The frame of `generate`. Stored responses may be longer: greedy responses of all lengths begin alike."""
     found = {}
     for key in {row.key for row in rows}:
         tokens, stopped = log.values[key]

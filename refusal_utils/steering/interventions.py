@@ -30,7 +30,7 @@ class Addition:
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """x <- x - (x . r) r for each of `directions`, which have norm 1 and whose span is removed.
+    """x <- x - (x . r) r for the unit `directions`: their whole span is removed.
 
     Without `layers` the edit applies to everything written to the residual stream, so nothing is left along r at any
     layer (Arditi et al. 2406.11717, eq. 4); with them, at `resid_pre` of those layers only. With `reference` the

@@ -1,4 +1,4 @@
-"""Judged responses: what the model says to prompts under conditions, and whether and how it refuses."""
+"""Judged responses: what the model answers under each condition, and whether and how it refuses."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ def respond(
 ) -> pd.DataFrame:
     """The judged responses to `prompts` (columns id, text, ...) under every condition, condition by condition.
 
-    Columns: those of `prompts`, of `generate` (except its `prompt`) and of `judge_rows`. Raises `ValueError` as both.
+    Columns: those of `prompts`, of `generate` (except its `prompt`) and of `judge_rows`. Raises `ValueError` as they do.
     """
     texts = list(prompts["text"])
     rows = generate(chat, texts, conditions, max_new_tokens=max_new_tokens, cache_dir=cache_dir, progress=progress)

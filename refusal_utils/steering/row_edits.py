@@ -54,7 +54,7 @@ class RowEdits:
 def written_hooks(chat: ChatModel) -> list[str]:
     """The names of all hooks at which something is written to the residual stream.
 
-    `resid_mid` is not among them: TransformerLens' bridge passes on a copy there, so an edit has no effect.
+    `resid_mid` is not among them: there, TransformerLens' bridge passes on a copy, so an edit has no effect.
     """
     writes = [chat.hook_name(hook, layer) for layer in range(chat.n_layers) for hook in ("attn_out", "mlp_out")]
     return [chat.hook_name("resid_pre", 0), *writes]
@@ -62,7 +62,7 @@ def written_hooks(chat: ChatModel) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class _StreamEdit:
-    """x <- x - basis' basis x + vector at the chosen tokens. The rows of `basis` are orthonormal, or zero as padding."""
+    """x <- x - basis' basis x + vector at the chosen tokens. The rows of `basis` are orthonormal, or zero padding."""
 
     vector: Float[Tensor, "batch 1 d_model"]
     basis: Float[Tensor, "batch rank d_model"]

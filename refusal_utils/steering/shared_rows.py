@@ -16,7 +16,7 @@ from ..model.chat_model import ChatModel
 
 
 class SharedRows:
-    """The rows of a batch in groups: the rows of a group have had the same tokens so far.
+    """The rows of a batch in groups: all rows of a group have the same tokens so far.
 
     `ids` and `mask` are the input of the next forward pass, one row per group. `group_idx` is the group of every row.
     """
@@ -42,7 +42,7 @@ class SharedRows:
                 handle.remove()
 
     def spread(self, value: Any) -> Any:
-        """`value` with every tensor [group, ...] in it as [row, ...]; tensors without a batch axis stay as they are."""
+        """`value` with every tensor [group, ...] in it as [row, ...]; tensors without a batch axis are unchanged."""
         if isinstance(value, tuple | list):
             return type(value)(self.spread(part) for part in value)
         if isinstance(value, Tensor) and value.ndim > 1 and len(value) == len(self.ids):

@@ -1,4 +1,4 @@
-"""Which token is which in a forward pass: its position in the chat, and whether it belongs to the prompt."""
+"""What each token of a forward pass is: its position in the chat, and whether it belongs to the prompt."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ class TokenMarks:
             handle.remove()
 
     def chosen(self, tokens: Tokens, every: int) -> Bool[Tensor, "batch pos"]:
-        """Which tokens an edit with these options applies to. Raises `ValueError` as `prompt_ends`."""
+        """Which tokens an edit with these options applies to. Raises `ValueError` as `prompt_ends` does."""
         due = self._positions % every == 0
         if tokens == "all":
             return due

@@ -1,4 +1,4 @@
-"""The controlled set: harmful and benign prompts, of each of which the unsteered model refuses half."""
+"""The controlled set: harmful and benign prompts; the unsteered model refuses half of each."""
 
 from collections.abc import Iterable
 
@@ -25,16 +25,11 @@ def controlled_set(pool: pd.DataFrame, *, n: int = 50, exclude: Iterable[str] = 
     require(n >= 1, "controlled_set", "n must be at least 1", n, "The paper uses 50.")
     known = set(map(_plain, exclude))
     leaked = [id for id, text in zip(pool["id"], pool["text"], strict=True) if _plain(text) in known]
-    require(
-        not leaked,
-        "controlled_set",
-        "no prompt may be one that a direction was estimated from",
-        f"{len(leaked)} ({', '.join(leaked[:3])})",
-        "Take the eval split.",
-    )
-    pool = pool[pool["outcome"] != "broken"].assign(harmful=pool["category"] != BENIGN)
-    side = pool["harmful"].map({True: "H", False: "B"})
-    pool = pool.assign(bucket=side + pool["outcome"].map({"refused": "R", "answered": "C"}))
+    must = "no prompt may be one that a direction was estimated from"
+    require(not leaked, "controlled_set", must, f"{len(leaked)} ({', '.join(leaked[:3])})", "Take the eval split.")
+    harmful = pool["category"] != BENIGN
+    outcome = pool["outcome"].map({"refused": "R", "answered": "C"})  # NaN for broken text
+    pool = pool.assign(harmful=harmful, bucket=harmful.map({True: "H", False: "B"}) + outcome)
     _require_buckets(pool["bucket"].value_counts().reindex(list(BUCKETS), fill_value=0), n)
     drawn = [pool[pool["bucket"] == name].sample(n, random_state=seed) for name in BUCKETS]
     return pd.concat(drawn, ignore_index=True)[["id", "category", "text", "harmful", "bucket"]]

@@ -21,9 +21,9 @@ def with_controls(
 ) -> tuple[DirectionSet, dict[str, str]]:
     """(`directions` with controls added, the kind of every direction by name).
 
-    The controls are `pooled`, the difference in means between all refused prompts and the answered ones; `n` directions
-    uniform on the sphere (`random`); and `n` with the covariance of the activations within the sides (`covariance`),
-    which point where activations vary. Random controls get the mean gap of `directions`.
+    The controls are the difference in means of all refused prompts and the answered ones (`pooled`), `n` directions
+    uniform on the sphere (`random`), and `n` with the covariance of the activations within the sides (`covariance`).
+    The last two get the mean gap of `directions`.
     """
     everything = torch.cat([*refused.values()])
     residuals = torch.cat([states - states.mean(0) for states in (*refused.values(), answered)])

@@ -26,8 +26,7 @@ UNITS = ("coefficient", "gaps", "nats")  # units in which strengths can be compa
 class SteeringCosts:
     """Every condition's strength in several units, and the refusal rate it produces.
 
-    `values` has columns direction, coefficient, over norm (coefficient over the mean norm of the states), nats,
-    refused, gaps and kind.
+    `values` has columns direction, coefficient, over norm (in mean norms of the states), nats, refused, gaps and kind.
     """
 
     values: pd.DataFrame = field(repr=False)
@@ -60,10 +59,9 @@ def steering_costs(
     states: Float[Tensor, "prompt d_model"],
     kinds: Mapping[str, str],
 ) -> SteeringCosts:
-    """What each of the `conditions` of a sweep costs, and the refusal rate that it produces.
+    """What each of the `conditions` of a sweep costs on the benign prompts that the unsteered model answers (BC).
 
-    The cost is measured on the benign prompts that the unsteered model answers (bucket BC). `states` are
-    residual-stream states at the steered layer; `kinds` gives the kind of every direction.
+    `states` are residual-stream states at the steered layer; `kinds` gives the kind of every direction.
     """
     answered = swept.rows.loc[swept.rows["bucket"] == "BC", "text"]
     nats = kl_spent(chat, list(dict.fromkeys(answered)), conditions)
@@ -85,11 +83,7 @@ def steering_costs(
 
 
 def kl_spent(chat: ChatModel, prompts: Sequence[str], conditions: Sequence[Condition]) -> Float[Tensor, " coefficient"]:
-    """KL(unsteered || steered) of the first token in nats, averaged over `prompts`, for every condition.
-
-    This is the cost of a steering vector on prompts that it should leave alone, in a unit that compares vectors of any
-    size.
-    """
+    """KL(unsteered || steered) of the first token in nats, averaged over `prompts`, for every condition."""
     before = first_token_logits(chat, prompts).double().log_softmax(-1)
     ids, own = chat.encode(prompts), {each.digest: each for each in conditions}
     rows = [(each, prompt) for each in own.values() for prompt in range(len(ids))]

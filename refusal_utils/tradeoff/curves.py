@@ -1,15 +1,11 @@
-"""Trade-off curves of refusal against over-refusal, their bootstrap bands, and how far each direction reaches.
+"""Trade-off curves: a direction's refusal rate on harmful prompts (RR) at every overall refusal rate.
 
-A direction's curve is its refusal rate on harmful prompts (RR) at every overall refusal rate, the mean of RR and of the
-rate on benign prompts (ORR), whatever strength produces it. Two curves some distance apart refuse equally often but
-separate harmful from benign prompts differently: RR differs by that distance, and ORR by as much the other
-way. (RR as a function of ORR carries the same information, but is vertical where ORR is 0, as it is for a good model.)
-A curve ends where its direction can move the model no further. Curves are compared only where both exist; how far a
-direction reaches is a separate result. All uncertainty comes from resampling prompts, the same ones for every direction
-and strength.
+The overall rate is the mean of RR and the rate on benign prompts (ORR), whatever strength produces it. (RR as a function
+of ORR would be vertical where ORR is 0.) A curve ends where its direction moves the model no further. All uncertainty
+comes from resampling prompts, the same ones for every direction and strength.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,9 +26,9 @@ GRID = torch.linspace(0, 1, 41, dtype=torch.float64)
 class TradeoffCurves:
     """The curves of some directions with their bands, and how far each direction reaches.
 
-    `bands` has columns direction, overall (refusal rate), RR, low and high (pointwise intervals), only as far as the
-    direction reaches; ORR at a point is 2 overall - RR. `reach` has one row per direction: the lowest (`from`) and the
-    highest (`to`) overall refusal rate, each with low, high and the weakest strength that produces it.
+    `bands` has columns direction, overall (refusal rate), RR, low and high (pointwise intervals); ORR at a point is
+    2 overall - RR. `reach` has per direction the lowest (`from`) and the highest (`to`) overall refusal rate, each with
+    low, high and the weakest strength that produces it.
     """
 
     bands: pd.DataFrame = field(repr=False)
@@ -47,34 +43,26 @@ class TradeoffCurves:
         span = self.reach["to"] - self.reach["from"]
         return span.groupby(self.reach.index.map(kinds)).agg(["min", "median", "max"])
 
-    def figure(
-        self,
-        rates: pd.DataFrame,
-        *,
-        title: str,
-        banded: Collection[str] = ("pooled",),
-        published: Mapping[str, pd.DataFrame] | None = None,
-    ) -> go.Figure:
+    def figure(self, rates: pd.DataFrame, *, title: str, published: Mapping[str, pd.DataFrame]) -> go.Figure:
         """The curves, and the points of `rates` (from `rate_table`) for these directions and any others."""
-        return tradeoff_figure(self.bands, rates.reset_index(), title=title, banded=banded, published=published or {})
+        return tradeoff_figure(self.bands, rates.reset_index(), title=title, published=published)
 
 
-def tradeoff_curves(outcomes: Outcomes, n_draws: int = 1000, level: float = 0.95, seed: int = 0) -> TradeoffCurves:
-    """The curves of all directions with bootstrap intervals, and how far each reaches.
+def tradeoff_curves(outcomes: Outcomes, n_draws: int = 1000, seed: int = 0) -> TradeoffCurves:
+    """The curves of all directions with 95 % bootstrap intervals, and how far each reaches.
 
-    The reach is measured on the usable points as they are, not on a monotone envelope: broken text is already excluded,
-    and if the rate peaks below the strongest setting, that shows that the direction turns back. The strength of an
-    extreme is chosen on the data, not in every draw, because the largest of many noisy rates is biased upwards.
+    The strength of an extreme is chosen on the data, not in every draw, since the largest of many noisy rates is biased
+    upwards.
     """
     weights = outcomes.weights(n_draws, seed)
     drawn = curves(outcomes, weights)
-    low, high = percentile_interval(drawn[1:], level)
+    low, high = percentile_interval(drawn[1:])
     parts = []
     for row, name in enumerate(outcomes.directions):
         values = {"overall": GRID, "RR": drawn[0, row], "low": low[row], "high": high[row]}
         part = pd.DataFrame({key: value.numpy() for key, value in values.items()}).dropna()
         parts.append(part.assign(direction=name))
-    return TradeoffCurves(pd.concat(parts, ignore_index=True), _reach(outcomes, weights, level))
+    return TradeoffCurves(pd.concat(parts, ignore_index=True), _reach(outcomes, weights))
 
 
 def curves(outcomes: Outcomes, weights: Float[Tensor, "draw prompt"]) -> Float[Tensor, "draw direction grid"]:
@@ -102,25 +90,18 @@ def _interpolate(
     overall: Float[Tensor, "draw coefficient"], refused: Float[Tensor, "draw coefficient"]
 ) -> Float[Tensor, "draw grid"]:
     """The polyline from (0, 0) through each draw's points to (1, 1), read at `GRID`."""
-    x, y = (
-        torch.nn.functional.pad(torch.nn.functional.pad(each, (1, 0)), (0, 1), value=1) for each in (overall, refused)
-    )
-    order = torch.from_numpy(np.lexsort((y.numpy(), x.numpy()), axis=1))
-    x, y = x.gather(1, order), y.gather(1, order)
-    grid = GRID.expand(len(x), -1).contiguous()
-    left = torch.searchsorted(x, grid, right=True).clamp(max=x.shape[1] - 1) - 1
-    start, end = x.gather(1, left), x.gather(1, left + 1)
-    from_y, to_y = y.gather(1, left), y.gather(1, left + 1)
-    slope = (to_y - from_y) / (end - start).where(end > start, 1)
-    return torch.where(grid >= 1, y[:, -1:], slope * (grid - start) + from_y)
+    x, y = (np.pad(each.numpy(), ((0, 0), (1, 1)), constant_values=(0, 1)) for each in (overall, refused))
+    order = np.lexsort((y, x), axis=1)
+    x, y = (np.take_along_axis(each, order, axis=1) for each in (x, y))
+    return torch.tensor(np.stack([np.interp(GRID, *draw) for draw in zip(x, y, strict=True)]))
 
 
-def _reach(outcomes: Outcomes, weights: Float[Tensor, "draw prompt"], level: float) -> pd.DataFrame:
+def _reach(outcomes: Outcomes, weights: Float[Tensor, "draw prompt"]) -> pd.DataFrame:
     drawn = outcomes.overall(weights)
     table = pd.DataFrame(index=pd.Index(outcomes.directions, name="direction"))
     for name, at in zip(("from", "to"), _extremes(outcomes), strict=True):
         rate = drawn[:, torch.arange(len(at)), at]
-        low, high = percentile_interval(rate[1:], level)
+        low, high = percentile_interval(rate[1:])
         for edge, values in (("", rate[0]), (" low", low), (" high", high)):
             table[f"{name}{edge}"] = values.numpy()
         table[f"{name} strength"] = np.array(outcomes.strengths)[at.numpy()]

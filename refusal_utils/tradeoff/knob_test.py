@@ -20,6 +20,7 @@ from .outcomes import Outcomes
 NO_RANGE = "no common range"
 VERDICTS = ("equivalent", "different", "undecided", NO_RANGE)
 NUMBERS = ("gap", "gap_low", "gap_high", "area", "area_low", "area_high", "p_equivalent", "p_different")
+ALPHA = 0.05  # threshold of the adjusted p-values
 _NONE = (float("nan"),) * (len(NUMBERS) - 1)
 
 
@@ -27,9 +28,8 @@ _NONE = (float("nan"),) * (len(NUMBERS) - 1)
 class KnobTest:
     """How far apart every pair of curves is, and the verdict for each pair at one or several margins.
 
-    `pairs` has columns first, second, from, to (the common range of overall refusal rates), `NUMBERS` and verdict;
-    `p_equivalent` and verdict are those at the first margin. `verdicts` has a column per margin and the rows of
-    `pairs`.
+    `pairs` has columns first, second, from, to (the common range of overall refusal rates), `NUMBERS` and verdict at the
+    first margin. `verdicts` has a column per margin and the rows of `pairs`.
     """
 
     pairs: pd.DataFrame = field(repr=False)
@@ -43,8 +43,8 @@ class KnobTest:
     def by_kind(self, kinds: Mapping[str, str]) -> pd.DataFrame:
         """By pair of kinds of direction: how many pairs, how many compared, how many per verdict, and the median gap.
 
-        `kinds` gives the kind of every direction. Rows are `kind / kind`, in reverse alphabetical order. The verdicts
-        are those at the first margin; `within <margin>` counts the equivalent pairs at the others.
+        Rows are `kind / kind`, the later in the alphabet first. The verdicts are those at the first margin;
+        `within <margin>` counts the equivalent pairs at the others.
         """
         both = zip(self.pairs["first"].map(kinds), self.pairs["second"].map(kinds), strict=True)
         pair = pd.Series([" / ".join(sorted(each, reverse=True)) for each in both], self.pairs.index, name="pair")
@@ -58,7 +58,8 @@ class KnobTest:
     def figure(self, *, title: str, value: str = "largest difference of RR at equal refusal") -> go.Figure:
         """The largest difference between the curves of every two categories, as a map."""
         gaps = pair_map(self.pairs.set_index(["first", "second"])["gap"], diagonal=0.0)
-        return heatmap(gaps.rename_axis(index=None, columns=None), title=title, value=value, limits=(0, 0.5))
+        limits = 0.0, float(max(2 * self.verdicts.columns[0], self.pairs["gap"].max()))
+        return heatmap(gaps.rename_axis(index=None, columns=None), title=title, value=value, limits=limits)
 
 
 def knob_test(
@@ -67,19 +68,17 @@ def knob_test(
     *,
     min_range: float = 0.3,
     n_draws: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> KnobTest:
     """The comparison of every pair of curves, over the overall refusal rates `from` .. `to` that both reach.
 
     `gap` is the largest difference of RR at equal overall refusal rate and `area` the mean absolute difference, with
-    bootstrap intervals that are simultaneous over the grid. `p_equivalent`: two one-sided tests that the difference
-    lies within the margin at every overall rate (Schuirmann 1987; intersection-union, Berger & Hsu 1996).
-    `p_different`: the largest difference against what resampling alone produces. Both are adjusted over the pairs
-    compared (Benjamini & Hochberg 1995). The verdict is "equivalent" if `p_equivalent` is below 1 - level, else
-    "different" if `p_different` is, else "undecided". A pair whose common range is narrower than `min_range` has the
-    verdict "no common range" and NaN for all numbers. Strengths far apart cut the corners of a curve (by up to 0.04 of
-    RR on planted curves), so sweep all directions at closely spaced strengths.
+    95 % bootstrap intervals that hold simultaneously over the grid. `p_equivalent`: two one-sided tests that the
+    difference lies within the margin at every overall rate (Schuirmann 1987; Berger & Hsu 1996). `p_different`: the
+    largest difference against what resampling alone produces. Both are adjusted over the pairs compared. The verdict is
+    equivalent, else different, else undecided; a pair whose common range is narrower than `min_range` has
+    "no common range" and NaN for all numbers. Give all directions strengths that are close together: strengths far apart
+    cut the corners of a curve (by up to 0.04 of RR on planted curves).
     """
     drawn = curves(outcomes, outcomes.weights(n_draws, seed))
     lowest, highest = reach_on_data(outcomes)
@@ -89,16 +88,16 @@ def knob_test(
         difference = drawn[:, pair[0]] - drawn[:, pair[1]]
         difference = difference[:, ~difference[0].isnan()]
         meet = difference.shape[1] > 0 and end - start > min_range - 1e-9
-        numbers, p_equivalent = _compare(difference, margins, level) if meet else (_NONE, [float("nan")] * len(margins))
+        numbers, p_equivalent = _compare(difference, margins) if meet else (_NONE, [float("nan")] * len(margins))
         rows.append((*(outcomes.directions[each] for each in pair), start, end, *numbers, p_equivalent))
     names = [name for name in NUMBERS if name != "p_equivalent"]
     table = pd.DataFrame(rows, columns=["first", "second", "from", "to", *names, "p_values"])
     table["p_different"] = _adjusted(table["p_different"])
     within = [_adjusted(column) for column in zip(*table.pop("p_values"), strict=True)]
     table.insert(table.columns.get_loc("p_different"), "p_equivalent", within[0])
-    empty, different = table["gap"].isna(), table["p_different"] < 1 - level
+    empty, different = table["gap"].isna(), table["p_different"] < ALPHA
     verdicts = {
-        margin: np.select([empty, p < 1 - level, different], [NO_RANGE, *VERDICTS[:2]], "undecided")
+        margin: np.select([empty, p < ALPHA, different], [NO_RANGE, *VERDICTS[:2]], "undecided")
         for margin, p in zip(margins, within, strict=True)
     }
     found = pd.DataFrame(verdicts, columns=list(margins))
@@ -109,15 +108,13 @@ def _adjusted(p_values: Iterable[float]) -> np.ndarray:
     return adjust_p(torch.tensor([*p_values], dtype=torch.float64)).numpy()
 
 
-def _compare(
-    difference: Float[Tensor, "draw grid"], margins: Sequence[float], level: float
-) -> tuple[tuple[float, ...], list[float]]:
-    """(the `NUMBERS` of one pair but `p_equivalent`, `p_equivalent` per margin), unadjusted; draw 0 is the data."""
+def _compare(difference: Float[Tensor, "draw grid"], margins: Sequence[float]) -> tuple[tuple[float, ...], list[float]]:
+    """(the `NUMBERS` of one pair without `p_equivalent`, that for every margin), unadjusted; the first draw is the data."""
     observed, drawn = difference[0], difference[1:]
     moved = (drawn - observed).abs()
     largest = moved.amax(1)
     gap, area = float(observed.abs().max()), float(observed.abs().mean())
-    spread, area_spread = float(largest.quantile(level)), float(moved.mean(1).quantile(level))
+    spread, area_spread = (float(each.quantile(1 - ALPHA)) for each in (largest, moved.mean(1)))
     outside = [torch.stack([drawn >= margin, drawn <= -margin]).sum(1).max() for margin in margins]
     as_large = (largest >= gap - 1e-12).sum()
     *p_equivalent, p_different = ((1 + float(n)) / (1 + len(drawn)) for n in (*outside, as_large))

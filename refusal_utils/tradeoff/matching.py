@@ -25,10 +25,9 @@ def match_refusal_rate(
 ) -> Sweep:
     """The responses under each direction at a strength whose refusal rate over `controlled` is nearest to `target`.
 
-    `swept` must have strengths on both sides of the target. The method of false position searches between the first two
-    that enclose it, with all directions in one batch per step, until the rate is within `tolerance` or `n_steps` are
-    done. A direction that never encloses the target keeps its nearest strength. `options` are those of `respond`.
-    Raises `ValueError` for a direction that was not swept.
+    Between the two strengths of `swept` that first enclose the target, false position proposes others until the rate is
+    within `tolerance` or `n_steps` are done; a direction that never encloses the target keeps its nearest strength.
+    `options` are those of `respond`. Raises `ValueError` for a direction that was not swept.
     """
     missing = sorted(set(directions) - set(swept.rows["direction"]))
     must = "every direction must have been swept"
@@ -50,15 +49,13 @@ def match_refusal_rate(
 def common_strength(swept: Sweep, directions: Iterable[str], target: float = 0.9) -> Sweep:
     """The responses at the strength in gaps, among those that all `directions` have, with the rate nearest to `target`.
 
-    The rate is taken over all of `directions` and all prompts. Raises `ValueError` if they share no strength.
+    Raises `ValueError` if they share no strength.
     """
     names = list(directions)
     rows = swept.rows[swept.rows["direction"].isin(names)]
     shared = Sweep(rows[rows.groupby("gaps")["direction"].transform("nunique") == len(names)])
-    must = "the directions must share a strength in gaps"
-    require(
-        len(shared.rows) > 0, "common_strength", must, f"none for {', '.join(names)}", "Sweep them at the same gaps."
-    )
+    must, got = "the directions must share a strength in gaps", f"none for {', '.join(names)}"
+    require(len(shared.rows) > 0, "common_strength", must, got, "Sweep them at the same gaps.")
     nearest = (shared.refused("gaps").sort_index() - target).abs().idxmin()
     return Sweep(shared.rows[shared.rows["gaps"] == nearest], swept.notes)
 
@@ -69,7 +66,7 @@ def _rates(swept: Sweep, direction: str) -> pd.Series:
 
 
 def _next_strength(rates: pd.Series, target: float, tolerance: float) -> float | None:
-    """Where the line through the first two strengths that enclose `target` crosses it, or None to stop."""
+    """The strength at which the line through the first two that enclose `target` crosses it, or None to stop."""
     above = rates[rates >= target]
     if (rates - target).abs().min() <= tolerance or above.empty or above.index[0] == rates.index[0]:
         return None

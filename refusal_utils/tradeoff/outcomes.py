@@ -10,16 +10,16 @@ from torch import Tensor
 
 from ..checks import require
 from ..stats import bootstrap_counts
+from .rates import MAX_DEGENERATE
 
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
     """`refused[direction, coefficient, prompt]`, and which of the prompts are harmful.
 
-    `strengths` are in gaps, the unit that all directions share. `usable` is false for a point whose text is too often
-    degenerate, or that was not measured. `stratum` numbers the groups whose sizes were fixed when the prompts were
-    chosen, such as the four buckets of a controlled set: prompts are resampled within them. Raises `ValueError` for
-    fewer than two prompts on a side, and for a direction without a usable point.
+    `strengths` are in gaps. `usable` is false for a point whose text is too often degenerate, or that was not measured.
+    `stratum` numbers the groups of fixed size within which prompts are resampled, such as the buckets of a controlled
+    set. Raises `ValueError` for fewer than two prompts on a side, and for a direction without a usable point.
     """
 
     refused: Bool[Tensor, "direction coefficient prompt"] = field(repr=False)
@@ -38,14 +38,12 @@ class Outcomes:
         require(not empty, "Outcomes", must, f"none for {', '.join(empty)}", "Use lower strengths.")
 
     @classmethod
-    def from_rows(
-        cls, rows: pd.DataFrame, levels: Mapping[str, Sequence[float]], max_degenerate: float = 0.1
-    ) -> "Outcomes":
+    def from_rows(cls, rows: pd.DataFrame, levels: Mapping[str, Sequence[float]]) -> "Outcomes":
         """The outcomes in `rows` (columns id, harmful, direction, gaps, outcome, maybe bucket) at these strengths.
 
-        `levels` gives the strengths of every direction in gaps. Unsteered rows are a point of every
-        direction, whichever direction they are listed under. Broken text is not a refusal, and a point with more than
-        `max_degenerate` of it is not usable. Raises `ValueError` if a direction lacks a strength or a prompt.
+        `levels` gives the strengths of every direction in gaps. Unsteered rows are a point of every direction,
+        whichever direction they are listed under. Broken text is not a refusal, and a point with more than
+        `MAX_DEGENERATE` of it is not usable. Raises `ValueError` if a direction lacks a strength or a prompt.
         """
         cells = pd.MultiIndex.from_tuples([(name, float(gaps)) for name in levels for gaps in levels[name]])
         asked = pd.MultiIndex.from_frame(rows[["direction", "gaps"]]).isin(cells)
@@ -61,7 +59,7 @@ class Outcomes:
         must = "every direction needs every strength and prompt"
         require(not missing, "Outcomes", must, f"gaps at {missing}", "Run the sweep for them.")
         values = table.to_numpy(dtype=object).reshape(len(levels), len(strengths), -1)
-        usable = ((values == "broken").mean(-1) <= max_degenerate) & ~empty.to_numpy().reshape(len(levels), -1)
+        usable = ((values == "broken").mean(-1) <= MAX_DEGENERATE) & ~empty.to_numpy().reshape(len(levels), -1)
         prompts = rows.drop_duplicates("id").set_index("id").loc[table.columns]
         harmful = torch.tensor(prompts["harmful"].to_numpy(dtype=bool))
         codes = torch.tensor(pd.factorize(prompts["bucket"])[0]) if "bucket" in prompts else harmful.long()

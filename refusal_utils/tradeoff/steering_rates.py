@@ -24,15 +24,15 @@ class SteeringRates:
     ablated: pd.DataFrame = field(repr=False)
     directions: DirectionSet = field(repr=False)
 
-    def table(self, **criteria: float) -> pd.DataFrame:
+    def table(self, max_orr: float) -> pd.DataFrame:
         """The strength that `choose_strength` picks for each ablated direction, and the rates after ablation.
 
         Rows (intervention, direction); alpha is the strength in units of the residual stream.
         """
         names = list(self.ablated.index)
-        chosen = choose_strength(self.steered, **criteria).loc[names]
+        chosen = choose_strength(self.steered, max_orr).loc[names]
         table = pd.concat({"steered": chosen, "ablated": self.ablated}, names=["intervention", "direction"])
-        alpha = table["gaps"] * table.index.get_level_values("direction").map(self._gap)
+        alpha = table["gaps"] * table.index.get_level_values("direction").map(self.directions.gap)
         edges = [f"{name}{edge}" for name in ("RR", "ORR") for edge in ("", " low", " high")]
         return table.assign(alpha=alpha)[["gaps", "alpha", "accuracy", *edges, "why"]]
 
@@ -40,11 +40,7 @@ class SteeringRates:
         """All rates, by direction, with the columns gaps, coefficient and intervention, and `notes` as columns."""
         parts = {"steered": self.steered.reset_index("gaps"), "ablated": self.ablated.assign(gaps=float("nan"))}
         rows = pd.concat([part.assign(intervention=name) for name, part in parts.items()])
-        return rows.assign(coefficient=rows["gaps"] * rows.index.map(self._gap), **notes)
-
-    @property
-    def _gap(self) -> dict[str, float]:
-        return dict(zip(self.directions.names, self.directions.gaps.tolist(), strict=True))
+        return rows.assign(coefficient=rows["gaps"] * rows.index.map(self.directions.gap), **notes)
 
 
 def steering_variants(directions: DirectionSet, name: str, n_layers: int, gaps: float = 1.0) -> list[Condition]:

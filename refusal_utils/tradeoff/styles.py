@@ -33,8 +33,7 @@ N_BOOTSTRAP = 1000
 class StyleShares:
     """The share of each direction's refusals that carry each style.
 
-    `values` is indexed by (direction, style) and has columns share, low, high (Wilson) and interval (low to high as
-    text).
+    `values` is indexed by (direction, style), with columns share, low, high (Wilson) and interval (as text).
     """
 
     values: pd.DataFrame = field(repr=False)
@@ -72,8 +71,8 @@ def style_shares(rows: pd.DataFrame) -> StyleShares:
     """The share of each direction's refusals with each style. Raises `ValueError` for a direction without refusals."""
     refused = rows[rows["outcome"] == "refused"]
     missing = sorted(set(rows["direction"]) - set(refused["direction"]))
-    must, todo = "every direction needs refusals", "Steer more strongly."
-    require(not missing, "style_shares", must, f"none for {missing}", todo)
+    must = "every direction needs refusals"
+    require(not missing, "style_shares", must, f"none for {missing}", "Steer more strongly.")
     table = {}
     for direction, group in refused.groupby("direction", sort=False):
         for style in STYLES:
@@ -94,11 +93,10 @@ def purity(rows: pd.DataFrame, column: str = "release_type") -> pd.DataFrame:
 def dependence(rows: pd.DataFrame, column: str, n_draws: int = 500, seed: int = 0) -> pd.Series:
     """How strongly the direction determines `column` (a style, or whether it refuses), compared with permutation.
 
-    `bits`: mutual information. `cramer`: Cramer's V, from 0 to 1 however many values there are. `null bits` and `null
-    cramer`: their means when directions are permuted among the rows of each prompt (chance alone makes both positive).
-    `null cramer high`: the 95th percentile of V under permutation. `p` and `p cramer`: the share of permutations with
-    as many bits, or as large a V. Raises `ValueError` for a single direction. Sources: Cramer 1946; Cover & Thomas
-    2006, ch. 2.
+    `bits`: mutual information. `cramer`: Cramer's V, from 0 to 1. `null bits` and `null cramer`: their means when
+    directions are permuted among the rows of each prompt (chance alone makes both positive). `null cramer high`: the
+    95th percentile of V under permutation. `p` and `p cramer`: the share of permutations with as many bits, or as large
+    a V. Raises `ValueError` for a single direction. Sources: Cramer 1946; Cover & Thomas 2006, ch. 2.
     """
     n_directions = rows["direction"].nunique()
     require(n_directions > 1, "dependence", "there must be at least two directions", n_directions, "Add directions.")
@@ -157,8 +155,8 @@ def guess_direction(rows: pd.DataFrame, column: str, seed: int = 0) -> Guess:
     """How often a classifier that never saw the prompt guesses the direction from the text in `column`.
 
     It is a logistic regression on words and pairs of words, cross-validated with all rows of a prompt in one fold. The
-    interval is a bootstrap over prompts, because the rows of one prompt are not independent. Chance is the share of the
-    commonest direction. Raises `ValueError` for fewer prompts than folds.
+    interval is a bootstrap over prompts; chance is the share of the commonest direction. Raises `ValueError` for fewer
+    prompts than folds.
     """
     prompts, n_prompts = pd.factorize(rows["id"])[0], rows["id"].nunique()
     must = f"there must be at least {N_FOLDS} prompts"

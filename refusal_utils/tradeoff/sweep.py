@@ -27,8 +27,7 @@ class Sweep:
     """Judged responses, one row each, and notes on what produced them.
 
     `rows` has the columns of `respond`: those of the prompts, direction, coefficient, gaps, response, outcome and more.
-    `notes` are empty for a sweep that was just run; those of a file record model, layer, pos, draw and whatever else
-    `save` was given.
+    `notes` are empty for a sweep that was just run; those of a file record its model, layer, pos and draw.
     """
 
     rows: pd.DataFrame = field(repr=False)
@@ -67,10 +66,7 @@ class Sweep:
 
     @classmethod
     def load(cls, path: str | Path, chat: ChatModel | None = None) -> "Sweep":
-        """The sweep that `save` wrote to a file; reading it does not require the model.
-
-        Raises `ValueError` for a missing or damaged file and, if `chat` is given, for a sweep of another model.
-        """
+        """The sweep that `save` wrote to a file. Raises `ValueError` for a missing or damaged file, or another model's."""
         rows, notes = load_rows(path)
         if chat is not None:
             require_same_model("Sweep.load", notes, chat)
@@ -82,14 +78,12 @@ def sweep_conditions(
     *,
     gaps: Strengths | None = None,
     coefficients: Strengths | None = None,
-    layer: int | None = None,
     **options: Any,
 ) -> list[Condition]:
     """The conditions of a sweep: directions at their strengths, given in exactly one of the two units.
 
     Strengths are the same for all directions, or a mapping from the directions to sweep to the strengths of each.
-    `layer` (default: where the directions were read) and `options` are those of `steering_condition`. Raises
-    `ValueError` for a direction without strengths, and as `steering_condition` does.
+    `options` are those of `steering_condition`. Raises `ValueError` for a direction without strengths.
     """
     unit = "coefficient" if coefficients is not None else "gaps"
     given = coefficients if coefficients is not None else gaps or {}
@@ -98,9 +92,7 @@ def sweep_conditions(
     must = "every direction needs strengths"
     require(not bare, "sweep_conditions", must, f"none for {', '.join(bare)}", "Pass some.")
     return [
-        steering_condition(directions, name, layer=layer, **{unit: strength}, **options)
-        for name in own
-        for strength in own[name]
+        steering_condition(directions, name, **{unit: strength, **options}) for name in own for strength in own[name]
     ]
 
 

@@ -10,21 +10,21 @@ from ..stats import percentile_interval
 from .outcomes import Outcomes
 
 
-def variance_shares(outcomes: Outcomes, n_draws: int = 500, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+def variance_shares(outcomes: Outcomes, n_draws: int = 500, seed: int = 0) -> pd.DataFrame:
     """Shares of the variance of "refused" that strength explains alone and direction explains given strength.
 
-    Rows: the two sources. Columns: share, low, high. They are variance components of a crossed design: every prompt is
-    run under every direction and strength, and prompts are a random effect. The second share averages the component of
-    direction over strengths, corrected for noise. A strength at which a direction has no usable point is left out.
-    Raises `ValueError` for fewer than two strengths. Source: Searle, Casella & McCulloch 1992, ch. 4.
+    Columns: share, low, high. They are variance components of a crossed design with prompts as a random effect. The
+    second share averages the component of direction over strengths, corrected for noise. A strength at which a direction
+    has no usable point is left out. Raises `ValueError` for fewer than two strengths. Source: Searle, Casella &
+    McCulloch 1992, ch. 4.
     """
     common = outcomes.usable.all(0)
     n = int(common.sum())
-    must, todo = "directions must share two strengths with intact text", "Use the same strengths."
-    require(n > 1, "variance_shares", must, n, todo)
+    must = "directions must share two strengths with intact text"
+    require(n > 1, "variance_shares", must, n, "Use the same strengths.")
     refused = outcomes.refused[:, common].double()
     values = torch.stack([_shares(refused, draw) for draw in outcomes.weights(n_draws, seed)])
-    low, high = percentile_interval(values[1:], level)
+    low, high = percentile_interval(values[1:])
     index = pd.Index(["strength", "direction given strength"], name="explained by")
     return pd.DataFrame({"share": values[0], "low": low, "high": high}, index=index)
 

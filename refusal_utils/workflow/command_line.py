@@ -6,12 +6,13 @@ Commands import what they need when they run: `--help` and `--version` load neit
 import argparse
 import os
 import sys
+from typing import Any
 
 from .. import __version__
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, 1 after printing what was wrong with a notebook or an argument, 130 after Ctrl-C."""
+    """The exit code: 0, or 1 after printing what is wrong with a notebook or an argument, or 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     set_thread_defaults()
     from .notebooks import NotebookFailure
@@ -28,10 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def set_thread_defaults() -> None:
-    """Let idle OpenMP threads sleep instead of spin, in this process and its kernels, unless the user chose a policy.
+    """Let idle OpenMP threads sleep, unless the user chose a policy: spinning, two runs slow each other several times.
 
-    Spinning threads of two runs on the same cores slow each other down severalfold. OpenMP reads the variable once,
-    so this must happen before torch is imported.
+    OpenMP reads the variable once, so this must happen before torch is imported.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -44,14 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--list", action="store_true", help="show each notebook's question, needs and duration; run none")
     run.add_argument("--notebooks", nargs="*", default=(), metavar="NN", help="run only these, by number")
     run.add_argument("--prompts", metavar="SOURCE", help="'builtin', 'paper', a folder of prompt files, or one file")
-    run.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        help="set parameters of the notebooks (the command `settings` lists them)",
-    )
+    several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": [], "metavar": "NAME=VALUE"}
+    run.add_argument("--set", help="set parameters of the notebooks (the command `settings` lists them)", **several)
     run.add_argument("--fresh", action="store_true", help="run finished notebooks again")
     run.set_defaults(act=_run)
     report = commands.add_parser("report", help="compare every number with the paper's; writes CSV and HTML")

@@ -16,7 +16,7 @@ NOTEBOOKS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "
 
 @dataclass(eq=False)
 class NotebookFailure(Exception):
-    """A notebook stopped: its name, the code cell, the cell's source, and the error."""
+    """A notebook that failed: its name, the number of the code cell, the cell's source, and the error."""
 
     notebook: str
     cell: int

@@ -45,7 +45,7 @@ class Run:
 
     @property
     def executed(self) -> Path:
-        """Where the executed copy goes."""
+        """The path of the executed copy."""
         return self.figures / "notebooks" / self.notebook.name
 
     def digest(self) -> str:
@@ -73,7 +73,7 @@ class Run:
         )
 
     def write_record(self, digest: str) -> None:
-        """Put the record of a finished run into the executed copy, and point its picture links at this run's figures."""
+        """Put the record of a finished run into the executed copy, and point its pictures at this run's figures."""
         record = Record(digest, uuid.uuid4().hex, self._earlier_runs(), self._files())
         notebook = json.loads(self.executed.read_text(encoding="utf-8"))
         notebook["metadata"][_KEY] = asdict(record)
@@ -110,17 +110,16 @@ def read_record(executed: Path) -> Record | None:
 
 @cache
 def _code() -> str:
-    files = [*PACKAGE.rglob("*"), *prompts_dir().rglob("*")]
-    kept = [file for file in files if file.is_file() and "__pycache__" not in file.parts]
     found = hashlib.sha256()
-    for file in sorted(kept):
-        found.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    for file in sorted([*PACKAGE.rglob("*"), *prompts_dir().rglob("*")]):
+        if file.is_file() and "__pycache__" not in file.parts:
+            found.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return found.hexdigest()
 
 
 def _stamps(place: Path) -> list[tuple[str, int, int]]:
     """Name, size and time of all files in a model's folder, of the prompt files in a folder, or of one file."""
     is_model = (place / "config.json").exists()
-    files = [file for file in sorted(place.glob("*")) if is_model or file.suffix in _PROMPT_FILES]
-    files += [place] if place.is_file() else []
+    inside = [file for file in sorted(place.glob("*")) if is_model or file.suffix in _PROMPT_FILES]
+    files = [place] if place.is_file() else inside
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]

@@ -4,6 +4,7 @@ import os
 import textwrap
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> float:
             extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
         )
     except papermill.PapermillExecutionError as error:
-        message = f"{error.ename}: {error.evalue}"
-        raise NotebookFailure(path.name, error.cell_index, error.source, message) from error
+        what = f"{error.ename}: {error.evalue}"
+        raise NotebookFailure(path.name, error.cell_index, error.source, what) from error
     return (time.time() - began) / 60
 
 
@@ -69,7 +70,7 @@ def run_notebooks(settings: Settings | None = None, numbers: Sequence[str] = (),
 
 
 def figures_root(settings: Settings) -> Path:
-    """The absolute folder that holds one folder per model; FIGURES_DIR may also be the folder of this model."""
+    """The absolute folder with one folder per model; FIGURES_DIR may also be the folder of this model."""
     if "FIGURES_DIR" not in settings.given:
         return FIGURES.resolve()
     root = Path(settings.FIGURES_DIR).expanduser().resolve()
@@ -80,10 +81,9 @@ def list_notebooks(numbers: Sequence[str] = ()) -> str:
     """A paragraph per notebook: number and name, question, needs, and duration."""
     parts = []
     for path in find_notebooks(numbers):
-        title = read_title(path)
         lines = [
             textwrap.fill(f"    {name:<10}{text}", 118, subsequent_indent=" " * 14, break_on_hyphens=False)
-            for name, text in (("question", title.question), ("needs", title.needs), ("takes", title.takes))
+            for name, text in asdict(read_title(path)).items()
         ]
         parts.append("\n".join([f"{path.name[:2]}  {path.stem[3:].replace('_', ' ')}", *lines]))
     return "\n\n".join(parts)

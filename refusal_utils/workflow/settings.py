@@ -16,7 +16,7 @@ _OPTION_OF = {"MODEL": "--model", "FIGURES_DIR": "--out"}
 
 
 class Settings(BaseSettings):
-    """Parameters of the notebooks, checked; a field that is not given comes from `REFUSAL_<NAME>` or its default."""
+    """Validated parameters of the notebooks; a field that is not given comes from `REFUSAL_<NAME>` or its default."""
 
     model_config = SettingsConfigDict(
         env_prefix="REFUSAL_", extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     @field_validator("MODEL")
     @classmethod
     def _absolute_model(cls, name: str) -> str:
-        """Notebooks run in another folder, so a path becomes absolute; a Hugging Face id stays."""
+        """Make a path absolute, because notebooks run in another folder; a Hugging Face id stays as it is."""
         path = Path(name).expanduser()
         is_path = name.startswith((".", "~", os.sep)) or (path / "config.json").is_file()
         return path.resolve().as_posix() if is_path else name
@@ -127,7 +127,7 @@ def _type_name(annotation: Any) -> str:
 def _assignment(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     is_assignment = bool(equals) and name.isidentifier()
-    require(is_assignment, "read_settings", "a setting must read NAME=VALUE", repr(text), "Write for example SEED=1.")
+    require(is_assignment, "read_settings", "a setting must read NAME=VALUE", repr(text), "Write, for example, SEED=1.")
     if name in _OPTION_OF:
         raise invalid("read_settings", f"{name} must be set by its own option", repr(text), f"Use {_OPTION_OF[name]}.")
     try:

@@ -29,14 +29,14 @@ def test_a_set_holds_the_differences_in_means_and_their_norms():
         assert found.gap(name) == pytest.approx(float(mean_difference(states, answered).norm()))
     assert (list(found), len(found)) == (["b", "a"], 2)
     assert [name for name, _ in found.items()] == ["b", "a"]
-    assert torch.equal(found.cosines(), cosine_matrix(found.vectors))
+    assert found.cosine_frame().loc["b", "a"] == pytest.approx(float(cosine_matrix(found.vectors)[0, 1]))
     with pytest.raises(ValueError, match="^DirectionSet: the name must be one of b, a; got 'c'"):
         found["c"]
 
 
 @pytest.mark.parametrize(
     ("names", "scale", "message"),
-    [(("a",), 1, "every direction needs a name"), (("a", "b"), 2, "a direction must have norm 1; got norm 2")],
+    [(("a",), 1, "every direction needs a unique name"), (("a", "b"), 2, "a direction must have norm 1; got norm 2")],
 )
 def test_a_set_needs_names_and_unit_vectors(names, scale, message):
     with pytest.raises(ValueError, match=f"^DirectionSet: {message}"):

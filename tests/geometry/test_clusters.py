@@ -49,9 +49,7 @@ def test_the_figure_names_the_leaves():
     assert set(figure.layout.yaxis.ticktext) == {category.title for category in CATEGORIES}
 
 
-def test_bad_matrices_and_methods_are_refused():
-    with pytest.raises(ValueError, match="^Clusters.tree: the method must be average or complete; got 'ward'"):
-        Clusters(published_cosines()).tree("ward")
+def test_rows_and_columns_in_different_orders_are_refused():
     with pytest.raises(ValueError, match="^Clusters: rows and columns must be the same categories"):
         Clusters(published_cosines().iloc[:, ::-1])
 

@@ -2,28 +2,20 @@ import numpy as np
 import pytest
 import torch
 
-from refusal_utils.geometry.subspaces import (
-    common_axis,
-    effective_rank,
-    participation_ratio,
-    principal_angles,
-    space_summary,
-)
+from refusal_utils.geometry.subspaces import principal_angles, space_summary, span_size
 
 
 def test_rank_and_participation_count_the_dimensions():
     axes = torch.linalg.qr(torch.randn(50, 4, generator=torch.Generator().manual_seed(0)))[0].T
     mixed = axes[[0, 1, 2, 3, 0, 1, 2, 3]]
-    assert effective_rank(mixed) == pytest.approx(4.0, abs=1e-4)
-    assert participation_ratio(mixed) == pytest.approx(4.0, abs=1e-4)
-    assert effective_rank(axes[[0, 0, 0]]) == pytest.approx(1.0, abs=1e-3)
+    assert span_size(mixed)["effective rank"] == pytest.approx(4.0, abs=1e-4)
+    assert span_size(mixed)["participation ratio"] == pytest.approx(4.0, abs=1e-4)
+    assert span_size(axes[[0, 0, 0]])["effective rank"] == pytest.approx(1.0, abs=1e-3)
 
 
-def test_the_common_axis_is_the_planted_one():
+def test_the_common_axis_holds_the_planted_share():
     axes = torch.linalg.qr(torch.randn(50, 7, generator=torch.Generator().manual_seed(1)))[0].T
-    axis, share = common_axis(0.8 * axes[0] + 0.6 * axes[1:])
-    # The sum of the six: 4.8 along the planted axis, 0.6 along each of six others.
-    assert float(axis @ axes[0]) == pytest.approx(4.8 / (4.8**2 + 6 * 0.6**2) ** 0.5, abs=1e-4)
+    share = span_size(0.8 * axes[0] + 0.6 * axes[1:])["common axis"]
     # Every pair has cosine 0.64, so the largest of the 6 eigenvalues is 1 + 5 * 0.64.
     assert share == pytest.approx((1 + 5 * 0.64) / 6, abs=1e-4)
 

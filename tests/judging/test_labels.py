@@ -28,7 +28,7 @@ def test_sheets_that_are_wrong_or_in_the_way_are_named(rows, tmp_path):
     with pytest.raises(ValueError, match="got 'perhaps' in line 3 of"):
         read_labels(path)
     sheet.drop(columns="row").to_csv(path, index=False)
-    with pytest.raises(ValueError, match="got none called row"):
+    with pytest.raises(ValueError, match="read_labels: the sheet must have row and refused"):
         read_labels(path)
 
 
@@ -42,7 +42,7 @@ def test_agreement_is_that_of_a_table_by_hand():
     assert found["kappa"] == pytest.approx((0.85 - chance) / (1 - chance))
     assert found["missed"] == pytest.approx(10 / 50)
     assert found["false"] == pytest.approx(5 / 50)
-    with pytest.raises(ValueError, match="as many labels on both sides, at least one; got 1 and 2"):
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         agreement([True], [True, False])
 
 
@@ -58,5 +58,5 @@ def test_worst_errors_counts_phrases_and_sides():
     ]
     assert found["share"].tolist() == pytest.approx([2 / 3, 1 / 3])
     assert worst_errors(["I can't"], [True], [True]).empty
-    with pytest.raises(ValueError, match="as many of each; got 1 evidences, 1 verdicts and 2 labels"):
+    with pytest.raises(ValueError, match="longer"):
         worst_errors(["a"], [True], [True, False])

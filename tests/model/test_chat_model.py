@@ -49,14 +49,6 @@ def test_encode_begins_with_one_bos_and_ends_in_the_suffix(chat, prompts):
     assert len(chat.suffix) >= 2
 
 
-def test_pad_is_on_the_left_and_masked(chat, prompts):
-    ids = chat.encode(prompts)
-    batch = chat.pad(ids)
-    for row, mask, original in zip(batch.input_ids, batch.attention_mask, ids, strict=True):
-        assert row[-len(original) :].tolist() == original
-        assert mask.tolist() == [0] * (len(row) - len(original)) + [1] * len(original)
-
-
 @pytest.mark.parametrize("prompt", ["", "  \n"])
 def test_encode_rejects_an_empty_prompt(chat, prompt):
     with pytest.raises(ValueError, match=r"encode: a prompt must be a text that is not empty; got .* as prompt 1"):
@@ -66,6 +58,12 @@ def test_encode_rejects_an_empty_prompt(chat, prompt):
 def test_encode_rejects_a_prompt_longer_than_the_context(chat):
     with pytest.raises(ValueError, match=rf"must fit the context of {chat.n_context} tokens; got \d+ in prompt 1"):
         chat.encode(["fine", "word " * chat.n_context])
+
+
+def test_encode_rejects_a_prompt_that_ends_in_other_tokens(chat):
+    other = dataclasses.replace(chat, suffix=(1, 2))
+    with pytest.raises(ValueError, match=r"must end in the same template tokens; got .* in prompt 0, not \[1, 2\]"):
+        other.encode(["fine"])
 
 
 def test_hook_name_rejects_a_layer_out_of_range_and_an_unknown_hook(chat):

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refusal_utils.prompts.categories import CATEGORIES, category_by_id, category_by_paper_split
+from refusal_utils.prompts.categories import CATEGORIES, category_by_id
 
 # sRGB to OKLab (Ottosson 2020), where equal distances look equally far apart.
 LMS = np.array([[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]])
@@ -51,4 +51,3 @@ def test_definitions_are_the_data_cards():
 def test_lookup_rejects_an_unknown_name():
     with pytest.raises(ValueError, match="category_by_id: the name must be a known category's; got 'violence'"):
         category_by_id("violence")
-    assert category_by_paper_split(CATEGORIES[3].paper_split) is CATEGORIES[3]

@@ -3,15 +3,14 @@ import json
 import pandas as pd
 import pytest
 
-from refusal_utils.prompts.categories import CATEGORY_IDS
-from refusal_utils.prompts.files import read_prompt_file, split_in_order, write_prompt_folder
+from refusal_utils.prompts.files import read_prompt_file, split_in_order
 from refusal_utils.prompts.loading import load_prompts
 
 
 def test_read_prompt_file_takes_the_projects_own_files_unchanged(tmp_path):
     rows = load_prompts("benign", "eval")
-    folder = write_prompt_folder(rows, tmp_path / "folder")
-    pd.testing.assert_frame_equal(read_prompt_file(folder / "benign.jsonl"), rows)
+    rows.to_json(tmp_path / "mine.jsonl", orient="records", lines=True)
+    pd.testing.assert_frame_equal(read_prompt_file(tmp_path / "mine.jsonl"), rows)
 
 
 @pytest.mark.parametrize(
@@ -62,13 +61,13 @@ def test_read_prompt_file_keeps_what_the_rows_say_of_themselves(tmp_path):
         ("a.jsonl", b'{"text": "fine"}\n\n["fine"]', r"JSON that is not an object at .*, line 3"),
         ("a.jsonl", b'{"question": "fine"}', "no text or prompt at .*, line 1"),
         ("a.jsonl", b'{"text": "fine"}\n{"text": 5}', "no text or prompt at .*, line 2"),
-        ("a.jsonl", b'{"text": "fine", "split": ["eval"]}', "no text in the field split at .*, line 1"),
+        ("a.jsonl", b'{"text": "fine", "split": ["eval"]}', r"the split \['eval'\], not train or eval at .*, line 1"),
         ("a.jsonl", b'{"text": "fine", "category": "advise"}', "the category 'advise', not one of"),
         ("a.csv", b"prompt\nfine\n  \n", r"no text or prompt at .*a\.csv, line 3"),
-        ("a.csv", b"question\nfine\n", "a header without a column text or prompt at .*, line 1"),
+        ("a.csv", b"question\nfine\n", "no text or prompt at .*, line 2"),
         ("a.csv", b"prompt,category\nfine,advise\n", "the category 'advise', not one of safety_core, .* line 2"),
         ("a.csv", b"prompt,split\nfine,test\n", "the split 'test', not train or eval at .* line 2"),
-        ("a.txt", b"fine\ncaf\xe9\n", r"must be UTF-8; got the byte 0xe9 at .*a\.txt, line 2\. Save it as UTF-8"),
+        ("a.txt", b"fine\ncaf\xe9\n", r"got the byte 0xe9, which is not UTF-8, at .*a\.txt, line 2"),
         ("a.txt", b"\n", r"the file must hold prompts; got none in .*a\.txt"),
         ("a.xlsx", b"fine", r"must be a \.jsonl, \.csv or \.txt file; got .*a\.xlsx"),
     ],
@@ -98,28 +97,3 @@ def test_a_prompt_may_hold_any_character_but_a_line_feed(tmp_path):
 def test_split_in_order_counts_each_category_for_itself():
     splits = split_in_order(["advice", "benign"] * 50)
     assert splits[::2] == splits[1::2] == ["train"] * 32 + ["eval"] * 18
-
-
-def test_a_written_folder_survives_line_separators_and_records_its_sources(tmp_path):
-    rows = load_prompts().groupby("category").head(2).reset_index(drop=True)
-    rows.loc[0, "text"] = "one\u2028line\x85still \U0001f600\none"
-    public = rows.assign(source="made up", source_index=range(len(rows)), revision="main")
-    folder = write_prompt_folder(public, tmp_path / "first")
-    assert set(load_prompts(source=folder)["text"]) == set(rows["text"])
-    first = json.loads((folder / "sources.json").read_text())["made up"]
-    assert (first["revision"], first["n_prompts"], len(first["sha256"])) == ("main", 2 * (len(CATEGORY_IDS) + 1), 64)
-    public.loc[3, "text"] = "another text"
-    other = json.loads((write_prompt_folder(public, tmp_path / "other") / "sources.json").read_text())["made up"]
-    assert other["sha256"] != first["sha256"]
-
-
-def test_write_prompt_folder_rejects_what_could_not_be_read_back(tmp_path):
-    rows = load_prompts("advice")
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "advice.jsonl").write_text("")
-    with pytest.raises(ValueError, match="^write_prompt_folder: the folder must be new or empty; got .*full"):
-        write_prompt_folder(rows, tmp_path / "full")
-    with pytest.raises(ValueError, match="ids unique; got the id 'advice-0001' twice"):
-        write_prompt_folder(pd.concat([rows, rows[:1]]), tmp_path / "new")
-    with pytest.raises(ValueError, match="categories must be known .*; got the category 'advise'"):
-        write_prompt_folder(rows.assign(category="advise"), tmp_path / "new")

@@ -13,13 +13,15 @@ import pandas as pd
 import pytest
 
 from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
+from refusal_utils.prompts.files import read_prompt_file
 from refusal_utils.prompts.loading import load_prompts
-from refusal_utils.prompts.public_datasets import load_public_prompts, load_source, paper_folder
-from refusal_utils.prompts.public_sources import SOURCES, XSTEST_SHA256
+from refusal_utils.prompts.public_datasets import load_source, paper_folder
+from refusal_utils.prompts.public_sources import SOURCES
 from tests.public_tables import COCONOT_TEST, Hub, coconot, sorrybench, wildguard, write_paper_files, xstest
 
 DATA = Path(__file__).parent.parent.parent.parent / "shared/data"
 XSTEST, COCONOT = DATA / "xstest/xstest_prompts.csv", DATA / "coconot/coconot_eval.jsonl"
+XSTEST_SHA256 = "11783fb294ed017473ee53c207d71f2161c7672c8d0b037501e78387f801cb5a"  # of the CSV on GitHub, d7bb5bd
 LABELS = {
     "safety_core": 413,
     "hate_speech": 50,
@@ -32,7 +34,7 @@ LABELS = {
     "unsupported": 157 + 1807,
     "indeterminate": 142 + 901,
     "humanizing": 82 + 1795,
-    BENIGN: 490,
+    BENIGN: 490 + 250,
 }
 
 
@@ -41,13 +43,15 @@ def hub(monkeypatch) -> Hub:
     return Hub(monkeypatch)
 
 
-def test_load_public_prompts_gives_every_labelled_prompt_with_the_columns_of_load_prompts(hub):
-    rows = load_public_prompts()
+@pytest.fixture
+def rows(hub, tmp_path) -> pd.DataFrame:
+    """All prompts of the hub's tables."""
+    return pd.concat([load_source(name, tmp_path) for name in SOURCES], ignore_index=True)
+
+
+def test_load_source_gives_every_labelled_prompt_of_the_pinned_revision(hub, rows):
     assert rows["category"].value_counts().to_dict() == LABELS
-    assert list(rows)[:6] == list(load_prompts("advice"))
-    assert list(rows)[6:] == ["source", "source_index", "revision"]
     assert rows["id"].is_unique
-    assert set(rows.loc[rows["category"] == BENIGN, "kind"]) == {"ordinary"}
     assert hub.asked == [(each.hub_id, each.config, each.split, each.revision) for each in SOURCES.values()]
 
 
@@ -55,19 +59,19 @@ def test_every_revision_is_a_commit_not_a_branch():
     assert {name for name, each in SOURCES.items() if not re.fullmatch("[0-9a-f]{40}", each.revision)} == set()
 
 
-def test_ids_say_the_source_row(hub):
-    text = load_public_prompts().set_index("id")["text"]
+def test_ids_say_the_source_row(rows):
+    text = rows.set_index("id")["text"]
     vanilla = [row["prompt"] for row in wildguard() if not row["adversarial"]]
     assert text["ordinary-wildguard-500"] == vanilla[500]
     assert text["safety_core-wildguard-29"] == vanilla[29]
     assert text["humanizing-coconot-395"] == coconot(COCONOT_TEST)[395]["prompt"]
     assert text["over_refusal-xstest-25"] == xstest()[25]["prompt"]
+    assert text["look_alike-xstest-0"] == xstest()[0]["prompt"]
     assert text["advice-sorrybench-431"] == "sorry 431 base"
     assert text["hate_speech-sorrybench-50"] == "sorry 50 base"
 
 
-def test_splits_are_coconots_own_or_the_first_three_fifths_in_source_order(hub):
-    rows = load_public_prompts()
+def test_splits_are_coconots_own_or_the_first_three_fifths_in_source_order(rows):
     own = rows.groupby("source")["split"].unique()
     assert (list(own["coconot"]), list(own["coconot_train"])) == (["eval"], ["train"])
     for source, category, n_train in (
@@ -81,29 +85,6 @@ def test_splits_are_coconots_own_or_the_first_three_fifths_in_source_order(hub):
         assert splits == ["train"] * n_train + ["eval"] * (len(splits) - n_train), (source, category)
 
 
-def test_over_refusal_is_read_with_or_without_its_own_benign_side(hub):
-    shared, own = load_public_prompts("unsafe"), load_public_prompts("safe_benign")
-    safe = own[own["kind"] == "look_alike"]
-    assert len(safe) == 250
-    assert set(safe["category"]) == {BENIGN}
-    assert set(safe["source"]) == {"xstest"}
-    assert list(own.drop(index=safe.index)["id"]) == list(shared["id"])
-    with pytest.raises(
-        ValueError, match="^load_public_prompts: over_refusal must be 'unsafe' or 'safe_benign'; got 'both'"
-    ):
-        load_public_prompts("both")
-
-
-def test_limit_keeps_the_first_of_every_split_and_moves_none(hub):
-    whole, some = load_public_prompts(), load_public_prompts(limit=40)
-    expected = whole.groupby(["category", "split"], sort=False).head(40)
-    assert list(some["id"]) == list(expected["id"])
-    assert list(some["split"]) == list(expected["split"])
-    assert 20 * 40 < len(some) <= 24 * 40
-    with pytest.raises(ValueError, match="^load_public_prompts: limit must be at least 1; got 0"):
-        load_public_prompts(limit=0)
-
-
 @pytest.mark.parametrize(
     ("name", "error", "reason"),
     [
@@ -111,30 +92,30 @@ def test_limit_keeps_the_first_of_every_split_and_moves_none(hub):
             "wildguard",
             datasets.exceptions.DatasetNotFoundError("Dataset 'x' is a gated dataset on the Hub.\nVisit the page."),
             r".*gated.* Accept its licence at "
-            r"https://huggingface.co/datasets/allenai/wildguardmix and set HF_TOKEN, or pass a file\.$",
+            r"https://huggingface.co/datasets/allenai/wildguardmix and set HF_TOKEN, or put its file at .*/wildguard\.jsonl\.$",
         ),
         (
             "wildguard",
             ConnectionError("Couldn't reach 'x' on the Hub (OfflineModeIsEnabled)"),
-            ".*Couldn't reach.* Connect to the network, .*or pass a file",
+            ".*Couldn't reach.* Connect to the network, .*or put its file",
         ),
         (
             "xstest",
             datasets.exceptions.DatasetGenerationError("An error occurred while generating the dataset"),
-            "'An error occurred while generating the dataset' for Paul/XSTest. Try again, or pass a file.",
+            "'An error occurred while generating the dataset' for Paul/XSTest. Try again, or put its file",
         ),
     ],
 )
-def test_load_source_says_what_to_do_where_the_hub_gives_nothing(hub, name, error, reason):
+def test_load_source_says_what_to_do_where_the_hub_gives_nothing(hub, tmp_path, name, error, reason):
     hub.changed[SOURCES[name].hub_id] = error
     with pytest.raises(ValueError, match=f"^read_source: {name} must be loadable from the hub; got {reason}"):
-        load_source(name)
+        load_source(name, tmp_path)
 
 
-def test_load_source_names_the_extra_where_the_library_is_missing(monkeypatch):
+def test_load_source_names_the_extra_where_the_library_is_missing(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r"the datasets library must be installed .* Install refusal-utils\[data\]"):
-        load_source("xstest")
+        load_source("xstest", tmp_path)
 
 
 def renamed(rows: list[dict], old: str, new: str) -> list[dict]:
@@ -161,59 +142,49 @@ def renamed(rows: list[dict], old: str, new: str) -> list[dict]:
         (
             "sorrybench",
             lambda: [{**row, "category": str(number % 45 + 1)} for number, row in enumerate(sorrybench())],
-            "must be the edition 202503, with 44 categories; got 45, the edition 202406, whose ids are shifted",
+            "must hold 10 '26', .* prompts; got 9, ",  # the edition 202406, which has 45 categories
         ),
     ],
 )
-def test_load_source_rejects_a_data_set_that_has_changed(hub, name, change, reason):
-    load_source(name)
+def test_load_source_rejects_a_data_set_that_has_changed(hub, tmp_path, name, change, reason):
+    load_source(name, tmp_path)
     hub.changed[SOURCES[name].hub_id] = change()
     with pytest.raises(ValueError, match=f"^read_source: .*{reason}"):
-        load_source(name)
+        load_source(name, tmp_path)
 
 
-def test_load_source_reads_files_as_it_reads_the_hub(hub, tmp_path):
-    with (tmp_path / "x.csv").open("w", newline="") as file:
+def test_load_source_reads_files_as_it_reads_the_hub(hub, rows, tmp_path):
+    with (tmp_path / "xstest.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, xstest()[0])
         writer.writeheader()
         writer.writerows(xstest())
-    (tmp_path / "w.jsonl").write_text("\n".join(map(json.dumps, wildguard())))
-    pd.DataFrame(sorrybench()).to_parquet(tmp_path / "s.parquet")
-    files = {"xstest": tmp_path / "x.csv", "wildguard": tmp_path / "w.jsonl", "sorrybench": tmp_path / "s.parquet"}
-    for name, file in files.items():
-        rows = load_source(name, file)
-        pd.testing.assert_frame_equal(rows.drop(columns="revision"), load_source(name).drop(columns="revision"))
-        assert set(rows["revision"]) == {f"file {file.name}"}
+    (tmp_path / "wildguard.jsonl").write_text("\n".join(map(json.dumps, wildguard())))
+    pd.DataFrame(sorrybench()).to_parquet(tmp_path / "sorrybench.parquet")
     hub.asked.clear()
-    load_public_prompts(files=files)
-    assert {request[0] for request in hub.asked} == {"allenai/coconot"}
+    for name, kind in {"xstest": "csv", "wildguard": "jsonl", "sorrybench": "parquet"}.items():
+        found = load_source(name, tmp_path)
+        expected = rows[rows["source"] == name].reset_index(drop=True).assign(revision=f"file {name}.{kind}")
+        pd.testing.assert_frame_equal(found, expected)
+    assert hub.asked == []
 
 
-def test_load_source_rejects_unknown_names_and_files(tmp_path):
-    with pytest.raises(ValueError, match="the source must be one of wildguard, .*; got 'wildjailbreak'"):
-        load_source("wildjailbreak")
-    with pytest.raises(
-        ValueError, match=r"file of xstest must be a \.jsonl or \.parquet or \.csv file; got .*none\.csv"
-    ):
-        load_source("xstest", tmp_path / "none.csv")
-    (tmp_path / "turns.csv").write_text("turns\n")
-    with pytest.raises(ValueError, match=r"file of sorrybench must be a \.jsonl or \.parquet file"):
-        load_source("sorrybench", tmp_path / "turns.csv")
-    (tmp_path / "half.jsonl").write_text('{"prompt": ')
-    with pytest.raises(ValueError, match=r"file of coconot must be readable; got .*half\.jsonl"):
-        load_source("coconot", tmp_path / "half.jsonl")
-    with pytest.raises(ValueError, match=r"files must be named after sources.*; got \['xtest'\]"):
-        load_public_prompts(files={"xtest": tmp_path / "half.jsonl"})
+def test_load_source_rejects_files_that_it_cannot_read(tmp_path):
+    (tmp_path / "sorrybench.csv").write_text("turns\n")
+    with pytest.raises(ValueError, match=r"file of sorrybench, .* must be \.jsonl or \.parquet; got .*sorrybench\.csv"):
+        load_source("sorrybench", tmp_path)
+    (tmp_path / "coconot.jsonl").write_text('{"prompt": ')
+    with pytest.raises(ValueError, match=r"file of coconot must be readable; got .*coconot\.jsonl"):
+        load_source("coconot", tmp_path)
 
 
-def test_paper_folder_builds_the_papers_prompts_once(hub, tmp_path):
+def test_paper_folder_builds_the_papers_prompts_once(hub, rows, tmp_path):
     """With both sides of XSTest: its safe prompts are refused most often of all benign ones."""
     folder = paper_folder(tmp_path)
-    rows = load_prompts(source=folder)
-    assert rows["category"].value_counts().to_dict() == {**LABELS, BENIGN: 490 + 250}
-    assert rows["kind"].value_counts()["look_alike"] == 250
-    text = load_public_prompts("safe_benign").set_index("id")["text"]
-    assert (text.loc[rows["id"]].to_numpy() == rows["text"].to_numpy()).all()
+    read = load_prompts(source=folder)
+    assert read["kind"].value_counts()["look_alike"] == 250
+    columns = ["id", "category", "text", "split", "pair_id"]
+    expected = rows.set_index("id", drop=False).loc[read["id"], columns].reset_index(drop=True)
+    pd.testing.assert_frame_equal(read[columns], expected)
     record = json.loads((folder / "sources.json").read_text())
     assert {name: each["revision"] for name, each in record.items()} == {
         name: source.revision for name, source in SOURCES.items()
@@ -240,7 +211,7 @@ def test_paper_folder_is_another_for_another_revision_or_file(hub, tmp_path, mon
     own = tmp_path / "paper_files" / "xstest.jsonl"
     own.write_text("\n".join(map(json.dumps, xstest())))
     second = paper_folder(tmp_path)
-    own.write_text("\n".join(json.dumps({**row, "prompt": f"Again, {row['prompt']}"}) for row in xstest()))
+    own.write_text("\n".join(json.dumps({**row, "prompt": f"Again,\u2028{row['prompt']}"}) for row in xstest()))
     third = paper_folder(tmp_path)
     own.unlink()
     assert paper_folder(tmp_path) == first
@@ -249,7 +220,7 @@ def test_paper_folder_is_another_for_another_revision_or_file(hub, tmp_path, mon
     assert len({first, second, third, fourth}) == 4
     revisions = [json.loads((each / "sources.json").read_text())["xstest"]["revision"] for each in (first, second)]
     assert revisions == [pinned, "file xstest.jsonl"]
-    assert "Again" in (third / "over_refusal.jsonl").read_text()
+    assert read_prompt_file(third / "over_refusal.jsonl")["text"].str.startswith("Again,\u2028").all()
     assert "Again" not in (second / "over_refusal.jsonl").read_text()
 
 
@@ -257,7 +228,7 @@ def test_paper_folder_needs_no_hub_where_the_files_are_there(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "datasets", None)
     write_paper_files(tmp_path / "paper_files")
     rows = load_prompts(source="paper", cache_dir=tmp_path)
-    assert rows["category"].value_counts().to_dict() == {**LABELS, BENIGN: 490 + 250}
+    assert rows["category"].value_counts().to_dict() == LABELS
     (tmp_path / "paper_files" / "wildguard.jsonl").rename(tmp_path / "paper_files" / "wildguard.txt")
     place = tmp_path / "paper_files" / "wildguard.jsonl"
     with pytest.raises(ValueError, match=f"^read_source: .* Install .*, or put its file at {place}"):
@@ -275,9 +246,10 @@ def test_paper_folder_names_the_place_of_a_file_where_the_hub_fails(hub, tmp_pat
 
 
 @pytest.mark.skipif(not XSTEST.is_file(), reason="the public data sets are not here")
-def test_the_real_xstest_has_the_counts():
+def test_the_real_xstest_has_the_counts(tmp_path):
     assert hashlib.sha256(XSTEST.read_bytes()).hexdigest() == XSTEST_SHA256
-    rows = load_source("xstest", XSTEST)
+    (tmp_path / "xstest.csv").symlink_to(XSTEST.resolve())
+    rows = load_source("xstest", tmp_path)
     assert rows["category"].value_counts().to_dict() == {"over_refusal": 200, BENIGN: 250}
     with XSTEST.open(newline="") as file:
         labels = [row["label"] for row in csv.DictReader(file)]
@@ -285,8 +257,9 @@ def test_the_real_xstest_has_the_counts():
 
 
 @pytest.mark.skipif(not COCONOT.is_file(), reason="the public data sets are not here")
-def test_the_real_coconot_has_the_counts():
-    rows = load_source("coconot", COCONOT)
+def test_the_real_coconot_has_the_counts(tmp_path):
+    (tmp_path / "coconot.jsonl").symlink_to(COCONOT.resolve())
+    rows = load_source("coconot", tmp_path)
     counts = {"safety_concerns": 395, "incomplete": 225, "unsupported": 157, "indeterminate": 142, "humanizing": 82}
     assert rows["category"].value_counts().to_dict() == counts
     source = [json.loads(line) for line in COCONOT.read_text("utf-8").split("\n") if line]

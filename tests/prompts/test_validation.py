@@ -8,7 +8,7 @@ import pytest
 from refusal_utils.prompts.categories import BENIGN
 from refusal_utils.prompts.loading import load_prompts, prompts_dir
 from refusal_utils.prompts.text_features import jaccard, word_ngrams
-from refusal_utils.prompts.validation import main, near_duplicates, validate_prompts
+from tests.prompts.rules import near_duplicates, validate_prompts
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,6 @@ def prompts() -> pd.DataFrame:
 
 def test_builtin_prompts_keep_every_rule(prompts):
     assert validate_prompts(prompts) == []
-    assert main() == 0
 
 
 def test_near_duplicates_equals_comparing_every_pair(prompts):

@@ -141,6 +141,8 @@ def test_pairs_of_kinds_are_counted_once_whatever_their_order():
 
 def test_the_map_shows_the_largest_difference_of_every_pair_of_categories():
     tested = knob_test(planted(n=20, gains=((1, 1), (0.2, 1.0)), names=CATEGORY_IDS[:2]), n_draws=20)
-    values = np.array(tested.figure(title="t").data[0].z, dtype=float)
+    figure = tested.figure(title="t")
+    values = np.array(figure.data[0].z, dtype=float)
+    assert figure.layout.coloraxis.cmax == max(0.2, tested.pairs["gap"][0])
     assert values[0, 1] == values[1, 0] == pytest.approx(tested.pairs["gap"][0], abs=1e-4)
     assert values[0, 0] == 0

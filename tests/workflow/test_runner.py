@@ -64,7 +64,7 @@ def test_a_run_with_missing_inputs_stops_before_it_begins_and_names_what_to_run(
         return ran or capsys.readouterr().err.strip()
 
     for chosen, advice in {"03 06": "01 03 06", "06": "01 03 06", "2": "01 02", "7": "01 03 06 07"}.items():
-        assert re.search(rf"^run_notebooks: notebook 0\d must .* Run --notebooks {advice}\.$", answer(*chosen.split()))
+        assert re.search(rf"^run_notebooks: notebook 0\d needs .* Run --notebooks {advice}\.$", answer(*chosen.split()))
     assert re.search(r"got no \S*m/01_draw.csv. Run --notebooks 01 03", answer("3", "1"))
     assert answer("1", "3", "6", "7") == "01 03 06 07"
     figures.mkdir(parents=True, exist_ok=True)

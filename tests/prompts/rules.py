@@ -1,17 +1,14 @@
-"""The rules of the built-in prompts (`prompts/README.md`), checked: `python -m refusal_utils.prompts.validation`."""
+"""The rules of the built-in prompts (`prompts/README.md`), which `test_validation` checks."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterable
 
 import pandas as pd
 
-from .categories import ALL_CATEGORIES, BENIGN, CATEGORY_IDS
-from .files import SPLITS
-from .loading import load_prompts
-from .text_features import word_ngrams, words_of
+from refusal_utils.prompts.categories import ALL_CATEGORIES, BENIGN, CATEGORY_IDS
+from refusal_utils.prompts.files import SPLITS
+from refusal_utils.prompts.text_features import NEAR_DUPLICATE, word_ngrams, words_of
 
-NEAR_DUPLICATE = 0.5
 MIN_PER_CATEGORY = {"train": 96, "eval": 64}
 MIN_BENIGN, MIN_LOOK_ALIKES, MIN_TWINS = 640, 200, 40
 MAX_SAME_OPENING = 0.1  # share of a category's prompts that may begin with the same three words
@@ -105,16 +102,3 @@ def near_duplicates(texts: Iterable[str], threshold: float = NEAR_DUPLICATE) -> 
         for gram in own:
             holders.setdefault(gram, []).append(index)
     return pairs
-
-
-def main() -> int:
-    """The exit status of validating the built-in prompts: 1 if there are faults. Prints counts and faults."""
-    frame = load_prompts()
-    print(frame.groupby(["category", "split"], sort=False).size().unstack().to_string())
-    faults = validate_prompts(frame)
-    print("\n".join(faults) if faults else f"{len(frame)} prompts, no faults")
-    return 1 if faults else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
