@@ -172,8 +172,13 @@ class Study:
         """The judged responses of the unsteered model to `prompts`, cached; `options` as in `respond`."""
         return respond(self.chat, prompts, **{"cache_dir": self.cache_dir, "progress": True, **options})
 
-    def save(self, figure: go.Figure, name: str, table: pd.DataFrame | None = None) -> go.Figure:
-        """Write the figure as HTML (and PNG if Chrome is present) and its table as CSV; returns the figure."""
+    def save(self, figure: go.Figure, name: str, table: pd.DataFrame | None = None, note: str = "") -> go.Figure:
+        """Write the figure as HTML (and PNG if Chrome is present) and its table as CSV; returns the figure.
+
+        `note` follows the model's name in the subtitle, such as the hook and layer of a figure whose axes show shares.
+        """
+        if note:
+            figure.update_layout(title_subtitle_text=note)
         save_figure(figure, name, self.model, table, self.figures_dir)
         return figure
 

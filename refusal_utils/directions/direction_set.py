@@ -39,7 +39,7 @@ class Provenance:
     pos: int | None = None
     hook: str = "resid_pre"
     operation: Operation = "add"
-    estimator: str = "difference in means"
+    estimator: str = "difference_in_means"
     draw: str | None = None
     model: dict[str, Any] = field(default_factory=dict, hash=False)
     versions: dict[str, str] = field(default_factory=_versions, hash=False)

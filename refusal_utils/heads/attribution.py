@@ -89,6 +89,6 @@ class HeadAttribution:
 
     def figure(self) -> go.Figure:
         """A map of layers and heads for each category, with a star where the adjusted p-value is below 0.05."""
-        title = "What each attention head writes along each refusal direction (*: p < 0.05)"
+        title = "What each attention head writes along each refusal direction"
         value = f"contribution along r, {self.where}"
         return head_maps(self.contribution, self.p_value, self.categories, title=title, value=value)

@@ -82,8 +82,12 @@ class SingleHeads:
         return f"{rho}; ablation takes {self.slope:.2f} of a share from the projection"
 
     def figure(self) -> go.Figure:
-        """A point per pair: its contribution across, the effect of ablating the head up."""
+        """A point per pair: its contribution across, the effect of ablating the head up; those of `table` are named."""
         title = "Contribution of a head against the effect of ablating it"
         figure = category_scatter(self.pairs, "attribution", "effect", title=title)
+        furthest = self.table()
+        heads = "&nbsp;&nbsp;&nbsp;head " + furthest["layer"].astype(str) + "." + furthest["head"].astype(str)
+        named = {"x": furthest["attribution"], "y": furthest["effect"], "text": heads, "textposition": "middle right"}
+        figure.add_scatter(**named, mode="text", hoverinfo="skip", showlegend=False)
         figure.update_xaxes(title=f"contribution along r, {self.where}")
         return figure.update_yaxes(title=f"fall of the projection on r, {self.where}")

@@ -14,6 +14,7 @@ from .look import BLUE, DIVERGING, LOOK, ORANGE, TITLES, VERMILION, WIDTH, title
 
 N_COLUMNS = 4
 MOST_NUMBERS = 64  # the most heads for which a map prints its numbers
+SMALL = 0.1  # numbers below this part of the largest are left out of the cells
 
 
 def head_maps(
@@ -26,7 +27,8 @@ def head_maps(
 ) -> go.Figure:
     """A map of layers and heads for each category, all on one colour scale centred on zero; a star marks p < 0.05.
 
-    `value` names the quantity, its hook, layer and position; it labels the colour bar.
+    The p-values are adjusted over the heads of a category. `value` names the quantity, its hook, layer and position; it
+    labels the colour bar. Cells hold their numbers unless these are small or there are too many heads.
     """
     n_layers, n_heads, _ = contribution.shape
     names, limit = titles(list(categories)), float(contribution.abs().max())
@@ -35,21 +37,25 @@ def head_maps(
     values = contribution.permute(2, 0, 1).numpy()
     figure = px.imshow(values, facet_col=0, facet_col_wrap=N_COLUMNS, facet_row_spacing=0.08, labels=axes, **look)
     for trace in figure.data:
-        trace.text = np.where(p_values[..., int(trace.name)] < 0.05, "*", "")
-        trace.texttemplate = "%{z:.2f}%{text}" if n_layers * n_heads <= MOST_NUMBERS else "%{text}"
-        trace.textfont = {"size": 10}
+        stars = np.where(p_values[..., int(trace.name)] < 0.05, "*", "")
+        large = (np.abs(trace.z) >= SMALL * limit) & (n_layers * n_heads <= MOST_NUMBERS)
+        numbers = np.where(large, np.char.mod("%.2f", trace.z), "")
+        trace.update(text=np.char.add(numbers, stars), texttemplate="%{text}", textfont_size=10)
     for note in figure.layout.annotations:
         note.text = names[int(note.text.split("=")[1])]
     n_rows = -(-len(names) // N_COLUMNS)
     height = 160 + n_rows * max(240, 12 * n_layers)
-    figure.update_layout(template="refusal", title=title, width=WIDTH, height=height, margin_t=100)
+    note = f"*: FDR 5 % over the heads of a category; numbers below {SMALL * limit:.2f} are left out"
+    titled = {"title": title, "title_subtitle_text": note}
+    figure.update_layout(template="refusal", **titled, width=WIDTH, height=height, margin_t=100)
     figure.update_xaxes(dtick=max(1, n_heads // 8), showgrid=False, showticklabels=True)
     return figure.update_yaxes(dtick=max(1, n_layers // 8), showgrid=False)
 
 
 def part_bars(parts: pd.DataFrame, *, title: str, value: str) -> go.Figure:
-    """A stacked bar per category (index of `parts`), divided by the columns."""
-    long = _long(parts, "written by", value)
+    """A stacked bar per category (index of `parts`), divided by the columns, without those that are zero throughout."""
+    written = parts.loc[:, parts.abs().max() > 1e-3]
+    long = _long(written, "written by", value)
     look = {**LOOK, "color_discrete_map": {}, "title": title}
     return px.bar(long, x=value, y="category", color="written by", orientation="h", **look).update_yaxes(title="")
 

@@ -63,15 +63,8 @@ def _legend_entry(dots: go.Scatter, lines: Collection[go.Scatter]) -> go.Scatter
     """An empty trace that shows the marker of `dots` in the legend, on its line if it has a curve."""
     line = next((each.line for each in lines if each.name == dots.name), None)
     marker = {"color": dots.marker.color, "symbol": dots.marker.symbol, "size": 8}
-    return go.Scatter(
-        x=[None],
-        y=[None],
-        mode="lines+markers" if line else "markers",
-        marker=marker,
-        line=line,
-        name=dots.name,
-        legendgroup=dots.legendgroup,
-    )
+    key = go.Scatter(x=[None], y=[None], marker=marker, line=line, name=dots.name, legendgroup=dots.legendgroup)
+    return key.update(mode="lines+markers" if line else "markers")
 
 
 def _band(curve: pd.DataFrame, line: go.Scatter) -> go.Scatter:

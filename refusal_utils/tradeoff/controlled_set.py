@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from ..checks import invalid, require
+from ..checks import require
 from ..prompts.categories import BENIGN
 
 BUCKETS = {  # what is in each bucket, and what to pass if it is empty
@@ -40,9 +40,7 @@ def _plain(text: str) -> str:
 
 
 def _require_buckets(sizes: pd.Series, n: int) -> None:
-    must = f"every bucket must have {n} prompts"
-    for name in sizes.index[sizes == 0]:
-        what, todo = BUCKETS[name]
-        raise invalid("controlled_set", must, f"none in {name}, {what} ({sizes.to_dict()})", f"{todo}.")
-    todo = f"Pass more prompts, or n={sizes.min()}."
-    require(int(sizes.min()) >= n, "controlled_set", must, sizes.to_dict(), todo)
+    must, least, name = f"every bucket must have {n} prompts", int(sizes.min()), sizes.idxmin()
+    what, todo = BUCKETS[name]
+    require(least > 0, "controlled_set", must, f"none in {name}, {what} ({sizes.to_dict()})", f"{todo}.")
+    require(least >= n, "controlled_set", must, sizes.to_dict(), f"Pass more prompts, or n={least}.")

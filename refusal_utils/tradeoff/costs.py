@@ -67,19 +67,13 @@ def steering_costs(
     nats = kl_spent(chat, list(dict.fromkeys(answered)), conditions)
     norm = float(torch.linalg.vector_norm(states.float(), dim=-1).mean())
     refused = swept.refused(("direction", "coefficient"))
-    rows = [
-        {
-            "direction": each.direction,
-            "coefficient": each.coefficient,
-            "over norm": each.coefficient / norm,
-            "nats": spent,
-            "refused": refused[each.direction, each.coefficient],
-            "gaps": each.gaps,
-            "kind": kinds[each.direction],
-        }
-        for each, spent in zip(conditions, nats.tolist(), strict=True)
-    ]
-    return SteeringCosts(pd.DataFrame(rows))
+    points = [(each.direction, each.coefficient) for each in conditions]
+    values = pd.DataFrame(points, columns=["direction", "coefficient"])
+    values["over norm"] = values["coefficient"] / norm
+    values["nats"] = nats.numpy()
+    values["refused"] = [refused[point] for point in points]
+    values["gaps"] = [each.gaps for each in conditions]
+    return SteeringCosts(values.assign(kind=values["direction"].map(kinds)))
 
 
 def kl_spent(chat: ChatModel, prompts: Sequence[str], conditions: Sequence[Condition]) -> Float[Tensor, " coefficient"]:

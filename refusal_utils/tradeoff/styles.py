@@ -4,7 +4,7 @@ All functions take judged rows with the columns direction and id (of the prompt)
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -41,8 +41,7 @@ class StyleShares:
     def table(self) -> pd.DataFrame:
         """The shares, directions in rows and styles in columns; the categories come first."""
         table = self.values["share"].unstack("style")[list(STYLES)]
-        known = [name for name in CATEGORY_IDS if name in table.index]
-        return table.loc[[*known, *(name for name in table.index if name not in known)]]
+        return table.loc[sorted(table.index, key=[*CATEGORY_IDS, *table.index].index)]
 
     def spread(self) -> pd.Series:
         """How far apart the highest and the lowest share of each style are."""
@@ -124,25 +123,15 @@ def _association(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.
     return bits, np.sqrt(chi_square / max(min(shape) - 1, 1))
 
 
-@dataclass(frozen=True)
-class Guess:
-    """How often a classifier names the right direction: accuracy with its 95 % interval, and chance."""
-
-    accuracy: float
-    low: float
-    high: float
-    chance: float
-
-
 @dataclass(frozen=True, eq=False)
 class Guesses:
-    """Guesses of the direction from several kinds of evidence, keyed by the evidence."""
+    """The numbers of `guess_direction` for several kinds of evidence, keyed by the evidence."""
 
-    guesses: Mapping[str, Guess]
+    guesses: Mapping[str, pd.Series]
 
     def table(self) -> pd.DataFrame:
         """Accuracy, low, high and chance of each."""
-        return pd.DataFrame([asdict(each) for each in self.guesses.values()], index=list(self.guesses))
+        return pd.DataFrame(self.guesses).T
 
     def figure(self, *, title: str, marks: Mapping[str, float]) -> go.Figure:
         """The accuracies as bars with their intervals, and labelled lines at the heights in `marks`."""
@@ -151,12 +140,12 @@ class Guesses:
         return interval_bars(bars, title=title, y=y, marks=marks)
 
 
-def guess_direction(rows: pd.DataFrame, column: str, seed: int = 0) -> Guess:
+def guess_direction(rows: pd.DataFrame, column: str, seed: int = 0) -> pd.Series:
     """How often a classifier that never saw the prompt guesses the direction from the text in `column`.
 
-    It is a logistic regression on words and pairs of words, cross-validated with all rows of a prompt in one fold. The
-    interval is a bootstrap over prompts; chance is the share of the commonest direction. Raises `ValueError` for fewer
-    prompts than folds.
+    Accuracy with low and high of its 95 % interval (a bootstrap over prompts), and chance, the share of the commonest
+    direction. The classifier is a logistic regression on words and pairs of words, cross-validated with all rows of a
+    prompt in one fold. Raises `ValueError` for fewer prompts than folds.
     """
     prompts, n_prompts = pd.factorize(rows["id"])[0], rows["id"].nunique()
     must = f"there must be at least {N_FOLDS} prompts"
@@ -171,4 +160,4 @@ def guess_direction(rows: pd.DataFrame, column: str, seed: int = 0) -> Guess:
     drawn = np.random.default_rng(seed).multinomial(n_prompts, [1 / n_prompts] * n_prompts, N_BOOTSTRAP) @ right
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
     chance = pd.Series(truth).value_counts(normalize=True).iloc[0]
-    return Guess(float((guessed == truth).mean()), float(low), float(high), float(chance))
+    return pd.Series({"accuracy": (guessed == truth).mean(), "low": low, "high": high, "chance": chance})

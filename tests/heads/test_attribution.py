@@ -67,7 +67,8 @@ def test_the_figure_has_a_map_per_category_and_a_star_where_p_is_small():
     for c in range(11):
         trace = maps[str(c)]
         assert trace.z == pytest.approx(found.contribution[..., c].numpy(), abs=1e-6)
-        assert np.array_equal(trace.text == "*", found.p_value[..., c].numpy() < 0.05)
+        assert np.array_equal(np.char.endswith(trace.text.astype(str), "*"), found.p_value[..., c].numpy() < 0.05)
+        assert np.array_equal(np.char.strip(trace.text.astype(str), "*") != "", abs(trace.z) >= 0.1 * limit)
     assert {note.text for note in figure.layout.annotations} == {category.title for category in CATEGORIES}
 
 

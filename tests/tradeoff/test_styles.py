@@ -12,7 +12,7 @@ from refusal_utils.model.artifacts import save_rows
 from refusal_utils.plotting import saving
 from refusal_utils.prompts.categories import CATEGORY_IDS
 from refusal_utils.stats import wilson
-from refusal_utils.tradeoff.styles import Guess, Guesses, dependence, guess_direction, purity, style_shares
+from refusal_utils.tradeoff.styles import Guesses, dependence, guess_direction, purity, style_shares
 from refusal_utils.workflow.notebooks import find_notebooks, read_cells
 
 WORDINGS = {
@@ -137,7 +137,9 @@ def test_the_text_gives_the_direction_away_or_it_does_not():
 
 
 def test_guesses_are_bars_with_their_intervals():
-    guesses = Guesses({"text, same rate": Guess(0.7, 0.6, 0.8, 0.1), "outcome": Guess(0.1, 0.05, 0.2, 0.1)})
+    numbers = {"text, same rate": (0.7, 0.6, 0.8, 0.1), "outcome": (0.1, 0.05, 0.2, 0.1)}
+    names = ["accuracy", "low", "high", "chance"]
+    guesses = Guesses({name: pd.Series(each, names) for name, each in numbers.items()})
     assert guesses.table().loc["outcome"].tolist() == [0.1, 0.05, 0.2, 0.1]
     (bars,) = guesses.figure(title="t", marks={"chance": 0.1}).data
     assert list(bars.x) == ["text,<br>same rate", "outcome"]

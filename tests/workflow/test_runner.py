@@ -70,10 +70,10 @@ def test_a_run_with_missing_inputs_stops_before_it_begins_and_names_what_to_run(
     figures.mkdir(parents=True, exist_ok=True)
     (figures / "01_draw.csv").write_text("")
     assert answer("2", "3", "4") == "02 03 04"
-    assert re.search(r"05 must .*got no \S*m/03_directions.safetensors. Run --notebooks 03 05\.$", answer("5"))
+    assert re.search(r"05 needs .*got no \S*m/03_directions.safetensors. Run --notebooks 03 05\.$", answer("5"))
     (figures / "03_directions.safetensors").write_text("")
     assert answer("5", "6") == "05 06"
-    assert re.search(r"07 must .*got no \S*cache/06_sweep_m.jsonl.gz. Run --notebooks 06 07\.$", answer("7"))
+    assert re.search(r"07 needs .*got no \S*cache/06_sweep_m.jsonl.gz. Run --notebooks 06 07\.$", answer("7"))
     cache.mkdir()
     (cache / "06_sweep_m.jsonl.gz").write_text("")
     assert answer("7") == "07"
