@@ -37,9 +37,18 @@ class Confounds:
         return self.by_category.rename(columns={name: f"r {name}" for name in READINGS})
 
     def figure(self, model: str, place: str) -> go.Figure:
-        """`table` as a map."""
+        """`table` as a map, with a gap between other directions (features, topic) and the readings of r."""
         title = f"What the directions share with format and topic ({model} model)"
-        return heatmap(self.table().rename_axis(None), title=title, value=f"cosine, {place}")
+        figure = heatmap(self.table().rename_axis(None), title=title, value=f"cosine, {place}")
+        n, n_others = len(self.by_category.columns), len(self.by_category.columns) - len(READINGS)
+        figure.add_vline(n_others - 0.5, line={"color": "white", "width": 14})
+        for middle, text in (
+            (n_others / 2, "r and another direction"),
+            ((n_others + n) / 2, "r and r in other readings"),
+        ):
+            note = {"text": text, "yref": "paper", "y": 1.01, "yanchor": "bottom", "showarrow": False}
+            figure.add_annotation(x=middle - 0.5, **note)
+        return figure
 
     def maps(self) -> pd.DataFrame:
         """For each reading, the mean cosine of the pairs and their correlation with the plain cosines."""

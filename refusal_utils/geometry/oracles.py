@@ -16,6 +16,7 @@ from ..plotting.look import heatmap
 from .gram import MIN_PROMPTS, States, behaviour_contrasts
 from .uncertainty import cosine_intervals, subset_cosines, subset_counts
 
+WORDS = {"H": "harmful", "B": "benign", "R": "refused", "C": "complied"}
 COMPARED = ("HR-BC", "BR-BC")  # refusal of harmful and of benign prompts
 
 
@@ -40,13 +41,20 @@ class Oracles:
         """The mean cosines of `to_all` as a map."""
         title = f"Contrasts of few prompts against contrasts of all ({model} model)"
         axes = {"index": "contrast of few prompts", "columns": "contrast of all prompts"}
-        table = self.to_all["mean"].unstack().rename_axis(**axes)
-        return heatmap(table, title=title, value=f"mean cosine, {place}")
+        spelled = {name: _spelled(name) for name in self.by_contrast.index}
+        below = {name: words.replace(": ", "<br>") for name, words in spelled.items()}
+        table = self.to_all["mean"].unstack().rename(index=spelled, columns=below).rename_axis(**axes)
+        return heatmap(table, title=title, value=f"mean cosine, {place}").update_xaxes(tickangle=0)
 
     def numbers(self) -> dict[str, float]:
         """`between`, and the split half of each contrast."""
         halves = self.by_contrast["split half"].items()
         return {**self.between, **{f"split half, {name}": cosine for name, cosine in halves}}
+
+
+def _spelled(contrast: str) -> str:
+    plus, minus = (" ".join(WORDS[letter] for letter in bucket) for bucket in contrast.split("-"))
+    return f"{contrast}: {plus}<br>- {minus}"
 
 
 def measure_oracles(

@@ -124,7 +124,7 @@ class MapLikeness:
 
     def figure(self, model: str, place: str, other: str) -> go.Figure:
         """A point per pair: its published cosine against its plain one here; `other` names the published map."""
-        title = f"The 55 pairs: {model} model against the published map"
+        title = f"The 55 pairs: {model} model against the published map, r = {self}"
         return pair_scatter(self.pairs, title=title, x=f"cosine, {other}", y=f"cosine, {place} ({model} model)")
 
 

@@ -89,9 +89,15 @@ def heatmap(table: pd.DataFrame, *, title: str, value: str, limits: Limits = (-1
         width=WIDTH,
         height=220 + 40 * len(table),
     )
+    figure.update_coloraxes(colorbar_title=bar_title(value))
     angle = -40 if max(len(str(name)) for name in figure.data[0].x) > 6 else 0
     figure.update_xaxes(type="category", tickangle=angle, showgrid=False)
     return figure.update_yaxes(type="category", showgrid=False)
+
+
+def bar_title(value: str) -> dict[str, str]:
+    """The title of a colour bar, above it: at its side, plotly writes the title over the ticks."""
+    return {"text": value.replace(", ", ",<br>") + "<br> ", "side": "top"}
 
 
 def heatmap_menu(panels: Mapping[str, pd.DataFrame], *, title: str) -> go.Figure:
@@ -110,7 +116,7 @@ def heatmap_menu(panels: Mapping[str, pd.DataFrame], *, title: str) -> go.Figure
             zmid=0 if signed else None,
             texttemplate="%{z:.2f}",
             visible=number == 0,
-            colorbar={"title": {"text": name, "side": "right"}},
+            colorbar={"title": bar_title(name)},
             hovertemplate=f"{frame.index.name} %{{y}}, {frame.columns.name} %{{x}}<br>{name} %{{z:.3f}}<extra></extra>",
         )
     figure.update_layout(template="refusal", title=title, width=WIDTH, height=640)

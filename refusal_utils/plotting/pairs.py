@@ -10,20 +10,24 @@ import plotly.graph_objects as go
 from scipy.cluster.hierarchy import dendrogram
 
 from ..prompts.categories import CATEGORY_IDS, category_by_id
-from .look import BLUE, DIVERGING, TITLES, VERMILION, WIDTH
+from .look import BLUE, DIVERGING, TITLES, VERMILION, WIDTH, bar_title
 
 CLUSTER_COLOURS = {"within content policy": VERMILION, "within cannot comply": BLUE, "between clusters": "#777777"}
 
 
 def heatmap_panels(panels: Mapping[str, pd.DataFrame], *, value: str, title: str) -> go.Figure:
-    """Maps of the categories side by side, titled by the keys of `panels`; all share the labels on the left.
+    """Maps of the categories, titled by the keys of `panels`: two side by side, more than two in a column.
 
     `value` names the quantity; the titles of the panels name hook and layer.
     """
-    figure = _maps(panels, value=value, title=title, facet_col=0, facet_col_spacing=0.02)
-    for note, name in zip(figure.layout.annotations, panels, strict=True):
-        note.update(text=name, font={"size": 14})
-    return figure.update_layout(height=330 + 620 // len(panels)).update_traces(textfont_size=14 - 2 * len(panels))
+    names, stacked = list(panels), len(panels) > 2
+    arrangement = {"facet_col_wrap": 1, "facet_row_spacing": 0.03} if stacked else {"facet_col_spacing": 0.02}
+    figure = _maps(panels, value=value, title=title, facet_col=0, **arrangement)
+    for note in figure.layout.annotations:
+        name = names[int(note.text.partition("=")[2])]
+        note.update(text=name.replace(" (", "<br>("), font={"size": 14})
+    figure.update_layout(height=240 + 330 * len(panels) if stacked else 640)
+    return figure.update_traces(textfont_size=12 if stacked else 10)
 
 
 def heatmap_slider(frames: Mapping[int, pd.DataFrame], active: int, *, title: str, value: str) -> go.Figure:
@@ -56,8 +60,7 @@ def _maps(maps: Mapping, *, value: str, title: str, **arrangement: Any) -> go.Fi
         width=WIDTH,
         **arrangement,
     )
-    # At the side, plotly draws the title of a colour bar over its ticks.
-    figure.update_coloraxes(colorbar_title={"text": value.replace(", ", ",<br>") + "<br> ", "side": "top"})
+    figure.update_coloraxes(colorbar_title=bar_title(value))
     figure.update_layout(margin={"t": 90})
     return figure.update_xaxes(tickangle=-45, showgrid=False).update_yaxes(showgrid=False, ticks="")
 
@@ -105,7 +108,10 @@ def pair_intervals(pairs: pd.DataFrame, *, title: str, x: str) -> go.Figure:
 
 
 def pair_scatter(pairs: pd.DataFrame, *, title: str, x: str, y: str) -> go.Figure:
-    """A point per pair, coloured by cluster: x is its published cosine, y its plain one (columns published, raw)."""
+    """A point per pair, coloured by cluster: x is its published cosine, y its plain one (columns published, raw).
+
+    The four pairs that lie furthest from the least-squares line are named.
+    """
     figure = px.scatter(
         pairs.assign(clusters=_clusters(pairs)),
         x="published",
@@ -121,6 +127,11 @@ def pair_scatter(pairs: pd.DataFrame, *, title: str, x: str, y: str) -> go.Figur
         width=WIDTH,
         height=620,
     )
+    off = pairs["raw"] - np.polyval(np.polyfit(pairs["published"], pairs["raw"], 1), pairs["published"])
+    for pair in off.abs().nlargest(4).index:
+        at, above = pairs.loc[pair], off[pair] > 0
+        note = {"text": at["pair"], "yshift": 6 if above else -6, "yanchor": "bottom" if above else "top"}
+        figure.add_annotation(x=at["published"], y=at["raw"], showarrow=False, font_size=11, **note)
     return figure.update_traces(marker_size=9)
 
 

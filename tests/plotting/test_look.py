@@ -13,7 +13,7 @@ def test_heatmap_keeps_the_order_and_diverges_from_zero_if_there_are_negative_va
     assert list(trace.y) == list(trace.x) == [category.title for category in CATEGORIES]
     np.testing.assert_allclose(np.array(trace.z), published_cosines().to_numpy(), atol=1e-3)
     assert figure.layout.yaxis.autorange == "reversed"
-    assert (colours.cmin, colours.cmax, colours.colorbar.title.text) == (-1, 1, "cosine")
+    assert (colours.cmin, colours.cmax, colours.colorbar.title.text) == (-1, 1, "cosine<br> ")
     shares = look.heatmap(published_cosines().abs(), title="t", value="share", limits=(0, 0.5))
     assert (shares.layout.coloraxis.cmin, shares.layout.coloraxis.cmax) == (0, 0.5)
     assert shares.layout.coloraxis.colorscale != colours.colorscale
