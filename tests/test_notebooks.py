@@ -137,7 +137,9 @@ def test_notebooks_refuse_a_draw_that_is_not_there_or_of_other_prompts(tmp_path)
     (tmp_path / "bundled").mkdir()
     draw = pd.DataFrame({"id": ["advice-xstest-1"], "category": ["advice"], "prompts": ["paper"]})
     draw.to_csv(tmp_path / "bundled" / "01_draw.csv", index=False)
-    with pytest.raises(NotebookFailure, match=r"read_draw: the draw must be from the prompts 'builtin'; got prompts 'paper'"):
+    with pytest.raises(
+        NotebookFailure, match=r"read_draw: the draw must be from the prompts 'builtin'; got prompts 'paper'"
+    ):
         run_notebook(notebook, tmp_path, parameters)
 
 
