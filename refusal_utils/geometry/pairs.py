@@ -42,7 +42,9 @@ class PairTable:
 
     def figure(self, model: str, place: str) -> go.Figure:
         """A row per pair: its corrected cosine with the 95 % interval, and its plain cosine."""
-        return pair_intervals(self.table(), title=f"The 55 cosines ({model} model)", x=f"cosine, {place}")
+        return pair_intervals(
+            self.table(), title=f"The {len(self.by_pair)} cosines ({model} model)", x=f"cosine, {place}"
+        )
 
     @property
     def n_distinct(self) -> int:
@@ -68,8 +70,8 @@ class PairTable:
         }
 
     def likeness(self, other: pd.Series) -> float:
-        """The correlation over all pairs between the plain cosines and those of another map (in the same order)."""
-        return float(np.corrcoef(self.by_pair["raw"], other)[0, 1])
+        """The correlation between the plain cosines and those of another map, over the pairs in `other`."""
+        return float(np.corrcoef(self.by_pair.loc[other.index, "raw"], other)[0, 1])
 
     def metrics(self) -> dict[str, pd.DataFrame]:
         """The map in three metrics: plain, centred, whitened."""
@@ -124,20 +126,27 @@ class MapLikeness:
 
     def figure(self, model: str, place: str, other: str) -> go.Figure:
         """A point per pair: its published cosine against its plain one here; `other` names the published map."""
-        title = f"The 55 pairs: {model} model against the published map, r = {self}"
+        title = f"The {self.pairs['published'].count()} pairs: {model} model against the published map, r = {self}"
         return pair_scatter(self.pairs, title=title, x=f"cosine, {other}", y=f"cosine, {place} ({model} model)")
 
 
 def compare_with_map(
     pairs: PairTable, published: pd.DataFrame, n_draws: int = 1000, n_deals: int = 10_000
 ) -> MapLikeness:
-    """How well the plain cosines agree with a published map, of which the part above the diagonal is read."""
-    theirs = torch.tensor(published.to_numpy(), dtype=torch.float64)
-    published_pairs = pd.Series(off_diagonal(theirs).numpy(), index=pairs.by_pair.index)
-    drawn = cosines(inner_products(pairs.sample, bootstrap_counts(pairs.sample.strata, n_draws, pairs.seed)))
+    """How well the plain cosines agree with a published map, over the categories that both have.
+
+    Of the published map the part above the diagonal is read.
+    """
+    common = [name for name in pairs.sample.categories if name in published.index]
+    own = torch.tensor([pairs.sample.categories.index(name) for name in common])
+    theirs = torch.tensor(published.loc[common, common].to_numpy(), dtype=torch.float64)
+    index = pd.MultiIndex.from_tuples(combinations(common, 2), names=pairs.by_pair.index.names)
+    published_pairs = pd.Series(off_diagonal(theirs).numpy(), index=index)
+    counts = bootstrap_counts(pairs.sample.strata, n_draws, pairs.seed)
+    drawn = cosines(inner_products(pairs.sample, counts))[:, own][:, :, own]
     correlations = [np.corrcoef(each, published_pairs)[0, 1] for each in off_diagonal(drawn).numpy()]
     low, high = np.quantile(correlations, [0.025, 0.975])
-    p = mantel_p(pairs.sample.cosines, theirs, n_deals, pairs.seed)
+    p = mantel_p(pairs.sample.cosines[own][:, own], theirs, n_deals, pairs.seed)
     table = pairs.table()
     table.insert(1, "published", published_pairs)
     return MapLikeness(pairs.likeness(published_pairs), float(low), float(high), p, table)

@@ -95,8 +95,9 @@ def measure_stability(
 
 
 def pool_categories(refused: States, groups: Mapping[str, Sequence[str]]) -> dict[str, Float[Tensor, "_ d_model"]]:
-    """The refused sides of groups of categories, each pooled into one side."""
-    return {group: torch.cat([refused[name] for name in names]) for group, names in groups.items()}
+    """The refused sides of groups of categories, each pooled into one side; a group without any is left out."""
+    present = {group: [refused[name] for name in names if name in refused] for group, names in groups.items()}
+    return {group: torch.cat(sides) for group, sides in present.items() if sides}
 
 
 def _halves(sample: Contrasts, n: int, n_draws: int, seed: int) -> pd.DataFrame:
