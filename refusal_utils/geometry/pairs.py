@@ -25,7 +25,7 @@ class PairTable:
     """The cosine of every pair of categories in several readings; see `pair_table`.
 
     `by_pair` has the index `first`, `second` and the columns
-    `raw`, `corrected`, `low`, `high`: see `CosineIntervals`;
+    `raw`, `corrected` (at most 1, at least -1), `low`, `high`: see `CosineIntervals`;
     `centred`: without what all directions share; `whitened`: in the metric of the spread within sides;
     `p distinct`, `p related`: against the nulls of `nulls`, adjusted for the number of pairs.
     """
@@ -97,6 +97,9 @@ def pair_table(
     residuals = torch.cat([side - side.mean(0) for side in (*refused.values(), answered)])
     maps = {**vars(found), "centred": centred_cosines(units), "whitened": whitened_cosines(units, residuals)}
     columns = {name: off_diagonal(values) for name, values in maps.items()}
+    columns["corrected"] = columns["corrected"].clamp(
+        -1, 1
+    )  # of two directions that are nearly all noise it may exceed 1
     columns["p distinct"] = adjust_p(distinctness_p(sample, n_null, seed))
     columns["p related"] = adjust_p(relatedness_p(sample, 10 * n_null, seed))
     index = pd.MultiIndex.from_tuples(combinations(refused, 2), names=["first", "second"])

@@ -52,7 +52,8 @@ class Stability:
         """`curve` on a logarithmic axis; `place` names hook, layer and position."""
         curve = self.curve()
         title = f"How many prompts a direction needs ({model} model)"
-        y = f"cosine with the direction of all {curve.index[-1]}, {place}"
+        most = max(side.stop - side.start for side in self.sample.sides)
+        y = f"cosine with the direction of all {most if most == curve.index[-1] else 'prompts'}, {place}"
         limits = (float(curve.min().min()) - 0.05, 1.01)
         figure = category_lines(curve, title=title, x="prompts a side", y=y, range_y=limits)
         return figure.update_xaxes(type="log", tickvals=list(curve.index))

@@ -64,5 +64,5 @@ def describe_buckets(controlled: pd.DataFrame) -> str:
     lines += ["unsteered: " + ", ".join(f"{rate} {start:.2f}" for rate, start in starts.items())]
     missing = [f"{name} ({BUCKETS[name][0]})" for name in BUCKETS if not sizes[name]]
     if missing:
-        lines += [f"left out, because fewer than {MIN_BUCKET} were found: " + ", ".join(missing)]
+        lines += ["left out, because too few were found: " + ", ".join(missing)]
     return "\n".join(lines)

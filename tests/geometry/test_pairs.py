@@ -8,6 +8,7 @@ import torch
 from refusal_utils.directions.comparison import cosine_frame
 from refusal_utils.directions.estimation import mean_directions
 from refusal_utils.geometry.pairs import compare_with_map, pair_table
+from refusal_utils.geometry.uncertainty import cosine_intervals
 from refusal_utils.prompts.categories import CATEGORY_IDS
 
 from .planted import WIDTH, four_categories
@@ -106,3 +107,14 @@ def test_fewer_than_eleven_categories_are_compared_over_those_that_the_published
     assert "The 6 cosines" in few.figure("m", "layer 6").layout.title.text
     partly = compare_with_map(few, copy.drop(index="advice", columns="advice"), n_draws=20, n_deals=500)
     assert partly.table()["published"].count() == 3  # a category of one's own is in no published map
+
+
+def test_corrected_cosines_of_directions_that_are_nearly_all_noise_stay_cosines():
+    generator = torch.Generator().manual_seed(2)
+    sides = {name: torch.randn(6, 30, generator=generator) for name in CATEGORY_IDS}
+    found = pair_table(sides, torch.randn(6, 30, generator=generator), n_draws=20, n_null=10)
+    unbounded = cosine_intervals(found.sample, 20).corrected
+    assert unbounded.abs().nan_to_num().max() > 1  # before control
+    known = found.by_pair["corrected"].dropna()
+    assert len(known) > 3
+    assert known.abs().max() == 1
