@@ -26,7 +26,7 @@ from .prompts.categories import BENIGN, CATEGORY_IDS
 from .prompts.draws import DRAW_COLUMNS, draw_digest, draw_prompts, held_out, read_draw
 from .prompts.loading import load_prompts
 from .prompts.text_features import form_features
-from .steering.places import PlaceEffects, place_effects
+from .steering.places import PlaceEffects, place_by_effect
 from .steering.responses import respond
 
 
@@ -60,12 +60,7 @@ class Study:
         chat = load_chat_model(self.model, **{**self.loading, "layer": None if asked else layer})
         if not (asked or chat.decision_source.startswith(NOT_PUBLISHED)):  # a given layer or pos comes first there
             return chat, None
-        positions = None if pos is None else (pos,)
-        effects = place_effects(chat, self.prompts, positions=positions, cache_dir=self.cache_dir, progress=True)
-        if not (asked or effects.are_measured):
-            print(f"The place was not chosen: {effects.n_refused} + {effects.n_answered} train prompts are too few.")
-            return chat, None
-        return chat.at_place(*effects.best, effects.source), effects
+        return place_by_effect(chat, self.prompts, pos=pos, required=asked, cache_dir=self.cache_dir)
 
     @cached_property
     def prompts(self) -> pd.DataFrame:
@@ -124,9 +119,19 @@ class Study:
         self.__dict__.pop("draw", None)  # so that `.draw` reads the new file
         return draw
 
-    def held_out(self) -> pd.DataFrame:
-        """The prompts that no direction was estimated from."""
-        return held_out(self.prompts, self.draw)
+    def held_out(self, n: int | None = None) -> pd.DataFrame:
+        """The prompts that no direction was estimated from, or `n` random ones of each kind."""
+        rows = held_out(self.prompts, self.draw)
+        if n is None:
+            return rows
+        return rows.sample(frac=1, random_state=self.seed).groupby("kind").head(n).sort_index()
+
+    def unsteered(self, max_new_tokens: int = 50, n: int | None = None, **options: Any) -> pd.DataFrame:
+        """The judged responses of the unsteered model to `held_out(n)`; `options` as in `respond`.
+
+        Notebooks that pass the same `max_new_tokens` and `n` share these responses: the model is asked once.
+        """
+        return self.respond(self.held_out(n), max_new_tokens=max_new_tokens, **options)
 
     def widened(self, n_prompts: int) -> pd.DataFrame:
         """The draw, topped up with held-out prompts of the same kinds if a category has fewer than `n_prompts`."""

@@ -10,6 +10,8 @@ from refusal_utils.paper.tables import published_pool_rows
 from refusal_utils.prompts.categories import ALL_CATEGORIES, BENIGN
 from refusal_utils.prompts.draws import draw_prompts
 from refusal_utils.prompts.loading import load_prompts
+from refusal_utils.steering import generation, places
+from refusal_utils.steering.decoding import decode
 from refusal_utils.steering.places import COLUMNS, PlaceEffects
 from refusal_utils.study import Study, open_study
 
@@ -66,6 +68,29 @@ def test_a_widened_draw_adds_held_out_prompts_of_each_category(study):
     assert len(study.widened(8)) == len(drawn)  # before control: the draw is large enough
 
 
+def test_fewer_held_out_prompts_are_among_more_of_each_kind(study):
+    study.make_draw("label", 8)
+    everything, some, few = (study.held_out(n) for n in (None, 5, 3))
+    assert set(some["kind"].value_counts()) == {5}
+    assert set(few["id"]) < set(some["id"]) < set(everything["id"])
+    assert list(some["id"]) == [id for id in everything["id"] if id in set(some["id"])]  # in their order
+    assert list(some["id"]) != list(everything.groupby("kind").head(5)["id"])  # at random
+
+
+def test_the_unsteered_model_is_asked_once(study, chat, monkeypatch):
+    vars(study)["chat"] = chat
+    study.make_draw("label", 8)
+    asked = []
+    monkeypatch.setattr(generation, "decode", lambda *args: asked.append(len(args[1])) or decode(*args))
+    first = study.unsteered(3, 2, progress=False)
+    assert sum(asked) == len(first) == 28
+    assert len(study.unsteered(3, 1, progress=False)) == 14
+    shorter = study.unsteered(2, 2, judge=refuses_even, progress=False)
+    assert sum(asked) == 28
+    assert shorter["n_tokens"].max() == 2
+    assert set(shorter["outcome"]) == {"refused", "answered"}
+
+
 def test_states_sides_and_directions_are_those_of_the_drawn_prompts(study, chat):
     vars(study)["chat"] = chat
     drawn = study.make_draw("label", 4)
@@ -92,7 +117,7 @@ def place_calls(monkeypatch) -> list[dict]:
         rows = [(5, -3 if options["positions"] is None else options["positions"][-1], 1.0, 0.5, 0.0, 0.75)]
         return PlaceEffects(pd.DataFrame(rows, columns=COLUMNS), 16, 12)
 
-    monkeypatch.setattr("refusal_utils.study.place_effects", measure)
+    monkeypatch.setattr(places, "place_effects", measure)
     return calls
 
 
@@ -133,6 +158,6 @@ def test_a_choice_without_enough_probes_leaves_the_default_and_fails_if_asked_fo
         str(model_folder), prompts=str(tmp_path / "mine.csv"), cache_dir=tmp_path / "cache", device="cpu"
     )
     assert (study.chat.decision_layer, study.chat.decision_pos, study.places) == (4, -2, None)
-    assert "The place was not chosen: " in capsys.readouterr().out
+    assert "No place was chosen: " in capsys.readouterr().out
     with pytest.raises(ValueError, match="^place_effects: 4 train prompts must be refused"):
         place_of(model_folder, tmp_path, prompts=str(tmp_path / "mine.csv"), layer="causal")

@@ -122,6 +122,7 @@ def place_effects(
     answered = _probes(chat, benign, "answered", cache_dir)
     n = {"n_refused": len(refused), "n_answered": len(answered)}
     if min(n.values()) < N_AT_LEAST:
+        print(f"No place was chosen: only {len(refused)} prompts refused and {len(answered)} answered serve as probes")
         return PlaceEffects(pd.DataFrame(columns=COLUMNS), **n)
     if progress:
         n_places, n_rows = len(layers) * len(positions), len(refused) + len(GAPS) * len(answered)
@@ -133,6 +134,20 @@ def place_effects(
     if stored is not None:
         save_rows(stored, rows, {**model_notes(chat), **n})
     return PlaceEffects(rows, **n)
+
+
+def place_by_effect(
+    chat: ChatModel, prompts: pd.DataFrame, *, pos: int | None, required: bool, cache_dir: str | Path | None
+) -> tuple[ChatModel, PlaceEffects | None]:
+    """(`chat` at its best place, at `pos` if that is given; the effects), or (`chat`, None) if probes are too few.
+
+    Raises `ValueError` instead if the choice is `required`.
+    """
+    positions = None if pos is None else (pos,)
+    effects = place_effects(chat, prompts, positions=positions, cache_dir=cache_dir, progress=True)
+    if not (required or effects.are_measured):
+        return chat, None
+    return chat.at_place(*effects.best, effects.source), effects
 
 
 def _stored(chat: ChatModel, cache_dir: str | Path | None, asked: list) -> Path | None:
