@@ -26,8 +26,8 @@ from .sweep import Sweep
 
 N_FOLDS = 5
 N_BOOTSTRAP = 1000
-DEPENDENCE = ("bits", "null bits", "p", "cramer", "null cramer", "null cramer high", "p cramer")
-GUESS = ("accuracy", "low", "high", "chance")
+DEPENDENCE = ("bits", "null bits", "p", "cramer", "null cramer", "null cramer high", "p cramer", "n")
+GUESS = ("accuracy", "low", "high", "chance", "n")
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +106,11 @@ def dependence(rows: pd.DataFrame, column: str, n_draws: int = 500, seed: int = 
     `bits`: mutual information. `cramer`: Cramer's V, from 0 to 1. `null bits` and `null cramer`: their means when
     directions are permuted among the rows of each prompt (chance alone makes both positive). `null cramer high`: the
     95th percentile of V under permutation. `p` and `p cramer`: the share of permutations with as many bits, or as large
-    a V. All numbers are NaN for fewer than two directions, and V is 0 if the column has one value alone. Sources: Cramer
-    1946; Cover & Thomas 2006, ch. 2.
+    a V. `n`: the number of rows. All others are NaN for fewer than two directions, and V is 0 if the column has one
+    value alone. Sources: Cramer 1946; Cover & Thomas 2006, ch. 2.
     """
     if rows["direction"].nunique() < 2:
-        return pd.Series(float("nan"), list(DEPENDENCE))
+        return pd.Series({**dict.fromkeys(DEPENDENCE, float("nan")), "n": len(rows)})
     first, second, group = (pd.factorize(rows[name])[0] for name in ("direction", column, "id"))
     (bits,), (cramer,) = _association(first[None], second)
     keys = np.random.default_rng(seed).random((n_draws, len(rows)))
@@ -120,7 +120,7 @@ def dependence(rows: pd.DataFrame, column: str, n_draws: int = 500, seed: int = 
     as_large = [(null_bits >= bits - 1e-12).sum(), (null_cramer >= cramer - 1e-12).sum()]
     p, p_cramer = ((1 + n) / (1 + n_draws) for n in as_large)
     null_v = null_cramer.mean(), np.quantile(null_cramer, 0.95)
-    return pd.Series([bits, null_bits.mean(), p, cramer, *null_v, p_cramer], list(DEPENDENCE))
+    return pd.Series([bits, null_bits.mean(), p, cramer, *null_v, p_cramer, len(rows)], list(DEPENDENCE))
 
 
 def _association(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -154,13 +154,13 @@ class Guesses:
 def guess_direction(rows: pd.DataFrame, column: str, seed: int = 0) -> pd.Series:
     """How often a classifier that never saw the prompt guesses the direction from the text in `column`.
 
-    Accuracy with low and high of its 95 % interval (a bootstrap over prompts), and chance, the share of the commonest
-    direction. The classifier is a logistic regression on words and pairs of words, cross-validated with all rows of a
-    prompt in one fold. All numbers are NaN for fewer than 5 prompts, the number of folds, or for a single direction.
+    Accuracy with low and high of its 95 % interval (a bootstrap over prompts), chance, the share of the commonest
+    direction, and n, the number of rows. The classifier is a logistic regression on words and pairs of words, cross-validated with all rows of a
+    prompt in one fold. All but n are NaN for fewer than 5 prompts, the number of folds, or for a single direction.
     """
     prompts, n_prompts = pd.factorize(rows["id"])[0], rows["id"].nunique()
     if n_prompts < N_FOLDS or rows["direction"].nunique() < 2:
-        return pd.Series(float("nan"), list(GUESS))
+        return pd.Series({**dict.fromkeys(GUESS, float("nan")), "n": len(rows)})
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"[^\s]+"),
         LogisticRegression(max_iter=500, random_state=seed),
@@ -174,4 +174,4 @@ def guess_direction(rows: pd.DataFrame, column: str, seed: int = 0) -> pd.Series
     drawn = np.random.default_rng(seed).multinomial(n_prompts, [1 / n_prompts] * n_prompts, N_BOOTSTRAP) @ right
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
     chance = pd.Series(truth).value_counts(normalize=True).iloc[0]
-    return pd.Series([(guessed == truth).mean(), low, high, chance], list(GUESS))
+    return pd.Series([(guessed == truth).mean(), low, high, chance, len(rows)], list(GUESS))
