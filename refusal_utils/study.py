@@ -19,6 +19,7 @@ from .methods import fit
 from .model.artifacts import model_notes
 from .model.capture import Activations, capture_activations, profile_places
 from .model.chat_model import BUNDLED, ChatModel, load_chat_model
+from .model.sources import find_source
 from .paper.tables import published_pool_rows
 from .plotting.saving import model_folder, save_figure
 from .prompts.categories import BENIGN, CATEGORY_IDS
@@ -69,6 +70,12 @@ class Study:
     def place(self) -> str:
         """The decision layer and position, for axis titles: `resid_pre, layer 6, pos -2`."""
         return f"resid_pre, layer {self.chat.decision_layer}, pos {self.chat.decision_pos}"
+
+    @cached_property
+    def origin(self) -> str:
+        """What the weights were dequantized from, in words for figures; empty if they were not."""
+        found = (self.chat if "chat" in self.__dict__ else find_source(self.model)).dequantized_from
+        return f"dequantized from {found}" if found else ""
 
     @cached_property
     def draw(self) -> pd.DataFrame:
@@ -179,7 +186,7 @@ class Study:
         """
         if note:
             figure.update_layout(title_subtitle_text=note)
-        save_figure(figure, name, self.model, table, self.figures_dir)
+        save_figure(figure, name, self.model, table, self.figures_dir, self.origin)
         return figure
 
     def save_table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -22,7 +22,9 @@ class Settings(BaseSettings):
         env_prefix="REFUSAL_", extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
     )
 
-    MODEL: str = Field("bundled", description="'bundled', a Hugging Face id, or a local folder.")
+    MODEL: str = Field(
+        "bundled", description="'bundled', 'smollm2', a Hugging Face id, a local folder, or a GGUF file."
+    )
     SYSTEM_PROMPT: str | None = Field(None, description="System prompt put before every prompt.")
     PROMPTS: str = Field("builtin", description="'builtin', 'paper', a folder of prompt files, or one file.")
     DTYPE: Literal["float32", "bfloat16", "float16"] | None = Field(
@@ -74,6 +76,7 @@ class Settings(BaseSettings):
         """Make a path absolute, because notebooks run in another folder; a Hugging Face id stays as it is."""
         path = Path(name).expanduser()
         is_path = name.startswith((".", "~", os.sep)) or (path / "config.json").is_file()
+        is_path |= path.suffix.lower() == ".gguf" and path.is_file()
         return path.resolve().as_posix() if is_path else name
 
     @field_validator("PROMPTS")
