@@ -110,9 +110,19 @@ class Study:
         self.__dict__.pop("draw", None)  # so that `.draw` reads the new file
         return draw
 
-    def held_out(self) -> pd.DataFrame:
-        """The prompts that no direction was estimated from."""
-        return held_out(self.prompts, self.draw)
+    def held_out(self, n: int | None = None) -> pd.DataFrame:
+        """The prompts that no direction was estimated from, or `n` random ones of each kind."""
+        rows = held_out(self.prompts, self.draw)
+        if n is None:
+            return rows
+        return rows.sample(frac=1, random_state=self.seed).groupby("kind").head(n).sort_index()
+
+    def unsteered(self, max_new_tokens: int = 50, n: int | None = None, **options: Any) -> pd.DataFrame:
+        """The judged responses of the unsteered model to `held_out(n)`; `options` as in `respond`.
+
+        Notebooks that pass the same `max_new_tokens` and `n` share these responses: the model is asked once.
+        """
+        return self.respond(self.held_out(n), max_new_tokens=max_new_tokens, **options)
 
     def widened(self, n_prompts: int) -> pd.DataFrame:
         """The draw, topped up with held-out prompts of the same kinds if a category has fewer than `n_prompts`."""

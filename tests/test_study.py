@@ -10,6 +10,8 @@ from refusal_utils.paper.tables import published_pool_rows
 from refusal_utils.prompts.categories import ALL_CATEGORIES, BENIGN
 from refusal_utils.prompts.draws import draw_prompts
 from refusal_utils.prompts.loading import load_prompts
+from refusal_utils.steering import generation
+from refusal_utils.steering.decoding import decode
 from refusal_utils.study import Study, open_study
 
 from .public_tables import write_paper_files
@@ -63,6 +65,29 @@ def test_a_widened_draw_adds_held_out_prompts_of_each_category(study):
     assert set(added["category"].value_counts()[list(ALL_CATEGORIES)]) == {4}
     assert set(added["id"]).isdisjoint(drawn["id"])
     assert len(study.widened(8)) == len(drawn)  # before control: the draw is large enough
+
+
+def test_fewer_held_out_prompts_are_among_more_of_each_kind(study):
+    study.make_draw("label", 8)
+    everything, some, few = (study.held_out(n) for n in (None, 5, 3))
+    assert set(some["kind"].value_counts()) == {5}
+    assert set(few["id"]) < set(some["id"]) < set(everything["id"])
+    assert list(some["id"]) == [id for id in everything["id"] if id in set(some["id"])]  # in their order
+    assert list(some["id"]) != list(everything.groupby("kind").head(5)["id"])  # at random
+
+
+def test_the_unsteered_model_is_asked_once(study, chat, monkeypatch):
+    vars(study)["chat"] = chat
+    study.make_draw("label", 8)
+    asked = []
+    monkeypatch.setattr(generation, "decode", lambda *args: asked.append(len(args[1])) or decode(*args))
+    first = study.unsteered(3, 2, progress=False)
+    assert sum(asked) == len(first) == 28
+    assert len(study.unsteered(3, 1, progress=False)) == 14
+    shorter = study.unsteered(2, 2, judge=refuses_even, progress=False)
+    assert sum(asked) == 28
+    assert shorter["n_tokens"].max() == 2
+    assert set(shorter["outcome"]) == {"refused", "answered"}
 
 
 def test_states_sides_and_directions_are_those_of_the_drawn_prompts(study, chat):

@@ -1,6 +1,6 @@
 """Replace heads on prompts that made no direction: by their mean over benign prompts, or as on the prompt's benign twin."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ from ..checks import require
 from ..directions.direction_set import DirectionSet
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.capture import capture_activations
+from ..model.chat_format import TokenBatch
 from ..model.chat_model import ChatModel
+from ..model.forward import read_hooks
 from ..steering.conditions import Condition
+from ..steering.decoding import forward
 from ..steering.generation import generate
 from ..steering.interventions import HeadReplacement
 from ..steering.responses import judge_rows
@@ -39,6 +42,7 @@ class HeadTrial:
     mean_z: Float[Tensor, "layer pos head_index d_head"] = field(repr=False)
     twin_z: Float[Tensor, "prompt layer pos head_index d_head"] = field(repr=False)
     cache_dir: str | Path | None = None
+    max_new_tokens: int = 50
 
     @classmethod
     def record(
@@ -48,6 +52,7 @@ class HeadTrial:
         benign: Sequence[str],
         directions: DirectionSet,
         cache_dir: str | Path | None = None,
+        max_new_tokens: int = 50,
     ) -> "HeadTrial":
         """The trial of `prompts` (columns text, category, twin), with means over the texts `benign`.
 
@@ -56,7 +61,7 @@ class HeadTrial:
         along = torch.stack([directions[name] for name in prompts["category"]])
         mean_z = head_outputs(chat, benign, cache_dir).float().mean(0)
         twin_z = head_outputs(chat, list(prompts["twin"]), cache_dir).float()
-        return cls(chat, prompts.reset_index(drop=True), along, mean_z, twin_z, cache_dir)
+        return cls(chat, prompts.reset_index(drop=True), along, mean_z, twin_z, cache_dir, max_new_tokens)
 
     @property
     def n_heads(self) -> int:
@@ -73,7 +78,7 @@ class HeadTrial:
 
     def projections(self, conditions: Sequence[Condition]) -> Float[Tensor, " prompt"]:
         """Each prompt's projection on its own direction at the decision state, under the condition of the same index."""
-        states, _ = forward_under(self.chat, list(self.prompts["text"]), conditions)
+        states = states_under(self.chat, list(self.prompts["text"]), conditions)
         return (states * self.along).sum(1)
 
     def measure(self, conditions: Sequence[Condition], opening: RefusalOpening) -> pd.DataFrame:
@@ -83,7 +88,8 @@ class HeadTrial:
         """
         texts = list(self.prompts["text"])
         states, logits = forward_under(self.chat, texts, conditions)
-        rows = generate(self.chat, texts, conditions, paired=True, cache_dir=self.cache_dir)
+        n, cache_dir = self.max_new_tokens, self.cache_dir
+        rows = generate(self.chat, texts, conditions, max_new_tokens=n, paired=True, cache_dir=cache_dir)
         judged = judge_rows(rows.assign(text=texts))
         means_something = self.prompts["category"].isin(opening.categories)
         return pd.DataFrame(
@@ -123,19 +129,46 @@ def forward_under(
 
     As float32 on the CPU. Raises `ValueError` unless there is one condition per prompt.
     """
-    n, todo = len(prompts), "Repeat the condition for every prompt."
-    require(n == len(conditions), "forward_under", f"conditions must be {n}, one per prompt", len(conditions), todo)
-    ids, name = chat.encode(prompts), chat.hook_name("resid_pre", chat.decision_layer)
+    name = chat.hook_name("resid_pre", chat.decision_layer)
 
-    def step(rows: list[int]) -> tuple[Tensor, Tensor]:
+    def run(batch: TokenBatch) -> tuple[Tensor, Tensor]:
         seen: list[Tensor] = []
         hook = (name, lambda value, hook: seen.append(value[:, chat.decision_pos].float().cpu()))
-        edits = RowEdits(chat, [conditions[row].interventions for row in rows])
-        batch = chat.pad([ids[row] for row in rows])
-        with edits.open(), chat.bridge.hooks(fwd_hooks=[hook]):
-            logits = chat.bridge(batch.input_ids, attention_mask=batch.attention_mask)[:, -1]
+        with chat.bridge.hooks(fwd_hooks=[hook]):
+            logits = forward(chat, **batch._asdict()).logits[:, -1]
         return seen[0], logits.float().cpu()
 
-    batches = plan_batches(ids, token_budget("forward_under", None, chat.device))
-    states, logits = in_order(run_batches("forward_under", batches, step))
+    states, logits = _run_under("forward_under", chat, prompts, conditions, run)
     return states, logits
+
+
+def states_under(
+    chat: ChatModel, prompts: Sequence[str], conditions: Sequence[Condition]
+) -> Float[Tensor, "prompt d_model"]:
+    """The decision state of `forward_under` alone; nothing above the decision layer is computed. Raises as that does."""
+    name = chat.hook_name("resid_pre", chat.decision_layer)
+
+    def run(batch: TokenBatch) -> tuple[Tensor]:
+        kept = read_hooks(chat, batch, [name], lambda _, value: value[:, chat.decision_pos].float().cpu())
+        return (kept[name],)
+
+    return _run_under("states_under", chat, prompts, conditions, run)[0]
+
+
+def _run_under(
+    function: str,
+    chat: ChatModel,
+    prompts: Sequence[str],
+    conditions: Sequence[Condition],
+    run: Callable[[TokenBatch], tuple[Tensor, ...]],
+) -> tuple[Tensor, ...]:
+    """The tensors of `run`, in the order of `prompts`, with each prompt under the condition of the same index."""
+    n, todo = len(prompts), "Repeat the condition for every prompt."
+    require(n == len(conditions), function, f"conditions must be {n}, one per prompt", len(conditions), todo)
+    ids = chat.encode(prompts)
+
+    def step(rows: list[int]) -> tuple[Tensor, ...]:
+        with RowEdits(chat, [conditions[row].interventions for row in rows]).open():
+            return run(chat.pad([ids[row] for row in rows]))
+
+    return in_order(run_batches(function, plan_batches(ids, token_budget(function, None, chat.device)), step))

@@ -6,9 +6,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..checks import invalid, require
+from .progress import Progress
 
 FORWARD_TOKENS = {"cpu": 4096, "cuda": 16384}  # padded tokens of a batch whose activations are read
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
@@ -54,20 +54,22 @@ def run_batches(
     *,
     left: Callable[[list[int]], list[int]] = list,
     progress: str = "",
+    what: str = "rows",
     gradients: bool = False,
 ) -> Iterator[tuple[list[int], Result]]:
     """Pairs (rows, `step(rows)`), batch by batch; a batch that does not fit into memory is halved and a message printed.
 
     `left(rows)`: the rows of a batch that still need computing. It is asked before each attempt, so rows that are on
     disk or finished before memory ran out are not computed again. `progress`: the label of a progress bar, empty for
-    none. Raises `ValueError` in the name of `function` if a single row does not fit into memory.
+    none; `what`: what the rows are, for the estimate of the time (see `Progress`). Raises `ValueError` in the name of
+    `function` if a single row does not fit into memory.
     """
     todo = [list(batch) for batch in batches]
-    with tqdm(total=sum(map(len, todo)), desc=progress, unit="row", disable=not progress) as bar:
+    with Progress(progress or function, sum(map(len, todo)), what, bar=bool(progress)) as shown:
         while todo:
             batch = todo.pop(0)
             rows = left(batch)
-            bar.update(len(batch) - len(rows))
+            shown.skip(len(batch) - len(rows))
             if not rows:
                 continue
             try:
@@ -76,8 +78,8 @@ def run_batches(
             except (RuntimeError, MemoryError) as error:
                 todo[:0] = _halves(function, rows, error)
                 continue
+            shown.advance(len(rows))
             yield rows, result
-            bar.update(len(rows))
 
 
 def in_order(found: Iterable[tuple[list[int], tuple[Tensor, ...]]]) -> tuple[Tensor, ...]:

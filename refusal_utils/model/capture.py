@@ -87,7 +87,8 @@ def capture_activations(
 
         # All prompts are planned, stored ones too: a resumed run must form the same batches as an unbroken one.
         batches, label = plan_batches(ids, budget), "capture" if progress else ""
-        for rows, values in run_batches(_FUNCTION, batches, step, left=found.missing, progress=label):
+        what = f"prompts at {len(layers)} layers"
+        for rows, values in run_batches(_FUNCTION, batches, step, left=found.missing, progress=label, what=what):
             _check_values(values, rows, layers)
             if store:
                 store.write([texts[row] for row in rows], values)

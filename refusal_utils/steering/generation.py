@@ -129,7 +129,8 @@ def _decode_all(chat: ChatModel, rows: list[Row], max_new_tokens: int, budget: i
     def unfinished(batch: list[int]) -> list[int]:
         return [index for index in batch if not rows[index].tokens]
 
-    for _ in run_batches("generate", batches, step, left=unfinished, progress=progress):
+    what = f"responses of up to {max_new_tokens} tokens"
+    for _ in run_batches("generate", batches, step, left=unfinished, progress=progress, what=what):
         pass
 
 

@@ -13,6 +13,7 @@ from .knob_test import knob_test
 from .matching import common_strength, match_refusal_rate
 from .rates import departures
 from .steering_rates import SteeringRates, rates_by_length, steering_variants
+from .strengths import choose_gaps
 from .styles import Guesses, dependence, guess_direction, purity, style_shares, with_wording
 from .sweep import Sweep, sweep, sweep_conditions
 from .variance import variance_shares
@@ -22,6 +23,7 @@ __all__ = [
     "Guesses",
     "SteeringRates",
     "Sweep",
+    "choose_gaps",
     "common_strength",
     "controlled_set",
     "departures",

@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="execute the notebooks in order, skipping finished ones")
     run.add_argument("--list", action="store_true", help="show each notebook's question, needs and duration; run none")
     run.add_argument("--notebooks", nargs="*", default=(), metavar="NN", help="run only these, by number")
+    run.add_argument("--size", metavar="SIZE", help="'quick', 'standard' (the default) or 'full'; see `settings`")
     run.add_argument("--prompts", metavar="SOURCE", help="'builtin', 'paper', a folder of prompt files, or one file")
     several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": [], "metavar": "NAME=VALUE"}
     run.add_argument("--set", help="set parameters of the notebooks (the command `settings` lists them)", **several)
@@ -54,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, report):
         command.add_argument("--model", metavar="ID", help=model)
         command.add_argument("--out", metavar="DIR", help="the figures folder of all models, or of this one")
-    settings = commands.add_parser("settings", help="list the notebooks' parameters")
+    settings = commands.add_parser("settings", help="list the notebooks' parameters, and what --size sets")
     settings.set_defaults(act=_settings)
     return parser
 
@@ -66,7 +67,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.list:
         print(list_notebooks(options.notebooks))
         return
-    settings = read_settings(options.set, MODEL=options.model, PROMPTS=options.prompts, FIGURES_DIR=options.out)
+    own = {"SIZE": options.size, "MODEL": options.model, "PROMPTS": options.prompts, "FIGURES_DIR": options.out}
+    settings = read_settings(options.set, **own)
     run_notebooks(settings, options.notebooks, fresh=options.fresh)
 
 

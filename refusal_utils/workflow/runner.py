@@ -22,6 +22,8 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> float:
     """
     import papermill
 
+    from .progress import ENGINE, ProgressLine
+
     known = parameter_defaults(path)
     if unknown := sorted(set(parameters) - set(known)):
         must = f"parameters must be among {', '.join(sorted(known))}"
@@ -30,15 +32,18 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> float:
     os.environ.setdefault("PLOTLY_RENDERER", RENDERER)
     began = time.time()
     try:
-        papermill.execute_notebook(
-            str(path),
-            str(out / path.name),
-            parameters=parameters,
-            cwd=str(path.parent),
-            kernel_name="python3",
-            progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-        )
+        with ProgressLine(path.stem) as line:
+            papermill.execute_notebook(
+                str(path),
+                str(out / path.name),
+                parameters=parameters,
+                cwd=str(path.parent),
+                kernel_name="python3",
+                engine_name=ENGINE,
+                progress_bar=False,
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+                line=line,
+            )
     except papermill.PapermillExecutionError as error:
         what = f"{error.ename}: {error.evalue}"
         raise NotebookFailure(path.name, error.cell_index, error.source, what) from error
@@ -48,7 +53,7 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> float:
 def run_notebooks(settings: Settings | None = None, numbers: Sequence[str] = (), *, fresh: bool = False) -> None:
     """Execute notebooks in order, printing a line with the minutes of each; the first failure stops the run.
 
-    Each notebook gets the `settings` that are among its parameters. A finished notebook (`Run.is_done`) is skipped
+    Each notebook gets the `settings` that are among its parameters, and what their SIZE sets. A finished notebook (`Run.is_done`) is skipped
     unless `fresh`. Raises `ValueError` for a setting that no chosen notebook has, for a notebook whose inputs neither
     exist nor are written by a chosen one, and as `run_notebook` does.
     """
@@ -58,14 +63,13 @@ def run_notebooks(settings: Settings | None = None, numbers: Sequence[str] = (),
     runs = [_plan(path, settings) for path in chosen]
     _require_inputs(runs, settings)
     for run in runs:
-        print(f"{run.notebook.stem:<28}", end=" ", flush=True)
         digest = run.digest()
         if not fresh and run.is_done(digest):
-            print("already finished, skipped (--fresh runs it again)", flush=True)
+            print(f"{run.notebook.stem:<28} already finished, skipped (--fresh runs it again)", flush=True)
             continue
         minutes = run_notebook(run.notebook, run.executed.parent, run.parameters)
         run.write_record(digest)
-        print(f"{minutes:5.1f} min", flush=True)
+        print(f"{run.notebook.stem:<28} {minutes:5.1f} min", flush=True)
     print(f"Figures and executed notebooks are in {os.path.relpath(runs[0].figures)}")
 
 
@@ -93,7 +97,7 @@ def _plan(path: Path, settings: Settings) -> Run:
     root = figures_root(settings)
     cache = settings.CACHE_DIR if "CACHE_DIR" in settings.given else FIGURES.parent / ".cache"
     cache = Path(cache).expanduser().resolve()
-    given = settings.given | {"MODEL": settings.MODEL, "FIGURES_DIR": str(root), "CACHE_DIR": str(cache)}
+    given = settings.sized | {"MODEL": settings.MODEL, "FIGURES_DIR": str(root), "CACHE_DIR": str(cache)}
     known = parameter_defaults(path)
     own = {name: value for name, value in given.items() if name in known}
     return Run(path, own, model_folder(settings.MODEL, root), cache)

@@ -11,8 +11,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ..checks import invalid, require
 from ..prompts.files import ONE_FILE
+from .sizes import SizeName, describe_sizes, size_values
 
-_OPTION_OF = {"MODEL": "--model", "FIGURES_DIR": "--out"}
+_OPTION_OF = {"MODEL": "--model", "FIGURES_DIR": "--out", "SIZE": "--size"}
+_Gaps = list[float] | Literal["few"] | None
 
 
 class Settings(BaseSettings):
@@ -22,9 +24,8 @@ class Settings(BaseSettings):
         env_prefix="REFUSAL_", extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
     )
 
-    MODEL: str = Field(
-        "bundled", description="'bundled', 'smollm2', a Hugging Face id, a local folder, or a GGUF file."
-    )
+    MODEL: str = Field("bundled", description="'bundled', 'smollm2', a hub id, a local folder, or a GGUF file.")
+    SIZE: SizeName = Field("standard", description="How much is measured; sets other parameters, see the table below.")
     SYSTEM_PROMPT: str | None = Field(None, description="System prompt put before every prompt.")
     PROMPTS: str = Field("builtin", description="'builtin', 'paper', a folder of prompt files, or one file.")
     DTYPE: Literal["float32", "bfloat16", "float16"] | None = Field(
@@ -44,6 +45,9 @@ class Settings(BaseSettings):
         "unsafe", description="Which XSTest prompts form the over-refusal category."
     )
     N_PROMPTS: int = Field(96, ge=1, description="Prompts per category in the draw.")
+    N_POOL: int | None = Field(
+        None, ge=1, description="Held-out prompts of a kind that the unsteered model is asked; None asks all."
+    )
     N_HELD_OUT: int = Field(64, ge=1, description="Held-out prompts per category in the projections.")
     N_BOOTSTRAP: int = Field(1000, ge=1, description="Bootstrap draws.")
     TOP_K: int = Field(5, ge=1, description="Heads kept per category in the attribution.")
@@ -53,11 +57,10 @@ class Settings(BaseSettings):
     EXAMPLE: str = Field("unsupported", description="Category of the worked example in the head attribution.")
     JUDGE: str = Field("phrases", description="Judge of the steered responses: 'phrases', 'wildguard', or your own.")
     N_BUCKET: int = Field(50, ge=1, description="Prompts per bucket of the controlled set.")
-    GAPS: list[float] = Field(
-        [-0.5, 0.15, 0.25, 0.35, 0.45, 0.7, 1.0], description="Steering strengths, in gaps between the two sides."
-    )
+    GAPS: _Gaps = Field(None, description="Steering strengths in gaps; None: the model's own, 'few': fewer of them.")
     ALPHAS: list[float] | None = Field(None, description="Raw steering strengths, in place of GAPS.")
-    CONTROL_GAPS: list[float] = Field([-0.5, 0.45, 1.0, 2.0], description="Strengths of the control directions.")
+    CONTROL_GAPS: _Gaps = Field(None, description="Strengths of the control directions, in the manner of GAPS.")
+    N_CONTROLS: int = Field(5, ge=1, description="Control directions of each of two kinds in the steering.")
     MAX_ORR: float = Field(1.0, description="Highest over-refusal rate at which directions are matched.")
     TARGET: float = Field(0.9, description="Refusal rate at which directions are matched.")
     MARGIN: float = Field(0.1, gt=0, description="Equivalence margin between two curves.")
@@ -67,8 +70,14 @@ class Settings(BaseSettings):
 
     @property
     def given(self) -> dict[str, Any]:
-        """The values given by argument or environment variable, without the defaults."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+        """The values given by argument or environment variable, without the defaults and without SIZE."""
+        names = [name for name in type(self).model_fields if name in self.model_fields_set and name != "SIZE"]
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def sized(self) -> dict[str, Any]:
+        """The values given, and those that SIZE sets for the other parameters."""
+        return size_values(self.SIZE) | self.given
 
     @field_validator("MODEL")
     @classmethod
@@ -115,11 +124,12 @@ def read_settings(assignments: Iterable[str] = (), **options: Any) -> Settings:
 
 
 def describe_settings() -> str:
-    """A line per parameter: name, type, default and meaning."""
-    return "\n".join(
+    """A line per parameter (name, type, default and meaning), and the table of sizes."""
+    lines = "\n".join(
         f"{name:<15} {_type_name(field.annotation):<50} {field.default!r:<12} {field.description}"
         for name, field in Settings.model_fields.items()
     )
+    return f"{lines}\n\n{describe_sizes()}"
 
 
 def _type_name(annotation: Any) -> str:

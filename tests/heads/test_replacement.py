@@ -5,7 +5,7 @@ import torch
 from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.directions.estimation import random_directions
 from refusal_utils.heads.refusal_opening import RefusalOpening
-from refusal_utils.heads.replacement import HeadTrial, forward_under, head_outputs
+from refusal_utils.heads.replacement import HeadTrial, forward_under, head_outputs, states_under
 from refusal_utils.heads.shares import component_shares
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import load_chat_model
@@ -41,6 +41,28 @@ def test_forward_under_nothing_is_the_plain_forward_pass(shallow, prompts):
     torch.testing.assert_close(logits, first_token_logits(shallow, prompts[:9]), atol=1e-4, rtol=1e-4)
     with pytest.raises(ValueError, match="^forward_under: conditions must be 2, one per prompt; got 1"):
         forward_under(shallow, prompts[:2], [UNSTEERED])
+
+
+def test_only_what_is_read_is_computed(shallow, trial, prompts):
+    """The state alone comes from the layers below it, and the logits from the last token."""
+    conditions = trial.ablate([[(0, 1)], [(1, 2), (0, 0)], [], [(3, 5)], [(2, 2)], [(2, 1)]])
+    model, widths, layers = shallow.bridge.original_model, [], []
+    handles = [model.lm_head.register_forward_hook(lambda *args: widths.append(args[-1].shape[1]))]
+    for layer, block in enumerate(model.model.layers):
+        handles.append(block.register_forward_hook(lambda *args, layer=layer: layers.append(layer)))
+    try:
+        states, logits = forward_under(shallow, prompts[:6], conditions)
+        assert (set(widths), set(layers)) == ({1}, set(range(shallow.n_layers)))
+        widths.clear(), layers.clear()
+        alone = states_under(shallow, prompts[:6], conditions)
+        assert (set(widths), max(layers)) == (set(), LAYER - 1)
+    finally:
+        for handle in handles:
+            handle.remove()
+    torch.testing.assert_close(alone, states, atol=1e-4, rtol=1e-4)
+    with intervene(shallow, *conditions[1].interventions):
+        plain = first_token_logits(shallow, prompts[1:2])
+    torch.testing.assert_close(logits[1:2], plain, atol=1e-4, rtol=1e-4)
 
 
 def test_a_trial_replaces_by_the_mean_over_benign_prompts_or_by_the_twin(shallow, trial, prompts):

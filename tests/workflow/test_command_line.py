@@ -7,6 +7,7 @@ import pytest
 import refusal_utils
 from refusal_utils.workflow.command_line import main, set_thread_defaults
 from refusal_utils.workflow.settings import Settings
+from refusal_utils.workflow.sizes import SIZES
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
@@ -27,9 +28,11 @@ def test_the_package_exports_few_names_and_each_is_there():
     assert all(getattr(refusal_utils, name) is not None for name in refusal_utils.__all__)
 
 
-def test_settings_lists_every_parameter(capsys):
+def test_settings_lists_every_parameter_and_the_sizes(capsys):
     assert main(["settings"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(Settings.model_fields)
+    parameters, sizes = capsys.readouterr().out.split("\n\n")
+    assert len(parameters.splitlines()) == len(Settings.model_fields)
+    assert len(sizes.splitlines()) == 1 + len(SIZES)
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])

@@ -1,0 +1,124 @@
+"""What the terminal shows while a notebook executes: its cell, and how far the loop in the kernel is."""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
+
+from ..model.progress import STATUS
+
+ENGINE = "refusal_utils"
+EVERY = 1.0, 30.0  # seconds between two updates: on a terminal, elsewhere
+_CLEAR = "\r\x1b[K"
+
+
+class ProgressLine:
+    """While open, shows progress on `stream`: one line that is updated on a terminal, elsewhere a line every 30 s.
+
+    The kernel inherits the variable `STATUS`, which names the file in which its loops report (`model.progress`).
+    """
+
+    def __init__(self, name: str, stream: Any = None, every: float | None = None) -> None:
+        self.name, self.stream = name, stream or sys.stderr
+        self.on_terminal = self.stream.isatty()
+        self.every = every or EVERY[not self.on_terminal]
+        self.cell, self.began, self.told = "starting", time.monotonic(), ""
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._show, daemon=True)
+
+    def __enter__(self) -> "ProgressLine":
+        """Start to show."""
+        self._folder = tempfile.TemporaryDirectory(prefix="refusal_utils_")
+        self._file = Path(self._folder.name) / "status.json"
+        os.environ[STATUS] = str(self._file)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop, and clear the line of a terminal."""
+        self._done.set()
+        self._thread.join()
+        os.environ.pop(STATUS, None)
+        self._folder.cleanup()
+        if self.on_terminal:
+            self._put(_CLEAR)
+
+    def text(self) -> str:
+        """The notebook, its minutes so far, its cell, and the rows and time left of the running loop."""
+        minutes = f"{(time.monotonic() - self.began) / 60:.1f} min"
+        return f"{self.name}: {minutes}, {self.cell}{describe_status(self._status())}"
+
+    def _status(self) -> dict[str, Any]:
+        try:
+            return json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):  # no loop is running
+            return {}
+
+    def _show(self) -> None:
+        while not self._done.wait(self.every):
+            estimate = self._status().get("estimate", "")
+            is_new, self.told = bool(estimate) and estimate != self.told, estimate or self.told
+            if not self.on_terminal:
+                self._put(f"{self.text()}{f'; {estimate}' if is_new else ''}\n")
+                continue
+            if is_new:
+                self._put(f"{_CLEAR}{estimate}\n")
+            self._put(_CLEAR + self.text()[: shutil.get_terminal_size().columns - 1])
+
+    def _put(self, text: str) -> None:
+        self.stream.write(text)
+        self.stream.flush()
+
+
+def describe_status(status: dict[str, Any]) -> str:
+    """What a loop reports, as text: its name, its rows, and its rate and time left once they have been measured.
+
+    >>> describe_status({"name": "capture", "done": 300, "total": 1200, "rate": 7.5, "left": 120.0})
+    '; capture 300 of 1,200 rows, 7.5 rows/s, 2:00 left'
+    >>> describe_status({})
+    ''
+    """
+    if not status:
+        return ""
+    rows = f"; {status['name']} {status['done']:,} of {status['total']:,} rows"
+    if not status["rate"]:
+        return rows
+    seconds = round(status["left"])
+    hours = f"{seconds // 3600}:{seconds // 60 % 60:02}" if seconds >= 3600 else f"{seconds // 60}"
+    return f"{rows}, {status['rate']:.1f} rows/s, {hours}:{seconds % 60:02} left"
+
+
+class _Engine(NBClientEngine):
+    """Papermill's engine, which tells `line` about each code cell that begins."""
+
+    @classmethod
+    def execute_managed_notebook(
+        cls, nb_man: NotebookExecutionManager, kernel_name: str, *, line: ProgressLine, **options: Any
+    ) -> Any:
+        number = {index: n for n, index in enumerate(_code_cells(nb_man.nb), 1)}
+        start = nb_man.cell_start
+
+        def begin(cell: Any, cell_index: int | None = None, **more: Any) -> Any:
+            if cell_index in number:
+                line.cell = f"cell {number[cell_index]} of {len(number)}"
+            return start(cell, cell_index, **more)
+
+        nb_man.cell_start = begin
+        return super().execute_managed_notebook(nb_man, kernel_name, **options)
+
+
+def _code_cells(notebook: Any) -> list[int]:
+    return [index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+
+
+papermill_engines.register(ENGINE, _Engine)

@@ -1,0 +1,51 @@
+"""How much a run measures: the parameters that `--size` sets, in one table."""
+
+from typing import Any, Literal, NamedTuple
+
+SizeName = Literal["quick", "standard", "full"]
+
+
+class Size(NamedTuple):
+    """A parameter's value at each size."""
+
+    quick: Any
+    standard: Any
+    full: Any
+
+
+# `standard` has the defaults of `Settings`. A number above what there is means all of it.
+SIZES = {
+    "N_PROMPTS": Size(32, 96, 1000),
+    "N_POOL": Size(40, None, None),
+    "N_HELD_OUT": Size(16, 64, 1000),
+    "N_BUCKET": Size(20, 50, 100),
+    "GAPS": Size("few", None, None),
+    "CONTROL_GAPS": Size("few", None, None),
+    "N_CONTROLS": Size(2, 5, 10),
+    "N_TWINS": Size(4, 16, 64),
+    "N_RANDOM": Size(1, 3, 10),
+    "N_SINGLE": Size(8, 40, 200),
+    "MAX_NEW_TOKENS": Size(32, 50, 50),
+    "N_BOOTSTRAP": Size(300, 1000, 2000),
+    "N_DRAWS": Size(200, 500, 2000),
+}
+
+
+def size_values(size: SizeName) -> dict[str, Any]:
+    """The parameters that a size sets to something else than their default.
+
+    >>> size_values("standard"), size_values("quick")["N_PROMPTS"]
+    ({}, 32)
+    """
+    return {name: getattr(row, size) for name, row in SIZES.items() if getattr(row, size) != row.standard}
+
+
+def describe_sizes() -> str:
+    """The table as text: a line per parameter, with its value at each size.
+
+    >>> print(*describe_sizes().splitlines()[:2], sep="\\n")
+    --size          quick      standard   full
+    N_PROMPTS       32         96         1000
+    """
+    rows = [("--size", *Size._fields), *((name, *row) for name, row in SIZES.items())]
+    return "\n".join(f"{name:<15} {quick!s:<10} {standard!s:<10} {full}" for name, quick, standard, full in rows)
