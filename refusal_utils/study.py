@@ -19,13 +19,15 @@ from .methods import fit
 from .model.artifacts import model_notes
 from .model.capture import Activations, capture_activations, profile_places
 from .model.chat_model import BUNDLED, ChatModel, load_chat_model
-from .model.sources import find_source
+from .model.defaults import NOT_PUBLISHED
+from .model.sources import origin
 from .paper.tables import published_pool_rows
 from .plotting.saving import model_folder, save_figure
 from .prompts.categories import BENIGN, CATEGORY_IDS
 from .prompts.draws import DRAW_COLUMNS, draw_digest, draw_prompts, held_out, read_draw
 from .prompts.loading import load_prompts
 from .prompts.text_features import form_features
+from .steering.places import PlaceEffects, place_by_effect
 from .steering.responses import respond
 
 
@@ -43,9 +45,23 @@ class Study:
     @cached_property
     def chat(self) -> ChatModel:
         """The chat model; loading it prints one line that describes it."""
-        chat = load_chat_model(self.model, **self.loading)
+        chat = self._placed[0]
         print(chat.describe())
         return chat
+
+    @cached_property
+    def places(self) -> PlaceEffects | None:
+        """The effects that the decision state was chosen by; None if it was given, recorded or published."""
+        return self._placed[1]
+
+    @cached_property
+    def _placed(self) -> tuple[ChatModel, PlaceEffects | None]:
+        layer, pos = self.loading.get("layer"), self.loading.get("pos")
+        asked = layer == "causal"
+        chat = load_chat_model(self.model, **{**self.loading, "layer": None if asked else layer})
+        if not (asked or chat.decision_source.startswith(NOT_PUBLISHED)):  # a given layer or pos comes first there
+            return chat, None
+        return place_by_effect(chat, self.prompts, pos=pos, required=asked, cache_dir=self.cache_dir)
 
     @cached_property
     def prompts(self) -> pd.DataFrame:
@@ -70,12 +86,6 @@ class Study:
     def place(self) -> str:
         """The decision layer and position, for axis titles: `resid_pre, layer 6, pos -2`."""
         return f"resid_pre, layer {self.chat.decision_layer}, pos {self.chat.decision_pos}"
-
-    @cached_property
-    def origin(self) -> str:
-        """What the weights were dequantized from, in words for figures; empty if they were not."""
-        found = (self.chat if "chat" in self.__dict__ else find_source(self.model)).dequantized_from
-        return f"dequantized from {found}" if found else ""
 
     @cached_property
     def draw(self) -> pd.DataFrame:
@@ -196,7 +206,7 @@ class Study:
         """
         if note:
             figure.update_layout(title_subtitle_text=note)
-        save_figure(figure, name, self.model, table, self.figures_dir, self.origin)
+        save_figure(figure, name, self.model, table, self.figures_dir, origin(self.model))
         return figure
 
     def save_table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -218,7 +228,9 @@ def open_study(
     """A study of `model` on `prompts`: `.chat`, `.prompts`, `.draw`, `.states("advice")`, `.directions`, `.save(...)`.
 
     `prompts`: `"builtin"`, `"paper"`, a folder or a file (`load_prompts`). `loading`: options of `load_chat_model` such
-    as dtype, layer and pos. Nothing is loaded until it is used.
+    as dtype, layer and pos. `layer="causal"` chooses layer and position (or the layer alone, if `pos` is given) by their
+    effect on train prompts (`place_effects`), as happens by default if nothing is given, recorded or published for the
+    model. Nothing is loaded until it is used.
     """
     return Study(model, prompts, Path(figures_dir), Path(cache_dir), seed, loading)
 

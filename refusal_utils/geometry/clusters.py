@@ -15,8 +15,16 @@ from sklearn.metrics import silhouette_score
 from ..checks import require
 from ..plotting.look import POINT_LOOK, category_scatter, titles
 from ..plotting.pairs import tree_figure
+from ..prompts.categories import CATEGORIES, CATEGORY_IDS
 
 LINKAGES = ("average", "complete")
+
+
+def same_cluster_map() -> pd.DataFrame:
+    """The map of the eleven categories that is 1 for two of one published cluster and 0 for two of different ones."""
+    clusters = np.array([category.cluster for category in CATEGORIES])
+    same = (clusters[:, None] == clusters[None]).astype(float)
+    return pd.DataFrame(same, list(CATEGORY_IDS), list(CATEGORY_IDS))
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,12 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..directions.comparison import centred_cosines, off_diagonal, whitened_cosines
+from ..directions.direction_set import DirectionSet
 from ..directions.estimation import mean_directions
 from ..plotting.look import titles
 from ..plotting.pairs import heatmap_panels, pair_intervals, pair_map, pair_scatter
 from ..stats import adjust_p, bootstrap_counts
+from .clusters import same_cluster_map
 from .gram import Contrasts, States, contrasts, cosines, inner_products
-from .nulls import DISCOVERY, distinctness_p, mantel_p, relatedness_p
+from .nulls import DISCOVERY, distinctness_p, mantel_p, relatedness_p, shuffled_correlations
 from .uncertainty import cosine_intervals
 
 
@@ -105,13 +107,16 @@ def pair_table(
 class MapLikeness:
     """How well two maps of cosines agree; see `compare_with_map`.
 
-    `correlation` of the pairs, its 95 % bootstrap interval over prompts (`low` to `high`), and Mantel's `p`.
+    `correlation` of the pairs, its 95 % bootstrap interval over prompts (`low` to `high`), Mantel's `p`, and `chance`,
+    the 95th percentile of the correlations that his test finds in shuffled maps.
     """
 
     correlation: float
     low: float
     high: float
     p: float
+    chance: float
+    n_draws: int
     pairs: pd.DataFrame = field(repr=False)
 
     def __str__(self) -> str:
@@ -122,6 +127,11 @@ class MapLikeness:
         """The table of pairs with a column `published`."""
         return self.pairs
 
+    def numbers(self) -> dict[str, float]:
+        """Every number of the comparison, and `n`, the number of pairs."""
+        found = {name: getattr(self, name) for name in ("correlation", "low", "high", "p", "chance")}
+        return {**found, "n": len(self.pairs)}
+
     def figure(self, model: str, place: str, other: str) -> go.Figure:
         """A point per pair: its published cosine against its plain one here; `other` names the published map."""
         title = f"The 55 pairs: {model} model against the published map, r = {self}"
@@ -131,13 +141,30 @@ class MapLikeness:
 def compare_with_map(
     pairs: PairTable, published: pd.DataFrame, n_draws: int = 1000, n_deals: int = 10_000
 ) -> MapLikeness:
-    """How well the plain cosines agree with a published map, of which the part above the diagonal is read."""
-    theirs = torch.tensor(published.to_numpy(), dtype=torch.float64)
+    """How well the plain cosines agree with a published map, of which the part above the diagonal is read.
+
+    Categories of `published` that `pairs` lacks are left out.
+    """
+    names = list(pairs.sample.categories)
+    theirs = torch.tensor(published.loc[names, names].to_numpy(), dtype=torch.float64)
     published_pairs = pd.Series(off_diagonal(theirs).numpy(), index=pairs.by_pair.index)
     drawn = cosines(inner_products(pairs.sample, bootstrap_counts(pairs.sample.strata, n_draws, pairs.seed)))
     correlations = [np.corrcoef(each, published_pairs)[0, 1] for each in off_diagonal(drawn).numpy()]
     low, high = np.quantile(correlations, [0.025, 0.975])
-    p = mantel_p(pairs.sample.cosines, theirs, n_deals, pairs.seed)
+    own = pairs.sample.cosines
+    p = mantel_p(own, theirs, n_deals, pairs.seed)
+    chance = float(shuffled_correlations(own, theirs, n_deals, pairs.seed)[1:].quantile(0.95))
     table = pairs.table()
     table.insert(1, "published", published_pairs)
-    return MapLikeness(pairs.likeness(published_pairs), float(low), float(high), p, table)
+    return MapLikeness(pairs.likeness(published_pairs), float(low), float(high), p, chance, n_draws, table)
+
+
+def likeness_table(pairs: PairTable, published: MapLikeness, directions: DirectionSet) -> pd.DataFrame:
+    """The numbers of the comparison with the published map and of one with the two published clusters, as rows.
+
+    Further columns are layer and pos of the directions, and the notes on their model.
+    """
+    clusters = compare_with_map(pairs, same_cluster_map(), published.n_draws)
+    rows = pd.DataFrame({"published map": published.numbers(), "two clusters": clusters.numbers()}).T.round(4)
+    place = directions.provenance
+    return rows.assign(layer=place.layer, pos=place.pos, **place.model)

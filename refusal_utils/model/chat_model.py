@@ -6,6 +6,7 @@ numbers match Hugging Face and published directions.
 
 import gc
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -74,6 +75,12 @@ class ChatModel:
             f"({self.decision_source}); {self.thinking}; "
             f"system prompt {'none' if self.system_prompt is None else repr(self.system_prompt)}"
         )
+
+    def at_place(self, layer: int, pos: int, source: str) -> "ChatModel":
+        """The same loaded model with another decision state; what was computed about it, as the fingerprint, is kept."""
+        moved = copy(self)
+        vars(moved).update(decision_layer=layer, decision_pos=pos, decision_source=source)
+        return moved
 
     def unload(self) -> None:
         """Free the model's memory; later use raises `ValueError`. A model passed as `hf_model` stays usable."""

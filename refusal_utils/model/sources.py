@@ -7,6 +7,7 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from huggingface_hub import constants, hf_hub_download
@@ -47,6 +48,16 @@ def find_source(name: str | Path) -> Source:
         return _dequantized(SMOLLM2, fetch_smollm2())
     is_file = str(name).lower().endswith(".gguf") and not Path(name).expanduser().is_dir()
     return _dequantized(str(name), _gguf_path(str(name))) if is_file else Source(name)
+
+
+@cache
+def origin(name: str) -> str:
+    """What the weights of the model called `name` were dequantized from, in words for figures; empty if they were not.
+
+    Raises `ValueError` as `find_source` does.
+    """
+    found = find_source(name).dequantized_from
+    return f"dequantized from {found}" if found else ""
 
 
 def cache_folder() -> Path:

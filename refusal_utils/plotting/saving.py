@@ -37,14 +37,18 @@ def save_figure(
     folder = model_folder(model, root)
     folder.mkdir(parents=True, exist_ok=True)
     name_model(figure, folder.name, origin)
-    written = [folder / f"{name}.html"]
-    figure.write_html(written[0], include_plotlyjs="directory")
+    written = write_figure(figure, folder / name)
     if numbers is not None:
-        written.append(folder / f"{name}.csv")
-        numbers.to_csv(written[-1])
-    if chrome() and _write_png(figure, folder / f"{name}.png"):
-        written.append(folder / f"{name}.png")
+        written.insert(1, folder / f"{name}.csv")
+        numbers.to_csv(written[1])
     return written
+
+
+def write_figure(figure: go.Figure, path: Path) -> list[Path]:
+    """The paths written: `<path>.html`, which shares `plotly.min.js` with its neighbours, and `<path>.png` with Chrome."""
+    page, picture = (path.with_name(f"{path.name}.{kind}") for kind in ("html", "png"))
+    figure.write_html(page, include_plotlyjs="directory")
+    return [page, picture] if chrome() and _write_png(figure, picture) else [page]
 
 
 def model_folder(model: str, root: str | Path | None = None) -> Path:

@@ -14,8 +14,8 @@ Strengths = Sequence[float] | Literal["few"] | None
 # (strengths of the directions, strengths of the controls): all of them, and those of a quick run.
 _OF_BUNDLED = (-0.5, 0.15, 0.25, 0.35, 0.45, 0.7, 1.0), (-0.5, 0.45, 1.0, 2.0)
 _OF_OTHERS = (-2.0, 1.0, 2.0, 3.0, 4.0, 6.0), (-2.0, 2.0, 4.0, 6.0)
-_FEW_OF_BUNDLED = (-0.5, 0.25, 0.45, 1.0), (0.45, 1.0)
-_FEW_OF_OTHERS = (-2.0, 1.0, 2.0, 4.0), (2.0, 4.0)
+_FEW_OF_BUNDLED = (-0.5, 0.45, 1.0), (0.45, 1.0)
+_FEW_OF_OTHERS = (-2.0, 2.0, 4.0), (2.0, 4.0)
 
 
 def choose_gaps(model: str, gaps: Strengths = None, control_gaps: Strengths = None) -> tuple[list[float], list[float]]:

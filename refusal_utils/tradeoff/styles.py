@@ -95,7 +95,7 @@ def dependence(rows: pd.DataFrame, column: str, n_draws: int = 500, seed: int = 
     `bits`: mutual information. `cramer`: Cramer's V, from 0 to 1. `null bits` and `null cramer`: their means when
     directions are permuted among the rows of each prompt (chance alone makes both positive). `null cramer high`: the
     95th percentile of V under permutation. `p` and `p cramer`: the share of permutations with as many bits, or as large
-    a V. Raises `ValueError` for a single direction. Sources: Cramer 1946; Cover & Thomas 2006, ch. 2.
+    a V. `n`: the number of rows. Raises `ValueError` for a single direction. Sources: Cramer 1946; Cover & Thomas 2006, ch. 2.
     """
     n_directions = rows["direction"].nunique()
     require(n_directions > 1, "dependence", "there must be at least two directions", n_directions, "Add directions.")
@@ -109,7 +109,8 @@ def dependence(rows: pd.DataFrame, column: str, n_draws: int = 500, seed: int = 
     p, p_cramer = ((1 + n) / (1 + n_draws) for n in as_large)
     found = {"bits": bits, "null bits": null_bits.mean(), "p": p, "cramer": cramer}
     high = np.quantile(null_cramer, 0.95)
-    return pd.Series(found | {"null cramer": null_cramer.mean(), "null cramer high": high, "p cramer": p_cramer})
+    found |= {"null cramer": null_cramer.mean(), "null cramer high": high, "p cramer": p_cramer}
+    return pd.Series({**found, "n": len(rows)})
 
 
 def _association(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -143,8 +144,8 @@ class Guesses:
 def guess_direction(rows: pd.DataFrame, column: str, seed: int = 0) -> pd.Series:
     """How often a classifier that never saw the prompt guesses the direction from the text in `column`.
 
-    Accuracy with low and high of its 95 % interval (a bootstrap over prompts), and chance, the share of the commonest
-    direction. The classifier is a logistic regression on words and pairs of words, cross-validated with all rows of a
+    Accuracy with low and high of its 95 % interval (a bootstrap over prompts), chance, the share of the commonest
+    direction, and n, the number of rows. The classifier is a logistic regression on words and pairs of words, cross-validated with all rows of a
     prompt in one fold. Raises `ValueError` for fewer prompts than folds.
     """
     prompts, n_prompts = pd.factorize(rows["id"])[0], rows["id"].nunique()
@@ -160,4 +161,5 @@ def guess_direction(rows: pd.DataFrame, column: str, seed: int = 0) -> pd.Series
     drawn = np.random.default_rng(seed).multinomial(n_prompts, [1 / n_prompts] * n_prompts, N_BOOTSTRAP) @ right
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
     chance = pd.Series(truth).value_counts(normalize=True).iloc[0]
-    return pd.Series({"accuracy": (guessed == truth).mean(), "low": low, "high": high, "chance": chance})
+    found = {"accuracy": (guessed == truth).mean(), "low": low, "high": high, "chance": chance}
+    return pd.Series({**found, "n": len(rows)})

@@ -31,8 +31,10 @@ class Settings(BaseSettings):
     DTYPE: Literal["float32", "bfloat16", "float16"] | None = Field(
         None, description="Precision of the model; None chooses float32 on CPU and 16 bits on a GPU."
     )
-    LAYER: int | None = Field(None, description="Layer of the decision state; None uses the model's own.")
-    POS: int | None = Field(None, description="Token position of the decision state; None uses the model's own.")
+    LAYER: int | Literal["causal"] | None = Field(
+        None, description="Layer of the decision state; None uses a known one, else 'causal', a choice by effect."
+    )
+    POS: int | None = Field(None, description="Token position of the decision state; None is like LAYER = None.")
     SEED: int = Field(0, description="Seed of every random draw.")
     FIGURES_DIR: str = Field("../figures", description="Folder with one folder of figures and tables per model.")
     CACHE_DIR: str = Field("../.cache", description="Folder for cached activations and responses.")

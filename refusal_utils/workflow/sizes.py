@@ -16,16 +16,16 @@ class Size(NamedTuple):
 # `standard` has the defaults of `Settings`. A number above what there is means all of it.
 SIZES = {
     "N_PROMPTS": Size(32, 96, 1000),
-    "N_POOL": Size(40, None, None),
+    "N_POOL": Size(32, None, None),
     "N_HELD_OUT": Size(16, 64, 1000),
-    "N_BUCKET": Size(20, 50, 100),
+    "N_BUCKET": Size(16, 50, 100),
     "GAPS": Size("few", None, None),
     "CONTROL_GAPS": Size("few", None, None),
     "N_CONTROLS": Size(2, 5, 10),
     "N_TWINS": Size(4, 16, 64),
     "N_RANDOM": Size(1, 3, 10),
     "N_SINGLE": Size(8, 40, 200),
-    "MAX_NEW_TOKENS": Size(32, 50, 50),
+    "MAX_NEW_TOKENS": Size(24, 50, 50),
     "N_BOOTSTRAP": Size(300, 1000, 2000),
     "N_DRAWS": Size(200, 500, 2000),
 }

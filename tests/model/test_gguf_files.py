@@ -13,9 +13,8 @@ from refusal_utils.heads.shares import component_shares
 from refusal_utils.model import sources
 from refusal_utils.model.artifacts import model_notes
 from refusal_utils.model.chat_model import load_chat_model
-from refusal_utils.model.sources import find_source
+from refusal_utils.model.sources import find_source, origin
 from refusal_utils.steering.decoding import stop_tokens
-from refusal_utils.study import open_study
 from tests.gguf_model import small_llama, write_gguf
 
 pytest.importorskip("gguf")
@@ -96,8 +95,8 @@ def test_a_quantized_file_gives_the_rounded_weights_as_a_dense_model_that_says_s
     assert not hasattr(model.config, "quantization_config")
     assert f"{files['Q8_0']} on cpu in float32, dequantized from Q8_0: 2 layers" in chat.describe()
     assert model_notes(chat)["dequantized_from"] == "Q8_0"
-    assert open_study(str(files["Q8_0"])).origin == "dequantized from Q8_0"
-    assert open_study(str(files["F32"])).origin == open_study("bundled").origin == ""
+    assert origin(str(files["Q8_0"])) == "dequantized from Q8_0"
+    assert origin(str(files["F32"])) == origin("bundled") == ""
     component_shares(chat, prompts[:2], torch.eye(chat.d_model)[:2], layer=1)  # refused for quantized weights
 
 

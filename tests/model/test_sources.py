@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from refusal_utils.model import sources
 from refusal_utils.model.chat_model import load_chat_model
 from refusal_utils.model.sources import Source, fetch_smollm2, find_source
-from refusal_utils.study import open_study
 
 
 @pytest.fixture
@@ -86,7 +85,7 @@ def test_smollm2_is_the_model_in_its_package(tmp_path_factory, monkeypatch):
     chat = load_chat_model("smollm2", device="cpu")
     assert (chat.n_layers, chat.d_model, chat.n_context) == (30, 576, 8192)
     assert "dequantized from Q4_1" in chat.describe()
-    assert open_study("smollm2").origin == "dequantized from Q4_1"
+    assert origin("smollm2") == "dequantized from Q4_1"
     options = {"gguf_file": path.name}
     plain = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **options).eval()
     tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)

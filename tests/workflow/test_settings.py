@@ -35,6 +35,11 @@ def test_a_wrong_assignment_is_refused(text, message):
         read_settings([text])
 
 
+def test_the_layer_may_be_chosen_by_effect():
+    assert read_settings(["LAYER=causal"]).LAYER == "causal"
+    assert read_settings(["LAYER=20"]).LAYER == 20
+
+
 def test_environment_variables_set_what_arguments_do_not(monkeypatch):
     monkeypatch.setenv("REFUSAL_N_PROMPTS", "7")
     monkeypatch.setenv("REFUSAL_SEED", "3")
