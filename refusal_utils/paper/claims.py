@@ -19,6 +19,7 @@ measures agree, differs if at least one differs, and is undecided otherwise.
 Source of the claims: Joad et al., arXiv 2602.02132.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,10 +131,16 @@ def _setting(setting: Setting, rates: pd.DataFrame) -> dict[str, Any]:
         "judge": first.get("judge", ""),
         "tokens": first.get("max_new_tokens", ""),
         "dtype": notes.get("dtype", ""),
-        "weights": notes.get("weights", ""),
+        "weights": _weights(notes.get("dequantized_from")),
     }
     kind = "test organism" if setting.model == BUNDLED else "chat model"
     return {"model": setting.model.rstrip("/").split("/")[-1], "kind": kind, **values}
+
+
+def _weights(quantization: str | None) -> str:
+    """What weights were dequantised from, such as `4-bit Q4_K_M, dequantised`; empty if they were never quantised."""
+    bits = re.search(r"\d+", quantization or "")
+    return f"{bits[0]}-bit {quantization}, dequantised" if bits else ""
 
 
 def _reason(rows: pd.DataFrame) -> str:

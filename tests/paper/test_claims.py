@@ -35,6 +35,7 @@ def write_map(folder: Path, clusters: tuple[float, float], published: tuple[floa
         "thinking": "none",
         "system_prompt": None,
     }
+    notes["dequantized_from"] = "Q4_K_M"
     pd.DataFrame(rows).T.assign(**notes, decision_source="causal").to_csv(folder / "03_map.csv")
 
 
@@ -222,7 +223,9 @@ def test_the_setting_is_read_from_tables_alone(folder):
     found = check_claims(folder, "org/planted")
     assert isinstance(found, Claims)
     words = describe_setting(found.setting)
-    assert words == "layer 12, position -1; place: causal; judge phrases; 24 tokens; bfloat16"
+    assert (
+        words == "layer 12, position -1; place: causal; judge phrases; 24 tokens; bfloat16; 4-bit Q4_K_M, dequantised"
+    )
 
 
 def test_the_report_shows_the_claims_and_writes_them(folder):
