@@ -20,6 +20,7 @@ from .model.artifacts import model_notes
 from .model.capture import Activations, capture_activations, profile_places
 from .model.chat_model import BUNDLED, ChatModel, load_chat_model
 from .model.defaults import NOT_PUBLISHED
+from .model.sources import origin
 from .paper.tables import published_pool_rows
 from .plotting.saving import model_folder, save_figure
 from .prompts.categories import BENIGN, CATEGORY_IDS
@@ -205,7 +206,7 @@ class Study:
         """
         if note:
             figure.update_layout(title_subtitle_text=note)
-        save_figure(figure, name, self.model, table, self.figures_dir)
+        save_figure(figure, name, self.model, table, self.figures_dir, origin(self.model))
         return figure
 
     def save_table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from typing import Any
 import pandas as pd
 
 from ..model.chat_model import BUNDLED
+from ..plotting.saving import model_folder
 from .measures import AGREES, DIFFERS, RATES, UNDECIDED, Measure, Tables, measure_claims
 from .setting import Setting, read_setting
 
@@ -134,7 +135,7 @@ def _setting(setting: Setting, rates: pd.DataFrame) -> dict[str, Any]:
         "weights": _weights(notes.get("dequantized_from")),
     }
     kind = "test organism" if setting.model == BUNDLED else "chat model"
-    return {"model": setting.model.rstrip("/").split("/")[-1], "kind": kind, **values}
+    return {"model": model_folder(setting.model).name, "kind": kind, **values}
 
 
 def _weights(quantization: str | None) -> str:

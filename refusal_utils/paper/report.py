@@ -49,7 +49,7 @@ def write_report(model: str = BUNDLED, root: str | Path | None = None) -> tuple[
 
 def comparison_page(found: Comparison, claims: Claims | None = None) -> str:
     """A page that opens offline: what the numbers were measured on, the claims, how to read the numbers, all numbers."""
-    name = found.setting.model.rstrip("/").split("/")[-1]
+    name = model_folder(found.setting.model).name
     texts = [html.escape(text) for text in (f"{name} and the paper", describe(found.setting), _READING)]
     shown = _claims_table(claims) if claims else ""
     caption = f"<h1>{texts[0]}</h1><p>{texts[1]}</p>{shown}<p>{texts[2]}</p>{found.table().to_html(border=0)}"
@@ -91,6 +91,7 @@ def _chosen(setting: Setting) -> str:
     if "dtype" in notes:
         system = notes["system_prompt"]
         words += [f"place: {notes['decision_source']}", f"in {notes['dtype']}", notes["thinking"]]
+        words += [f"dequantized from {notes['dequantized_from']}"] if notes.get("dequantized_from") else []
         words += [f"system prompt: {'none' if system is None else repr(system)}"]
     return "; ".join(words) + "."
 

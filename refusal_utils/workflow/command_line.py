@@ -52,8 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="compare every number with the paper's; writes CSV and HTML")
     report.add_argument("--models", nargs="+", metavar="ID", help="several models, and figures of them side by side")
     report.set_defaults(act=_report)
+    model = "'bundled' (the default), 'smollm2', a Hugging Face id, a folder, or a .gguf file"
     for command in (run, report):
-        command.add_argument("--model", metavar="ID", help="'bundled' (the default), a Hugging Face id, or a folder")
+        command.add_argument("--model", metavar="ID", help=model)
         command.add_argument("--out", metavar="DIR", help="the figures folder of all models, or of this one")
     settings = commands.add_parser("settings", help="list the notebooks' parameters, and what --size sets")
     settings.set_defaults(act=_settings)

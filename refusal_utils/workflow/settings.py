@@ -24,7 +24,7 @@ class Settings(BaseSettings):
         env_prefix="REFUSAL_", extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
     )
 
-    MODEL: str = Field("bundled", description="'bundled', a Hugging Face id, or a local folder.")
+    MODEL: str = Field("bundled", description="'bundled', 'smollm2', a hub id, a local folder, or a GGUF file.")
     SIZE: SizeName = Field("standard", description="How much is measured; sets other parameters, see the table below.")
     SYSTEM_PROMPT: str | None = Field(None, description="System prompt put before every prompt.")
     PROMPTS: str = Field("builtin", description="'builtin', 'paper', a folder of prompt files, or one file.")
@@ -87,6 +87,7 @@ class Settings(BaseSettings):
         """Make a path absolute, because notebooks run in another folder; a Hugging Face id stays as it is."""
         path = Path(name).expanduser()
         is_path = name.startswith((".", "~", os.sep)) or (path / "config.json").is_file()
+        is_path |= path.suffix.lower() == ".gguf" and path.is_file()
         return path.resolve().as_posix() if is_path else name
 
     @field_validator("PROMPTS")

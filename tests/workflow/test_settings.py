@@ -60,6 +60,10 @@ def test_paths_become_absolute_and_hub_ids_do_not(tmp_path, monkeypatch):
     assert read_settings(MODEL="mine").given == {"MODEL": "mine"}
     (tmp_path / "mine" / "config.json").write_text("{}")
     assert read_settings(MODEL="mine").given == {"MODEL": absolute}
+    (tmp_path / "mine.gguf").write_bytes(b"GGUF")
+    assert read_settings(MODEL="mine.gguf").given == {"MODEL": f"{absolute}.gguf"}
+    on_hub = "org/mine-GGUF:mine.gguf"
+    assert read_settings(MODEL=on_hub).given == {"MODEL": on_hub}
     with pytest.raises(ValueError, match="must be 'builtin'"):
         read_settings(PROMPTS="mine.csv.gz")
 
