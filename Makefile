@@ -6,11 +6,14 @@ INSTALLED := .venv/.installed
 WORKERS ?= logical
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+# make run MODEL=smollm2 SIZE=quick: another model than the bundled one, and how much of it is measured.
+CHOSEN = $(if $(MODEL),--model "$(MODEL)")
+
 .PHONY: run report test lab check format bench clean install help
 
 help:
-	@echo "make run     execute the notebooks on the bundled model, skipping finished ones"
-	@echo "make report  compare its numbers with the published ones"
+	@echo "make run     execute the notebooks, skipping finished ones (MODEL=smollm2: a real model; SIZE=quick)"
+	@echo "make report  compare the model's numbers with the published ones (MODEL=...)"
 	@echo "make test    the whole test suite"
 	@echo "make lab     open the notebooks in JupyterLab"
 	@echo "make check   format check, lint, types, layers, fast tests"
@@ -27,10 +30,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 run: $(INSTALLED)
-	$(BIN)/python -m refusal_utils run
+	$(BIN)/python -m refusal_utils run $(CHOSEN) $(if $(SIZE),--size "$(SIZE)")
 
 report: $(INSTALLED)
-	$(BIN)/python -m refusal_utils report
+	$(BIN)/python -m refusal_utils report $(CHOSEN)
 
 test: $(INSTALLED)
 	$(PYTEST)

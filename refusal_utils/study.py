@@ -19,12 +19,15 @@ from .methods import fit
 from .model.artifacts import model_notes
 from .model.capture import Activations, capture_activations, profile_places
 from .model.chat_model import BUNDLED, ChatModel, load_chat_model
+from .model.defaults import NOT_PUBLISHED
+from .model.sources import origin
 from .paper.tables import published_pool_rows
 from .plotting.saving import model_folder, save_figure
 from .prompts.categories import BENIGN, CATEGORY_IDS
 from .prompts.draws import DRAW_COLUMNS, draw_digest, draw_prompts, held_out, read_draw
 from .prompts.loading import load_prompts
 from .prompts.text_features import form_features
+from .steering.places import PlaceEffects, place_by_effect
 from .steering.responses import respond
 
 
@@ -42,9 +45,23 @@ class Study:
     @cached_property
     def chat(self) -> ChatModel:
         """The chat model; loading it prints one line that describes it."""
-        chat = load_chat_model(self.model, **self.loading)
+        chat = self._placed[0]
         print(chat.describe())
         return chat
+
+    @cached_property
+    def places(self) -> PlaceEffects | None:
+        """The effects that the decision state was chosen by; None if it was given, recorded or published."""
+        return self._placed[1]
+
+    @cached_property
+    def _placed(self) -> tuple[ChatModel, PlaceEffects | None]:
+        layer, pos = self.loading.get("layer"), self.loading.get("pos")
+        asked = layer == "causal"
+        chat = load_chat_model(self.model, **{**self.loading, "layer": None if asked else layer})
+        if not (asked or chat.decision_source.startswith(NOT_PUBLISHED)):  # a given layer or pos comes first there
+            return chat, None
+        return place_by_effect(chat, self.prompts, pos=pos, required=asked, cache_dir=self.cache_dir)
 
     @cached_property
     def prompts(self) -> pd.DataFrame:
@@ -189,7 +206,7 @@ class Study:
         """
         if note:
             figure.update_layout(title_subtitle_text=note)
-        save_figure(figure, name, self.model, table, self.figures_dir)
+        save_figure(figure, name, self.model, table, self.figures_dir, origin(self.model))
         return figure
 
     def save_table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -211,7 +228,9 @@ def open_study(
     """A study of `model` on `prompts`: `.chat`, `.prompts`, `.draw`, `.states("advice")`, `.directions`, `.save(...)`.
 
     `prompts`: `"builtin"`, `"paper"`, a folder or a file (`load_prompts`). `loading`: options of `load_chat_model` such
-    as dtype, layer and pos. Nothing is loaded until it is used.
+    as dtype, layer and pos. `layer="causal"` chooses layer and position (or the layer alone, if `pos` is given) by their
+    effect on train prompts (`place_effects`), as happens by default if nothing is given, recorded or published for the
+    model. Nothing is loaded until it is used.
     """
     return Study(model, prompts, Path(figures_dir), Path(cache_dir), seed, loading)
 

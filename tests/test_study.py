@@ -10,8 +10,9 @@ from refusal_utils.paper.tables import published_pool_rows
 from refusal_utils.prompts.categories import ALL_CATEGORIES, BENIGN
 from refusal_utils.prompts.draws import draw_prompts
 from refusal_utils.prompts.loading import load_prompts
-from refusal_utils.steering import generation
+from refusal_utils.steering import generation, places
 from refusal_utils.steering.decoding import decode
+from refusal_utils.steering.places import COLUMNS, PlaceEffects
 from refusal_utils.study import Study, open_study
 
 from .public_tables import write_paper_files
@@ -104,3 +105,59 @@ def test_states_sides_and_directions_are_those_of_the_drawn_prompts(study, chat)
     assert len(study.benign_form) == len(answered)
     with pytest.raises(ValueError, match="^Study.states: the category must have been drawn; got 'recipes'"):
         study.states("recipes")
+
+
+@pytest.fixture
+def place_calls(monkeypatch) -> list[dict]:
+    """The calls of a stand-in for `place_effects`, whose best place is layer 5 and the last position asked for."""
+    calls: list[dict] = []
+
+    def measure(chat, prompts, **options) -> PlaceEffects:
+        calls.append({"positions": options["positions"], "n_prompts": len(prompts), "fingerprint": chat.fingerprint})
+        rows = [(5, -3 if options["positions"] is None else options["positions"][-1], 1.0, 0.5, 0.0, 0.75)]
+        return PlaceEffects(pd.DataFrame(rows, columns=COLUMNS), 16, 12)
+
+    monkeypatch.setattr(places, "place_effects", measure)
+    return calls
+
+
+def place_of(model, tmp_path, **loading) -> tuple[int, int, str]:
+    chat = open_study(str(model), cache_dir=tmp_path / "cache", device="cpu", **loading).chat
+    return chat.decision_layer, chat.decision_pos, chat.decision_source
+
+
+def test_the_place_is_chosen_only_if_nothing_is_given_recorded_or_published(model_folder, tmp_path, place_calls):
+    recorded = (6, -2, "decision_state.json of the model's folder")
+    assert place_of(model_folder, tmp_path) == recorded
+    assert place_of(model_folder, tmp_path, layer=3, pos=-1) == (3, -1, "given")
+    (model_folder / "decision_state.json").unlink()
+    assert place_of(model_folder, tmp_path, layer=3)[:2] == (3, -2)
+    assert place_of(model_folder, tmp_path, pos=-4)[:2] == (4, -4)
+    assert not place_calls
+    chosen = (5, -3, "causal choice on 16 + 12 train prompts, effect 0.75")
+    assert place_of(model_folder, tmp_path) == chosen
+    assert place_calls[-1]["positions"] is None
+    assert place_calls[-1]["n_prompts"] == len(load_prompts())
+
+
+def test_a_causal_choice_that_is_asked_for_replaces_a_record_and_keeps_a_given_position(chat, tmp_path, place_calls):
+    study = open_study("bundled", cache_dir=tmp_path / "cache", device="cpu", layer="causal", pos=-1)
+    assert (study.chat.decision_layer, study.chat.decision_pos) == (5, -1)
+    assert study.places.best == (5, -1)
+    assert place_calls[0]["positions"] == (-1,)
+    assert vars(study.chat)["fingerprint"] == chat.fingerprint  # kept, not computed again
+    plain = open_study("bundled", cache_dir=tmp_path / "cache", device="cpu")
+    assert (plain.places, len(place_calls)) == (None, 1)
+
+
+def test_a_choice_without_enough_probes_leaves_the_default_and_fails_if_asked_for(model_folder, tmp_path, capsys):
+    (model_folder / "decision_state.json").unlink()
+    mine = load_prompts().groupby("category").head(2)
+    mine.to_csv(tmp_path / "mine.csv", index=False)
+    study = open_study(
+        str(model_folder), prompts=str(tmp_path / "mine.csv"), cache_dir=tmp_path / "cache", device="cpu"
+    )
+    assert (study.chat.decision_layer, study.chat.decision_pos, study.places) == (4, -2, None)
+    assert "No place was chosen: " in capsys.readouterr().out
+    with pytest.raises(ValueError, match="^place_effects: 4 train prompts must be refused"):
+        place_of(model_folder, tmp_path, prompts=str(tmp_path / "mine.csv"), layer="causal")

@@ -46,10 +46,11 @@ Command: `python -m refusal_utils.bundled.train`.
 
 ## Decision state
 
-`resid_pre` of layer {layer}, position {pos}: of all layers and template positions, the state at which the eleven
-directions have the largest causal effect on train prompts. The effect is the mean of two numbers: the share of benign
-prompts turned into refusals (minus the share of broken text), and the share of refusals that ablation removes. If
-several states are equally good, one at the paper's position is chosen.
+`resid_pre` of layer {layer}, position {pos}: of every second layer and all template positions, the state at which the pooled
+direction of the content-policy prompts has the largest causal effect on train prompts (`steering.places`). The effect
+is the mean of two shares: refused prompts that are answered when the direction is ablated (bypassed), and answered
+benign prompts that are refused when it is added, averaged over strengths of 1, 2 and 4 gaps (induced). If several
+states are equally good, less broken text decides, then the paper's position, then depth.
 
 {states}
 
@@ -118,7 +119,7 @@ def write_card(folder: Path, states: pd.DataFrame, tables: tuple[pd.DataFrame, p
         recipe="\n".join(f"- {name}: {value}" for name, value in training["recipe"].items()),
         layer=state["layer"],
         pos=state["pos"],
-        states=_markdown(states.nlargest(6, "effect").set_index("layer")),
+        states=_markdown(states.head(6).set_index("layer")),
         claims=_markdown(claims.assign(holds=claims["holds"].map({True: "yes", False: "NO"}))),
         steered=_markdown(steered),
         ablated=_markdown(ablated),

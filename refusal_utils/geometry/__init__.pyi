@@ -12,6 +12,7 @@ from .nulls import relatedness_p as relatedness_p
 from .oracles import gold_cosines as gold_cosines
 from .oracles import measure_oracles as measure_oracles
 from .pairs import compare_with_map as compare_with_map
+from .pairs import likeness_table as likeness_table
 from .pairs import pair_table as pair_table
 from .profiles import CLUSTERS as CLUSTERS
 from .profiles import Evidence as Evidence

@@ -67,14 +67,25 @@ def mantel_p(
     correlate as highly as observed. Labels are shuffled rather than pairs, because pairs that share a category depend
     on each other. `first` must be symmetric; only the part of `second` above the diagonal is read. Source: Mantel 1967.
     """
+    found = shuffled_correlations(first, second, n_draws, seed)
+    return _share_at_most(-found[1:], 1e-9 - found[0])  # the tolerance keeps ties despite rounding
+
+
+def shuffled_correlations(
+    first: Float[Tensor, "category category"],
+    second: Float[Tensor, "category category"],
+    n_draws: int = 10_000,
+    seed: int = 0,
+) -> Float[Tensor, " draw"]:
+    """The correlation over the pairs of two maps, as observed and then after each shuffle of `mantel_p`."""
     generator = torch.Generator().manual_seed(seed)
     n = len(first)
     orders = torch.cat([torch.arange(n)[None], torch.rand(n_draws, n, generator=generator).argsort(1)])
     rows, columns = torch.triu_indices(n, n, offset=1)
-    fixed = off_diagonal(second.double())
-    # Mean and spread of the pairs are the same in every shuffle, so this product ranks them as the correlation does.
+    fixed, own = (off_diagonal(each.double()) for each in (second, first))
+    # Mean and spread of the pairs are the same in every shuffle.
     products = first.double()[orders[:, rows], orders[:, columns]] @ (fixed - fixed.mean())
-    return _share_at_most(-products[1:], 1e-9 - products[0])  # the tolerance keeps ties despite rounding
+    return products / (len(own) * own.std(correction=0) * fixed.std(correction=0))
 
 
 def _dealt_cosines(

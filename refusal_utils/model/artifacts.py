@@ -19,11 +19,12 @@ KEY = "refusal_utils"
 
 
 def model_notes(chat: ChatModel) -> dict[str, Any]:
-    """What identifies a model in the notes of a file: name, fingerprint, dtype, thinking, system prompt, place."""
+    """What identifies a model in the notes of a file: name, fingerprint, dtype, quantization, and the prompt's."""
     return {
         "model": chat.name,
         "fingerprint": chat.fingerprint,
         "dtype": str(chat.dtype).removeprefix("torch."),
+        "dequantized_from": chat.dequantized_from,
         "thinking": chat.thinking,
         "system_prompt": chat.system_prompt,
         "decision_source": chat.decision_source,

@@ -1,11 +1,12 @@
-"""A chat model ready to be measured, and how to load one: the bundled model, a Hugging Face folder, or a hub id.
+"""A chat model ready to be measured, and how to load one: bundled, a folder, a hub id, a GGUF file, or SmolLM2.
 
-All three take one code path. Activations are read through TransformerLens' `TransformerBridge` on the raw weights, so
+All take one code path. Activations are read through TransformerLens' `TransformerBridge` on the raw weights, so
 numbers match Hugging Face and published directions.
 """
 
 import gc
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,9 +22,9 @@ from .chat_format import TokenBatch, common_suffix, pad_left, probe_ids, render_
 from .defaults import decision_state
 from .fingerprint import fingerprint
 from .loading import boot_bridge, check_device, check_placement, load_tokenizer, load_weights, memory_errors
+from .sources import BUNDLED, BUNDLED_WEIGHTS, find_source
 
-BUNDLED = "bundled"
-BUNDLED_WEIGHTS = Path(__file__).parent.parent / "bundled" / "weights"
+__all__ = ["BUNDLED", "BUNDLED_WEIGHTS", "ChatModel", "check_positions", "load_chat_model"]
 _ENCODED_AT_ONCE = 256  # prompts: a tokenizer's encoding takes about 10 kB for each in addition to the ids
 
 
@@ -33,6 +34,7 @@ class ChatModel:
 
     Directions are read at `decision_layer` (`resid_pre`) and `decision_pos` (counted from the end of the prompt);
     `decision_source` names the origin of that choice. Every encoded prompt ends in the tokens of `suffix`.
+    `dequantized_from` is the quantization of the GGUF file that the weights come from, such as Q4_K_M, or None.
     """
 
     name: str
@@ -47,6 +49,7 @@ class ChatModel:
     suffix: tuple[int, ...]
     system_prompt: str | None = None
     thinking: str = "no thinking switch"
+    dequantized_from: str | None = None
 
     @property
     def device(self) -> torch.device:
@@ -64,13 +67,20 @@ class ChatModel:
         return model.get_input_embeddings().weight
 
     def describe(self) -> str:
-        """One line with name, device, dtype, size, decision state and its source, thinking, and system prompt."""
+        """One line with name, device, dtype, quantization, size, decision state, its source, thinking, system prompt."""
+        origin = f", dequantized from {self.dequantized_from}" if self.dequantized_from else ""
         return (
-            f"{self.name} on {self.device} in {str(self.dtype).removeprefix('torch.')}: {self.n_layers} layers, "
+            f"{self.name} on {self.device} in {str(self.dtype).removeprefix('torch.')}{origin}: {self.n_layers} layers, "
             f"d_model {self.d_model}; resid_pre of layer {self.decision_layer}, position {self.decision_pos} "
             f"({self.decision_source}); {self.thinking}; "
             f"system prompt {'none' if self.system_prompt is None else repr(self.system_prompt)}"
         )
+
+    def at_place(self, layer: int, pos: int, source: str) -> "ChatModel":
+        """The same loaded model with another decision state; what was computed about it, as the fingerprint, is kept."""
+        moved = copy(self)
+        vars(moved).update(decision_layer=layer, decision_pos=pos, decision_source=source)
+        return moved
 
     def unload(self) -> None:
         """Free the model's memory; later use raises `ValueError`. A model passed as `hf_model` stays usable."""
@@ -140,8 +150,10 @@ def load_chat_model(
     pos: int | None = None,
     system_prompt: str | None = None,
 ) -> ChatModel:
-    """The chat model called `name`: `"bundled"`, a local Hugging Face folder, or a hub id.
+    """The chat model called `name`.
 
+    `name`: `"bundled"`; `"smollm2"` (SmolLM2-135M-Instruct, without an account); a Hugging Face folder or hub id; or a
+    `.gguf` file, local or on the hub (`Owner/Repo-GGUF:file.gguf`), which is dequantized once (`find_source`).
     `device`: by default the first GPU, all GPUs if the weights do not fit into the first, or else the CPU.
     `dtype`: by default float32 on the CPU; on a GPU bfloat16, or float16 if the chip does not support bfloat16.
     `device_map`: `"auto"` spreads the model over all GPUs (instead of `device`).
@@ -152,17 +164,17 @@ def load_chat_model(
     other, no chat template or one without a fixed ending, and logits that differ from those of Hugging Face.
     """
     _check_options(name, hf_model, device=device, dtype=dtype, device_map=device_map)
-    source = BUNDLED_WEIGHTS if str(name) == BUNDLED else name
-    tokenizer = load_tokenizer(str(name), source)
+    source = find_source(name)
+    tokenizer = load_tokenizer(str(name), source.place)
     rows = probe_ids(tokenizer, system_prompt)
     suffix = common_suffix(rows)
     with memory_errors(str(name)):
-        model = load_weights(str(name), source, device, dtype, device_map) if hf_model is None else hf_model
+        model = load_weights(str(name), source.place, device, dtype, device_map) if hf_model is None else hf_model
         check_placement(model)
         model.eval()
         config, place = model.config.get_text_config(), model.get_input_embeddings().weight.device
         bridge = boot_bridge(str(name), model, tokenizer, pad_left(tokenizer, rows, place))
-    state = decision_state(str(name), source, config.num_hidden_layers, len(suffix), layer, pos)
+    state = decision_state(str(name), source.place, config.num_hidden_layers, len(suffix), layer, pos)
     chat = ChatModel(
         name=str(name),
         bridge=bridge,
@@ -176,6 +188,7 @@ def load_chat_model(
         suffix=suffix,
         system_prompt=system_prompt,
         thinking=thinking_mode(tokenizer, system_prompt),
+        dequantized_from=source.dequantized_from if hf_model is None else None,
     )
     check_positions("load_chat_model", chat, (chat.decision_pos,))
     return chat

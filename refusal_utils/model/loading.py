@@ -23,14 +23,15 @@ from .chat_format import TokenBatch
 PARITY = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
 ROOM = 0.8  # share of a GPU's memory that weights may take; the rest is for batches
 
-_FUNCTION = "load_chat_model"
+FUNCTION = "load_chat_model"
+DEQUANTIZED = "dequantized.json"  # marks a folder that was made of a GGUF file
 
 
 def load_tokenizer(name: str, source: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer, with a pad token. Raises `ValueError` if it cannot be loaded or has no chat template."""
     tokenizer = _load(name, source, AutoTokenizer.from_pretrained)
     todo = "Use its instruction-tuned version."
-    require(bool(tokenizer.chat_template), _FUNCTION, "the model must have a chat template", f"none in {name}", todo)
+    require(bool(tokenizer.chat_template), FUNCTION, "the model must have a chat template", f"none in {name}", todo)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -57,7 +58,7 @@ def check_device(device: str | None) -> None:
     except (RuntimeError, AssertionError) as error:
         got = f"{device!r} ({str(error).splitlines()[0][:100]})"
         todo = "Use 'cpu', or leave it out for the default."
-        raise invalid(_FUNCTION, "the device must be available", got, todo) from error
+        raise invalid(FUNCTION, "the device must be available", got, todo) from error
 
 
 def default_dtype(device: str) -> torch.dtype:
@@ -73,7 +74,7 @@ def check_placement(model: Any) -> None:
     outside = places & ({"disk", "meta"} | ({"cpu"} if len(places) > 1 else set()))
     got = f"some offloaded to {', '.join(sorted(outside))}"
     todo = "Use more memory, a smaller model, or a model loaded in 8 or 4 bits as hf_model."
-    require(not outside, _FUNCTION, "every layer must fit on the devices that compute", got, todo)
+    require(not outside, FUNCTION, "every layer must fit on the devices that compute", got, todo)
 
 
 def boot_bridge(name: str, model: Any, tokenizer: PreTrainedTokenizerBase, probe: TokenBatch) -> TransformerBridge:
@@ -100,9 +101,23 @@ def boot_bridge(name: str, model: Any, tokenizer: PreTrainedTokenizerBase, probe
     except Exception as error:  # the type differs between architectures and versions
         got = f"{type(model).__name__} ({str(error)[:160]!r})"
         todo = "Choose another model or another version of TransformerLens."
-        raise invalid(_FUNCTION, "TransformerLens must support the architecture", got, todo) from error
+        raise invalid(FUNCTION, "TransformerLens must support the architecture", got, todo) from error
     _check_parity(name, torch.cat(alone), actual[real.to(actual.device)])
     return bridge
+
+
+@contextlib.contextmanager
+def loading_errors(name: str, source: str | Path) -> Iterator[None]:
+    """Raise a `ValueError` that names the cause for the many errors of loading in the block; hide the hub's bars."""
+    try:
+        with _quiet_hub():
+            yield
+    except (OSError, ValueError, RuntimeError, AssertionError, LookupError, TypeError, SafetensorError) as error:
+        text = str(error).strip() or type(error).__name__
+        if is_out_of_memory(error) or text.startswith(f"{FUNCTION}: "):
+            raise
+        must, todo = _cause(text.replace(name, "").lower(), source)  # a name may contain any word
+        raise invalid(FUNCTION, must, f"{name!r} ({text.splitlines()[0][:160]})", todo) from error
 
 
 @contextlib.contextmanager
@@ -115,7 +130,7 @@ def memory_errors(name: str) -> Iterator[None]:
             raise
         got = f"{name}, which does not ({str(error)[:100]})"
         todo = "Use a smaller model or a larger device, or pass a model loaded in 8 or 4 bits as hf_model."
-        raise invalid(_FUNCTION, "the model must fit into memory", got, todo) from error
+        raise invalid(FUNCTION, "the model must fit into memory", got, todo) from error
 
 
 def _known_dtype(dtype: torch.dtype | str) -> torch.dtype:
@@ -123,7 +138,7 @@ def _known_dtype(dtype: torch.dtype | str) -> torch.dtype:
     found = known.get(str(dtype).removeprefix("torch."))
     if found is None:
         todo = "Leave it out (DTYPE = None) for the default of the device."
-        raise invalid(_FUNCTION, f"dtype must be one of {', '.join(known)}", repr(dtype), todo)
+        raise invalid(FUNCTION, f"dtype must be one of {', '.join(known)}", repr(dtype), todo)
     return found
 
 
@@ -154,32 +169,37 @@ def _check_parity(name: str, expected: Float[Tensor, "token d_vocab"], actual: F
     bound = PARITY[expected.dtype] * max(1.0, float(expected.float().abs().max()))
     must = f"the bridge must reproduce the Hugging Face logits within {bound:.2g}"
     todo = "This architecture or version of TransformerLens is not supported."
-    require(gap <= bound, _FUNCTION, must, f"a difference of {gap:.2g} for {name}", todo)
+    require(gap <= bound, FUNCTION, must, f"a difference of {gap:.2g} for {name}", todo)
 
 
 def _load(name: str, source: str | Path, loader: Any, **options: Any) -> Any:
-    """`loader(source)`, with its many errors turned into a `ValueError` that names the cause."""
+    """`loader(source)`, with its errors as those of `loading_errors`."""
     if isinstance(source, Path) or (os.sep in str(source) and str(source).startswith((".", os.sep, "~"))):
         source = Path(source).expanduser()
         found, todo = (source / "config.json").is_file(), "Give a Hugging Face folder."
-        require(found, _FUNCTION, "the model must exist", f"no config.json in {source}", todo)
-    try:
-        with _quiet_hub():
-            return loader(source, **options)
-    except (OSError, ValueError, RuntimeError, AssertionError, LookupError, TypeError, SafetensorError) as error:
-        if is_out_of_memory(error):
-            raise
-        text = str(error).strip() or type(error).__name__
-        must, todo = _cause(text.replace(name, "").lower(), source)  # a name may contain any word
-        raise invalid(_FUNCTION, must, f"{name!r} ({text.splitlines()[0][:160]})", todo) from error
+        require(found, FUNCTION, "the model must exist", f"no config.json in {source}", todo)
+    with loading_errors(name, source):
+        return loader(source, **options)
 
 
 def _cause(text: str, source: str | Path) -> tuple[str, str]:
     """(what must hold, what to do) for the message of a loading error."""
     if any(words in text for words in ("gated repo", "401 client", "403 client")):
         return "a gated model needs access", "Accept its licence on the hub and set HF_TOKEN."
+    if Path(source).is_file():
+        return (
+            "the file must be a whole GGUF file that transformers can read",
+            "Download it again, or use another model.",
+        )
+    if (Path(source) / DEQUANTIZED).is_file():
+        return "the dequantized copy must be whole", f"Delete {source}; it will be written again."
     if Path(source).is_dir():
         return "the folder must hold a whole model", "Copy or download it again."
+    if str(source).lower().endswith("gguf"):
+        return (
+            "a GGUF model must be named as Owner/Repo-GGUF:file.gguf",
+            "Check the names, and that the hub can be reached.",
+        )
     return "the model must be 'bundled', a folder or a hub id", "Check the spelling, and that the hub can be reached."
 
 

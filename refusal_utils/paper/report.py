@@ -8,6 +8,7 @@ import pandas as pd
 from ..checks import require
 from ..model.chat_model import BUNDLED
 from ..plotting.saving import model_folder
+from .claims import CLAIMS, CLAIMS_FILE, Claims, check_claims
 from .comparison import Comparison, compare
 from .setting import Setting
 from .tables import CITATION
@@ -33,23 +34,25 @@ _READING = (
 def write_report(model: str = BUNDLED, root: str | Path | None = None) -> tuple[Path, Path, pd.DataFrame]:
     """(path of `comparison.csv`, path of `comparison.html`, counts of verdicts), written to the model's folder.
 
-    Raises `ValueError` if no notebook has run on the model, and as `compare` does.
+    The paper's claims on the model are written to `claims.csv` there, and to the page. Raises `ValueError` if no notebook has run on the model, and as `compare` does.
     """
     folder = model_folder(model, root)
     todo = f"Run python -m refusal_utils run --model {model} first."
     require(folder.is_dir(), "write_report", "the notebooks must have run on the model", f"no folder {folder}", todo)
-    found = compare(folder, model)
+    found, claims = compare(folder, model), check_claims(folder, model)
+    claims.rows().round(4).to_csv(folder / CLAIMS_FILE, index=False)
     table, page = folder / "comparison.csv", folder / "comparison.html"
     found.rows.round(4).to_csv(table, index=False)
-    page.write_text(comparison_page(found), encoding="utf-8")
+    page.write_text(comparison_page(found, claims), encoding="utf-8")
     return table, page, found.table()
 
 
-def comparison_page(found: Comparison) -> str:
-    """A page that opens offline: what the numbers were measured on, how to read them, and one table of all numbers."""
-    name = found.setting.model.rstrip("/").split("/")[-1]
+def comparison_page(found: Comparison, claims: Claims | None = None) -> str:
+    """A page that opens offline: what the numbers were measured on, the claims, how to read the numbers, all numbers."""
+    name = model_folder(found.setting.model).name
     texts = [html.escape(text) for text in (f"{name} and the paper", describe(found.setting), _READING)]
-    caption = f"<h1>{texts[0]}</h1><p>{texts[1]}</p><p>{texts[2]}</p>{found.table().to_html(border=0)}"
+    shown = _claims_table(claims) if claims else ""
+    caption = f"<h1>{texts[0]}</h1><p>{texts[1]}</p>{shown}<p>{texts[2]}</p>{found.table().to_html(border=0)}"
     shown = found.rows[["table", "quantity", "about", "condition"]].copy()
     for column, ends in (("ours", ("low", "high")), ("theirs", None), ("difference", None)):
         names = [column, *(ends or (f"{column} low", f"{column} high"))]
@@ -58,6 +61,14 @@ def comparison_page(found: Comparison) -> str:
     styler = shown.style.hide().format(escape="html").set_caption(caption).set_table_styles(_STYLES)
     styler = styler.map(lambda verdict: f"font-weight: bold; color: {_COLOURS[verdict]}", subset=["verdict"])
     return styler.to_html(doctype_html=True)
+
+
+def _claims_table(claims: Claims) -> str:
+    """The claims and every measure of them, as HTML."""
+    rows = claims.rows().round(3)
+    rows.insert(0, "the paper's claim", rows["claim"].map(CLAIMS))
+    columns = ["the paper's claim", "measure", "number", "low", "high", "bar", "n", "verdict", "claim verdict"]
+    return rows[[*columns, "note", "doubt"]].to_html(border=0, index=False, na_rep="")
 
 
 def describe(setting: Setting) -> str:
@@ -80,6 +91,7 @@ def _chosen(setting: Setting) -> str:
     if "dtype" in notes:
         system = notes["system_prompt"]
         words += [f"place: {notes['decision_source']}", f"in {notes['dtype']}", notes["thinking"]]
+        words += [f"dequantized from {notes['dequantized_from']}"] if notes.get("dequantized_from") else []
         words += [f"system prompt: {'none' if system is None else repr(system)}"]
     return "; ".join(words) + "."
 

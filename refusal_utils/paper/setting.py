@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..directions.direction_set import DirectionSet
+from ..directions.direction_set import DirectionSet, Provenance
 from ..prompts.draws import draw_digest
 from .tables import GEMMA as GEMMA_MODEL
 from .tables import LLAMA as LLAMA_MODEL
@@ -65,10 +65,7 @@ LLAMA = Setting(LLAMA_MODEL, (15, 16), (-2,), "paper", ("behaviour",), ("unsafe"
 
 def read_setting(folder: Path, model: str) -> Setting:
     """What the numbers in a model's folder were measured on, as notebooks 01 and 03 recorded it."""
-    try:
-        found = DirectionSet.load(folder / "03_directions.safetensors").provenance
-    except ValueError:
-        found = None
+    found = _provenance(folder)
     draw = pd.read_csv(folder / "01_draw.csv") if (folder / "01_draw.csv").is_file() else pd.DataFrame()
     prompts, selections, readings = (
         tuple(sorted(map(str, draw[name].dropna().unique()))) if name in draw else ()
@@ -86,6 +83,20 @@ def read_setting(folder: Path, model: str) -> Setting:
         direction_draw=found.draw if found else None,
         model_notes=found.model if found else {},
     )
+
+
+def _provenance(folder: Path) -> Provenance | None:
+    """Where the directions were read: from their file or, in a checkout that has tables only, from `03_map.csv`."""
+    try:
+        return DirectionSet.load(folder / "03_directions.safetensors").provenance
+    except ValueError:
+        pass
+    path = folder / "03_map.csv"
+    notes = pd.read_csv(path) if path.is_file() and path.stat().st_size else pd.DataFrame()
+    if not {"layer", "pos", "decision_source"} <= {*notes}:
+        return None
+    first = notes.astype(object).where(notes.notna(), None).iloc[0].to_dict()
+    return Provenance(int(first.pop("layer")), int(first.pop("pos")), model=first)
 
 
 def _apart(what: str, ours: Sequence[object], theirs: Sequence[object]) -> list[str]:

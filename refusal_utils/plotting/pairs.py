@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.express as px
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 from scipy.cluster.hierarchy import dendrogram
 
 from ..prompts.categories import CATEGORY_IDS, category_by_id
@@ -15,12 +16,14 @@ from .look import BLUE, DIVERGING, TITLES, VERMILION, WIDTH, bar_title
 CLUSTER_COLOURS = {"within content policy": VERMILION, "within cannot comply": BLUE, "between clusters": "#777777"}
 
 
-def heatmap_panels(panels: Mapping[str, pd.DataFrame], *, value: str, title: str) -> go.Figure:
+def heatmap_panels(panels: Mapping[str, pd.DataFrame], *, value: str, title: str, pairwise: bool = False) -> go.Figure:
     """Maps of the categories, titled by the keys of `panels`: two side by side, more than two in a column.
 
-    `value` names the quantity; the titles of the panels name hook and layer.
+    `value` names the quantity; the titles of the panels name hook and layer. `pairwise` puts two into every row.
     """
     names, stacked = list(panels), len(panels) > 2
+    if stacked and pairwise:
+        return _panel_rows(panels, value=value, title=title)
     arrangement = {"facet_col_wrap": 1, "facet_row_spacing": 0.03} if stacked else {"facet_col_spacing": 0.02}
     figure = _maps(panels, value=value, title=title, facet_col=0, **arrangement)
     for note in figure.layout.annotations:
@@ -28,6 +31,28 @@ def heatmap_panels(panels: Mapping[str, pd.DataFrame], *, value: str, title: str
         note.update(text=name.replace(" (", "<br>("), font={"size": 14})
     figure.update_layout(height=240 + 330 * len(panels) if stacked else 640)
     return figure.update_traces(textfont_size=12 if stacked else 10)
+
+
+def _panel_rows(panels: Mapping[str, pd.DataFrame], *, value: str, title: str) -> go.Figure:
+    """`heatmap_panels` with two maps in every row; the lowest map of each column has the labels."""
+    n_rows = (len(panels) + 1) // 2
+    height = 200 + 430 * n_rows
+    figure = make_subplots(
+        n_rows, 2, subplot_titles=[name.replace(" (", "<br>(") for name in panels],
+        horizontal_spacing=0.02, vertical_spacing=75 / (height - 330),
+    )  # fmt: skip
+    for number, frame in enumerate(panels.values()):
+        row, column = number // 2 + 1, number % 2 + 1
+        one = _maps({"": frame}, value=value, title=title, animation_frame=0)
+        figure.add_trace(one.data[0].update(coloraxis="coloraxis"), row, column)
+        lowest, leftmost = number + 2 >= len(panels), column == 1
+        figure.update_xaxes(showticklabels=lowest, tickangle=-45, showgrid=False, row=row, col=column)
+        figure.update_yaxes(
+            showticklabels=leftmost, autorange="reversed", showgrid=False, ticks="", row=row, col=column
+        )
+    figure.update_layout(template="refusal", title=title, width=WIDTH, height=height)
+    figure.update_layout(coloraxis=one.layout.coloraxis, margin={"t": 105, "b": 200})
+    return figure.update_annotations(font_size=14).update_traces(textfont_size=10)
 
 
 def heatmap_slider(frames: Mapping[int, pd.DataFrame], active: int, *, title: str, value: str) -> go.Figure:
@@ -68,11 +93,13 @@ def _maps(maps: Mapping, *, value: str, title: str, **arrangement: Any) -> go.Fi
 def pair_map(values: pd.Series, diagonal: float = 1.0) -> pd.DataFrame:
     """The values of pairs (index of two category ids, each pair once, in either order) as a symmetric map.
 
-    The map has only the eleven categories; a pair that is not among the values is NaN.
+    The map has only categories, in the order of the eleven; a pair that is not among the values is NaN.
     """
-    half = values.unstack().reindex(index=list(CATEGORY_IDS), columns=list(CATEGORY_IDS))
+    known = {name for pair in values.index for name in pair}
+    names = [name for name in CATEGORY_IDS if name in known]
+    half = values.unstack().reindex(index=names, columns=names)
     square = half.where(half.notna(), half.T)
-    return square.mask(np.eye(len(CATEGORY_IDS), dtype=bool), diagonal)
+    return square.mask(np.eye(len(names), dtype=bool), diagonal)
 
 
 def pair_intervals(pairs: pd.DataFrame, *, title: str, x: str) -> go.Figure:

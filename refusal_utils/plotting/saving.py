@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import contextlib
+import re
 import shutil
 import warnings
 from functools import cache
@@ -21,24 +22,33 @@ _failures: list[Exception] = []
 
 
 def save_figure(
-    figure: go.Figure, name: str, model: str, numbers: pd.DataFrame | None = None, root: str | Path = FIGURES
+    figure: go.Figure,
+    name: str,
+    model: str,
+    numbers: pd.DataFrame | None = None,
+    root: str | Path = FIGURES,
+    origin: str = "",
 ) -> list[Path]:
     """The paths written under `<root>/<model>/`: `<name>.html`, `<name>.csv` with `numbers`, and `<name>.png`.
 
     The HTML works offline and shares one `plotly.min.js` with its neighbours. There is no PNG without Chrome. If the
-    title of the figure does not contain the model's name, the name is added as a subtitle.
+    title of the figure does not contain the model's name, the name is added as a subtitle. `origin`: see `name_model`.
     """
     folder = model_folder(model, root)
     folder.mkdir(parents=True, exist_ok=True)
-    name_model(figure, folder.name)
-    written = [folder / f"{name}.html"]
-    figure.write_html(written[0], include_plotlyjs="directory")
+    name_model(figure, folder.name, origin)
+    written = write_figure(figure, folder / name)
     if numbers is not None:
-        written.append(folder / f"{name}.csv")
-        numbers.to_csv(written[-1])
-    if chrome() and _write_png(figure, folder / f"{name}.png"):
-        written.append(folder / f"{name}.png")
+        written.insert(1, folder / f"{name}.csv")
+        numbers.to_csv(written[1])
     return written
+
+
+def write_figure(figure: go.Figure, path: Path) -> list[Path]:
+    """The paths written: `<path>.html`, which shares `plotly.min.js` with its neighbours, and `<path>.png` with Chrome."""
+    page, picture = (path.with_name(f"{path.name}.{kind}") for kind in ("html", "png"))
+    figure.write_html(page, include_plotlyjs="directory")
+    return [page, picture] if chrome() and _write_png(figure, picture) else [page]
 
 
 def model_folder(model: str, root: str | Path | None = None) -> Path:
@@ -46,16 +56,20 @@ def model_folder(model: str, root: str | Path | None = None) -> Path:
 
     >>> model_folder("google/gemma-2-9b-it", "figures").as_posix()
     'figures/gemma-2-9b-it'
+    >>> model_folder("Qwen/Qwen2.5-0.5B-Instruct-GGUF:qwen2.5-q4_k_m.gguf", "figures").as_posix()
+    'figures/qwen2.5-q4_k_m'
     """
-    return Path(root or FIGURES) / model.rstrip("/").split("/")[-1]
+    name = re.split("[/:]", model.rstrip("/"))[-1]
+    return Path(root or FIGURES) / re.sub(r"\.gguf$", "", name, flags=re.IGNORECASE)
 
 
-def name_model(figure: go.Figure, model: str) -> go.Figure:
-    """`figure` with `model` named in its title or subtitle."""
+def name_model(figure: go.Figure, model: str, origin: str = "") -> go.Figure:
+    """`figure` with `model` named in its title or subtitle, and `origin` (such as "dequantized from Q4_K_M") there too."""
     title = figure.layout.title
-    if model not in f"{title.text} {title.subtitle.text}":
-        parts = [f"{model} model", title.subtitle.text]
-        title.subtitle.text = ", ".join(part for part in parts if part)
+    shown = f"{title.text} {title.subtitle.text}"
+    missing = [text for text, known in ((f"{model} model", model in shown), (origin, origin in shown)) if not known]
+    if missing:
+        title.subtitle.text = ", ".join(filter(None, [*missing, title.subtitle.text]))
         figure.layout.margin.t = max(figure.layout.margin.t or 0, 100)  # plotly express leaves less above facets
     return figure
 

@@ -50,9 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--fresh", action="store_true", help="run finished notebooks again")
     run.set_defaults(act=_run)
     report = commands.add_parser("report", help="compare every number with the paper's; writes CSV and HTML")
+    report.add_argument("--models", nargs="+", metavar="ID", help="several models, and figures of them side by side")
     report.set_defaults(act=_report)
+    model = "'bundled' (the default), 'smollm2', a Hugging Face id, a folder, or a .gguf file"
     for command in (run, report):
-        command.add_argument("--model", metavar="ID", help="'bundled' (the default), a Hugging Face id, or a folder")
+        command.add_argument("--model", metavar="ID", help=model)
         command.add_argument("--out", metavar="DIR", help="the figures folder of all models, or of this one")
     settings = commands.add_parser("settings", help="list the notebooks' parameters, and what --size sets")
     settings.set_defaults(act=_settings)
@@ -72,13 +74,20 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from ..paper.claims import check_claims
+    from ..paper.models import compare_models
     from ..paper.report import write_report
     from .runner import figures_root
     from .settings import read_settings
 
-    settings = read_settings((), MODEL=options.model, FIGURES_DIR=options.out)
-    *paths, counts = write_report(settings.MODEL, figures_root(settings))
-    print(counts.to_string(), *map(os.path.relpath, paths), sep="\n")
+    settings = [read_settings((), MODEL=model, FIGURES_DIR=options.out) for model in options.models or [options.model]]
+    for each in settings:
+        *paths, counts = write_report(each.MODEL, figures_root(each))
+        claims = check_claims(paths[0].parent, each.MODEL).table().drop(columns=["why", "setting"])
+        print(counts.to_string(), claims.round(2).to_string(), *map(os.path.relpath, paths), sep="\n\n")
+    if options.models:
+        paths = compare_models([each.MODEL for each in settings], figures_root(settings[0]))
+        print(*map(os.path.relpath, paths), sep="\n")
 
 
 def _settings(options: argparse.Namespace) -> None:

@@ -24,15 +24,17 @@ class Settings(BaseSettings):
         env_prefix="REFUSAL_", extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
     )
 
-    MODEL: str = Field("bundled", description="'bundled', a Hugging Face id, or a local folder.")
+    MODEL: str = Field("bundled", description="'bundled', 'smollm2', a hub id, a local folder, or a GGUF file.")
     SIZE: SizeName = Field("standard", description="How much is measured; sets other parameters, see the table below.")
     SYSTEM_PROMPT: str | None = Field(None, description="System prompt put before every prompt.")
     PROMPTS: str = Field("builtin", description="'builtin', 'paper', a folder of prompt files, or one file.")
     DTYPE: Literal["float32", "bfloat16", "float16"] | None = Field(
         None, description="Precision of the model; None chooses float32 on CPU and 16 bits on a GPU."
     )
-    LAYER: int | None = Field(None, description="Layer of the decision state; None uses the model's own.")
-    POS: int | None = Field(None, description="Token position of the decision state; None uses the model's own.")
+    LAYER: int | Literal["causal"] | None = Field(
+        None, description="Layer of the decision state; None uses a known one, else 'causal', a choice by effect."
+    )
+    POS: int | None = Field(None, description="Token position of the decision state; None is like LAYER = None.")
     SEED: int = Field(0, description="Seed of every random draw.")
     FIGURES_DIR: str = Field("../figures", description="Folder with one folder of figures and tables per model.")
     CACHE_DIR: str = Field("../.cache", description="Folder for cached activations and responses.")
@@ -85,6 +87,7 @@ class Settings(BaseSettings):
         """Make a path absolute, because notebooks run in another folder; a Hugging Face id stays as it is."""
         path = Path(name).expanduser()
         is_path = name.startswith((".", "~", os.sep)) or (path / "config.json").is_file()
+        is_path |= path.suffix.lower() == ".gguf" and path.is_file()
         return path.resolve().as_posix() if is_path else name
 
     @field_validator("PROMPTS")

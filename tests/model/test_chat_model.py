@@ -234,6 +234,8 @@ def test_describe_says_in_one_line_all_that_decides_the_numbers(chat, model_fold
     other = load_chat_model(model_folder, device="cpu", dtype="bfloat16", system_prompt="Be\nkind.", layer=3, pos=-1)
     assert other.describe().endswith("layer 3, position -1 (given); no thinking switch; system prompt 'Be\\nkind.'")
     assert " in bfloat16: " in other.describe()
+    dequantized = dataclasses.replace(chat, dequantized_from="Q4_K_M")
+    assert dequantized.describe().startswith("bundled on cpu in float32, dequantized from Q4_K_M: 8 layers")
     assert "; thinking switched off; " in dataclasses.replace(chat, thinking="thinking switched off").describe()
 
 

@@ -263,6 +263,9 @@ def test_description_says_how_prompts_were_chosen_and_the_model_was_run(write):
     said = describe(read_setting(write(GEMMA, system_prompt="Be kind."), GEMMA))
     assert "32 prompts a side, selected by: behaviour; over-refusal read as: unsafe; place: decision_state.json" in said
     assert said.endswith("in float32; no thinking switch; system prompt: 'Be kind.'.")
+    setting = read_setting(write(GEMMA), GEMMA)
+    notes = {**setting.model_notes, "dequantized_from": "Q4_K_M"}
+    assert "; dequantized from Q4_K_M; " in describe(dataclasses.replace(setting, model_notes=notes))
     assert "An unknown number of prompts a side, selected by: unknown" in describe(Setting("x", (), (), "paper"))
 
 

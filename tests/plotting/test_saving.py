@@ -5,7 +5,7 @@ import pytest
 from refusal_utils.paper.tables import published_cosines
 from refusal_utils.plotting import saving
 from refusal_utils.plotting.look import heatmap
-from refusal_utils.plotting.saving import chrome, name_model, save_figure
+from refusal_utils.plotting.saving import chrome, model_folder, name_model, save_figure
 
 
 @pytest.fixture
@@ -34,6 +34,23 @@ def test_every_saved_figure_names_its_model_once(figure, tmp_path, monkeypatch):
     titled = name_model(go.Figure(layout={"title": "Cosines (tiny model)"}), "tiny")
     assert titled.layout.title.subtitle.text is None
     assert name_model(titled, "other").layout.title.subtitle.text == "other model"
+
+
+def test_a_figure_of_a_dequantized_model_says_so_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "chrome", lambda: None)
+    figure = go.Figure(layout={"title": {"text": "Cosines (tiny model)", "subtitle": {"text": "layer 3"}}})
+    for _ in range(2):
+        save_figure(figure, "map", "me/tiny-GGUF:tiny.gguf", root=tmp_path, origin="dequantized from Q4_K_M")
+    assert figure.layout.title.subtitle.text == "dequantized from Q4_K_M, layer 3"
+    assert [path.name for path in (tmp_path / "tiny").glob("*.html")] == ["map.html"]
+
+
+@pytest.mark.parametrize(
+    ("model", "folder"),
+    [("smollm2", "smollm2"), ("/models/x-q8.gguf", "x-q8"), ("a/b-GGUF:sub/c.GGUF", "c"), ("/models/x/", "x")],
+)
+def test_the_folder_of_a_model_has_a_plain_name(model, folder, tmp_path):
+    assert model_folder(model, tmp_path) == tmp_path / folder
 
 
 def test_a_chrome_that_fails_is_tried_once_and_the_figures_are_still_written(figure, tmp_path, monkeypatch):

@@ -85,6 +85,18 @@ def test_a_local_model_that_was_trained_again_runs_again(notebook, instant, tmp_
         assert numbers(instant) == expected
 
 
+def test_a_changed_gguf_file_runs_again_in_a_folder_without_its_ending(notebook, instant, tmp_path):
+    notebook("01_a.ipynb")
+    path = tmp_path / "mine.gguf"
+    path.write_bytes(b"GGUF")
+    for content, expected in ((b"GGUF", ["01"]), (b"GGUF", []), (b"GGUF more", ["01"])):
+        if path.read_bytes() != content:
+            path.write_bytes(content)
+        assert main(["run", "--model", str(path)]) == 0
+        assert numbers(instant) == expected
+    assert (tmp_path / "figures" / "mine" / "notebooks" / "01_a.ipynb").is_file()
+
+
 def test_a_notebook_whose_figures_or_cache_are_gone_runs_again(notebook, instant, tmp_path):
     notebook("01_a.ipynb")
     left = [tmp_path / "figures" / "bundled" / "01_map.csv", tmp_path / ".cache" / "01_sweep_bundled.csv"]

@@ -35,6 +35,11 @@ def test_a_wrong_assignment_is_refused(text, message):
         read_settings([text])
 
 
+def test_the_layer_may_be_chosen_by_effect():
+    assert read_settings(["LAYER=causal"]).LAYER == "causal"
+    assert read_settings(["LAYER=20"]).LAYER == 20
+
+
 def test_environment_variables_set_what_arguments_do_not(monkeypatch):
     monkeypatch.setenv("REFUSAL_N_PROMPTS", "7")
     monkeypatch.setenv("REFUSAL_SEED", "3")
@@ -55,6 +60,10 @@ def test_paths_become_absolute_and_hub_ids_do_not(tmp_path, monkeypatch):
     assert read_settings(MODEL="mine").given == {"MODEL": "mine"}
     (tmp_path / "mine" / "config.json").write_text("{}")
     assert read_settings(MODEL="mine").given == {"MODEL": absolute}
+    (tmp_path / "mine.gguf").write_bytes(b"GGUF")
+    assert read_settings(MODEL="mine.gguf").given == {"MODEL": f"{absolute}.gguf"}
+    on_hub = "org/mine-GGUF:mine.gguf"
+    assert read_settings(MODEL=on_hub).given == {"MODEL": on_hub}
     with pytest.raises(ValueError, match="must be 'builtin'"):
         read_settings(PROMPTS="mine.csv.gz")
 

@@ -1,0 +1,114 @@
+"""Several models next to each other: their maps of cosines, their trade-off curves, and the paper's claims on each.
+
+Everything is read from the tables that the notebooks wrote, so it works in a checkout where no model was run.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..checks import require
+from ..plotting.pairs import heatmap_panels
+from ..plotting.saving import FIGURES, model_folder, write_figure
+from ..plotting.tradeoff import tradeoff_panels
+from ..prompts.categories import CATEGORY_IDS
+from .claims import CLAIMS, CLAIMS_FILE, describe_setting
+from .measures import COUNTED
+from .tables import CITATION, published_cosines
+
+COSINES, RATES, CURVES = "03_cosine_matrix.csv", "07_rates.csv", "07_tradeoff.csv"
+COSINES_FIGURE, TRADEOFF_FIGURE = "models_cosines", "models_tradeoff"
+
+
+def compare_models(models: Sequence[str], root: str | Path | None = None) -> list[Path]:
+    """The paths of the figures of several models, written to the folder that holds theirs.
+
+    A model without the tables of a figure is left out of it; a figure without any model is not drawn. Raises
+    `ValueError` if a model has no folder.
+    """
+    folders = [model_folder(model, root) for model in models]
+    for folder in folders:
+        todo = f"Run python -m refusal_utils run --model {folder.name} first."
+        require(folder.is_dir(), "compare_models", "every model needs figures", f"no folder {folder}", todo)
+    figures = {COSINES_FIGURE: cosine_maps(folders), TRADEOFF_FIGURE: tradeoff_maps(folders)}
+    drawn = {name: figure for name, figure in figures.items() if figure is not None}
+    return [path for name, figure in drawn.items() for path in write_figure(figure, Path(root or FIGURES) / name)]
+
+
+def cosine_maps(folders: Sequence[Path]) -> go.Figure | None:
+    """The published map of cosines and those of the models, a panel each; None if no model has one."""
+    found = {}
+    for folder in folders:
+        if (folder / COSINES).is_file():
+            frame = pd.read_csv(folder / COSINES, index_col=0)
+            found[model_title(folder)] = frame.reindex(index=list(CATEGORY_IDS), columns=list(CATEGORY_IDS))
+    published = {f"Gemma-2-9b-it, layer 20, pos -2 ({CITATION}, Table 1)": published_cosines()}
+    title = "Cosines between the eleven refusal directions, model by model"
+    value = "cosine, resid_pre"
+    return heatmap_panels(published | found, value=value, title=title, pairwise=True) if found else None
+
+
+def tradeoff_maps(folders: Sequence[Path]) -> go.Figure | None:
+    """The trade-off curves of the models, a panel each; None if no model has them."""
+    found = {}
+    for folder in folders:
+        if (folder / CURVES).is_file() and (folder / RATES).is_file():
+            rates = pd.read_csv(folder / RATES)
+            steered = rates[rates["intervention"] == "steered"]
+            found[model_title(folder)] = pd.read_csv(folder / CURVES), steered
+    return tradeoff_panels(found, title="Refusal against over-refusal, model by model") if found else None
+
+
+def model_title(folder: Path) -> str:
+    """A model's name, layer and position and, in brackets, what its weights were dequantised from."""
+    setting = _setting(folder)
+    place = (
+        f", layer {setting['layer']:.0f}, pos {setting['pos']:.0f}" if pd.notna(setting.get("layer", np.nan)) else ""
+    )
+    kind = "test organism" if setting.get("kind") == "test organism" else ""
+    notes = ", ".join(note for note in (kind, setting.get("weights")) if isinstance(note, str) and note)
+    return f"{folder.name}{place}" + (f" ({notes})" if notes else "")
+
+
+def claims_markdown(folders: Sequence[Path]) -> str:
+    """The claims of every model that has `claims.csv`, as a Markdown table: a row per model, a column per claim."""
+    head = ["model and setting", *(f"{number}. {text}" for number, text in CLAIMS.items())]
+    lines = [
+        head,
+        ["---"] * len(head),
+        *(_markdown_row(folder) for folder in folders if (folder / CLAIMS_FILE).is_file()),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _markdown_row(folder: Path) -> list[str]:
+    rows = pd.read_csv(folder / CLAIMS_FILE)
+    setting = rows.iloc[0].to_dict()
+    cells = [f"**{folder.name}**: {describe_setting(setting)}"]
+    for number in CLAIMS:
+        own = rows[rows["claim"] == number]
+        parts = [f"{_value(row)} {row.measure}{_doubt(row)}" for row in own.itertuples()]
+        cells.append(f"**{own['claim verdict'].iloc[0]}**: " + "; ".join(parts))
+    return cells
+
+
+def _value(row: Any) -> str:
+    """A measure's number and range: counts as counts of n, the rest with two decimals."""
+    if pd.isna(row.number):
+        return "no number:"
+    if row.unit in COUNTED:
+        return f"{row.number:.0f} of {row.n:.0f} ({row.low:.0f} to {row.high:.0f})"
+    return f"{row.number:.2f} ({row.low:.2f} to {row.high:.2f}, n = {row.n:.0f})"
+
+
+def _doubt(row: Any) -> str:
+    return f" [{row.doubt}]" if isinstance(row.doubt, str) and row.doubt else ""
+
+
+def _setting(folder: Path) -> dict[str, Any]:
+    path = folder / CLAIMS_FILE
+    return pd.read_csv(path).iloc[0].to_dict() if path.is_file() else {}

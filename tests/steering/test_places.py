@@ -1,0 +1,133 @@
+"""The causal choice of the place, on the bundled model, whose decision is known to be written by layer 6."""
+
+import pandas as pd
+import pytest
+import torch
+
+from refusal_utils.judging import judge_response
+from refusal_utils.model.capture import capture_activations
+from refusal_utils.prompts.categories import BENIGN
+from refusal_utils.prompts.loading import load_prompts
+from refusal_utils.steering import Ablation, Addition, Condition, generate, generation, places
+from refusal_utils.steering.places import COLUMNS, GAPS, N_TOKENS, POLICY, PlaceEffects, place_effects
+
+AT = {"layers": [2, 6], "positions": [-2]}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def builtin():
+    return load_prompts()
+
+
+@pytest.fixture(scope="module")
+def effects(chat, builtin, cache) -> PlaceEffects:
+    return place_effects(chat, builtin, **AT, cache_dir=cache)
+
+
+@pytest.fixture
+def nothing_is_generated(monkeypatch):
+    def fail(*_):
+        raise AssertionError("a response was generated")
+
+    monkeypatch.setattr(generation, "decode", fail)
+
+
+def test_the_place_where_the_decision_is_written_wins(effects):
+    assert effects.best == (6, -2)
+    assert (effects.n_refused, effects.n_answered) == (16, 16)
+    shallow, deep = effects.rows.set_index("layer").loc[[2, 6]].itertuples()
+    assert deep.bypassed > shallow.bypassed + 0.4  # before control: at layer 2 the decision is not yet written
+    assert deep.induced > 0.9
+    assert effects.source == f"causal choice on 16 + 16 train prompts, effect {deep.effect:.2f}"
+
+
+def test_the_shares_are_those_of_plain_generation(chat, builtin, effects):
+    """Probes, direction, interventions and counts again, without the code under test."""
+    train = builtin[builtin["split"] == "train"].sample(frac=1, random_state=0)
+    reading, probes = {}, {}
+    for name, kinds, wanted in (("policy", POLICY, "refused"), ("benign", (BENIGN,), "answered")):
+        texts: dict[str, list[str]] = {kind: list(train.loc[train["category"] == kind, "text"]) for kind in kinds}
+        halves = [own[: min(len(own) // 2, 112 // len(kinds))] for own in texts.values()]
+        reading[name] = [text for half in halves for text in half]
+        rest = [text for text in train.loc[train["category"].isin(kinds), "text"] if text not in reading[name]][:96]
+        given = generate(chat, rest, max_new_tokens=N_TOKENS)["response"]
+        fits = [judge_response(*pair).outcome == wanted for pair in zip(rest, given, strict=True)]
+        probes[name] = [text for text, fit in zip(rest, fits, strict=True) if fit][:16]
+    means = [capture_activations(chat, reading[name], layers=[6]).at(6, -2).double().mean(0) for name in reading]
+    difference = (means[0] - means[1]).float()
+
+    def share(texts: list[str], edit: Ablation | Addition, outcome: str) -> float:
+        rows = generate(chat, texts, [Condition("x", (edit,), "x", 1.0)], max_new_tokens=N_TOKENS)
+        told = [judge_response(*pair).outcome for pair in zip(texts, rows["response"], strict=True)]
+        return told.count(outcome) / len(told)
+
+    bypassed = share(probes["policy"], Ablation((difference / difference.norm())[None]), "answered")
+    induced = [share(probes["benign"], Addition(gaps * difference, (6,)), "refused") for gaps in GAPS]
+    row = effects.rows.set_index("layer").loc[6]
+    assert row["bypassed"] == pytest.approx(bypassed)
+    assert row["induced"] == pytest.approx(sum(induced) / len(induced))
+    assert row["effect"] == pytest.approx((row["bypassed"] + row["induced"]) / 2)
+
+
+@pytest.mark.usefixtures("nothing_is_generated")
+def test_a_finished_choice_is_read_and_a_killed_one_resumes(chat, builtin, cache, effects, tmp_path):
+    again = place_effects(chat, builtin, **AT, cache_dir=cache)
+    pd.testing.assert_frame_equal(again.table(), effects.table())
+    assert (again.best, again.source) == (effects.best, effects.source)
+    for path in cache.iterdir():  # as after a run that was killed before its end: rows without the table
+        if not path.name.startswith("places_"):
+            (tmp_path / path.name).symlink_to(path)
+    pd.testing.assert_frame_equal(place_effects(chat, builtin, **AT, cache_dir=tmp_path).rows, effects.rows)
+
+
+@pytest.mark.usefixtures("nothing_is_generated", "effects")
+def test_the_table_of_another_model_is_not_used(chat, builtin, cache, tmp_path):
+    other = chat.at_place(6, -2, "x")
+    vars(other)["fingerprint"] = "0" * 16
+    with pytest.raises(AssertionError, match="generated"):
+        place_effects(other, builtin, **AT, cache_dir=cache)
+    (table,) = cache.glob("places_*")
+    train = builtin[builtin["split"] == "train"].sample(frac=1, random_state=0)
+    wrong = places._stored(other, tmp_path, [list(train["id"]), list(train["text"]), (2, 6), (-2,)])
+    wrong.write_bytes(table.read_bytes())
+    with pytest.raises(ValueError, match="^place_effects: file and model must belong together"):
+        place_effects(other, builtin, **AT, cache_dir=tmp_path)
+
+
+def test_too_few_probes_give_no_place(chat, builtin):
+    train = builtin[builtin["split"] == "train"]
+    few = place_effects(chat, pd.concat([train[train["category"] == kind].head(4) for kind in (*POLICY[:1], BENIGN)]))
+    assert not few.are_measured
+    assert max(few.n_refused, few.n_answered) <= 2  # directions are read from the other halves
+    with pytest.raises(ValueError, match="^place_effects: 4 train prompts must be refused and 4 answered"):
+        _ = few.best
+    unseen = place_effects(chat, builtin[builtin["split"] == "eval"])
+    assert (unseen.n_refused, unseen.n_answered) == (0, 0)  # eval prompts are left alone
+    with pytest.raises(ValueError, match="^place_effects: positions must lie in the template's last 4 tokens; got -9"):
+        place_effects(chat, builtin, positions=[-9])
+
+
+def test_equal_effects_are_ordered_by_text_then_the_papers_position_then_depth():
+    rows = [
+        (8, -2, 1, 1, 0.1, 1),
+        (4, -1, 1, 1, 0, 1),
+        (4, -2, 1, 1, 0, 1),
+        (6, -2, 1, 1, 0, 1),
+        (2, -2, 1, 0.9, 0, 0.95),
+    ]
+    effects = PlaceEffects(pd.DataFrame(rows, columns=COLUMNS), 16, 7)
+    order = [(6, -2), (4, -2), (4, -1), (8, -2), (2, -2)]
+    assert list(effects.table()[["layer", "pos"]].itertuples(index=False, name=None)) == order
+    assert effects.best == (6, -2)
+    assert set(effects.table()["n_answered"]) == {7}
+
+
+def test_the_figure_maps_layer_by_position(effects):
+    (panel,) = effects.figure().data
+    assert (list(map(str, panel.y)), list(map(str, panel.x))) == (["2", "6"], ["-2"])
+    assert torch.tensor(panel.z[:, 0].tolist()).tolist() == pytest.approx(list(effects.rows["effect"]), abs=1e-4)
