@@ -19,10 +19,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from refusal_utils.bundled.check import train_directions
+from refusal_utils.directions.direction_set import Provenance
 from refusal_utils.directions.estimation import random_directions
 from refusal_utils.geometry.gram import contrasts
 from refusal_utils.geometry.uncertainty import cosine_intervals
-from refusal_utils.directions.direction_set import Provenance
 from refusal_utils.heads.shares import component_shares
 from refusal_utils.methods import fit
 from refusal_utils.model.batching import FORWARD_TOKENS, plan_batches
@@ -307,7 +307,9 @@ def bench_attribution(chat: ChatModel) -> None:
     for _ in range(ROUNDS):
         ours = seconds(lambda: component_shares(chat, sample, directions))
         ratios.append(seconds(lambda: stacked_head_shares(chat, sample, directions)) / ours)
-    both = (way(chat, sample, directions) for way in (lambda *given: component_shares(*given).heads, stacked_head_shares))
+    both = (
+        way(chat, sample, directions) for way in (lambda *given: component_shares(*given).heads, stacked_head_shares)
+    )
     gap = float((next(both) - next(both)).abs().max())
     peak = {}
     for kind in ("forward", "ours", "stacked"):
@@ -340,9 +342,10 @@ def bench_real_model(name: str) -> None:
         captures.append(captured / seconds(lambda: capture_activations(half, prompts, positions=POSITIONS)))
         ours = seconds(lambda: generate(chat, prompts, conditions, max_new_tokens=24))
         generations.append(ours / seconds(lambda: generate(half, prompts, conditions, max_new_tokens=24)))
-        one = conditions[1:2]
-        loops.append(4 * seconds(lambda: hooked_generate(plain, chat, ids, one, 64, False, 24)) / ours)
-        authors.append(32 * seconds(lambda: hooked_generate(plain, chat, ids[::8], one, 8, True, 24)) / ours)
+        loops.append(4 * seconds(lambda: hooked_generate(plain, chat, ids, conditions[1:2], 64, False, 24)) / ours)
+        authors.append(
+            32 * seconds(lambda: hooked_generate(plain, chat, ids[::8], conditions[1:2], 8, True, 24)) / ours
+        )
     report(f"{name}: capture over the bare forward", bare, ">= 0.90", np.median(bare) >= 0.9)
     report(f"{name}: sweep, times faster than generate per condition", loops, ">= 2", np.median(loops) >= 2)
     report(f"{name}: sweep, times faster than the authors' way", authors, ">= 25", np.median(authors) >= 25)

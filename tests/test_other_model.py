@@ -23,7 +23,7 @@ from refusal_utils.workflow.settings import Settings
 
 pytestmark = pytest.mark.slow
 SMALL = {"N_BOOTSTRAP": 50, "N_BUCKET": 8, "GAPS": [0.5, 1.0], "CONTROL_GAPS": [1.0], "MAX_NEW_TOKENS": 8, "N_TWINS": 2}
-SMALL |= {"N_HELD_OUT": 16, "N_SINGLE": 6, "N_RANDOM": 1, "N_DRAWS": 100}
+SMALL |= {"N_HELD_OUT": 8, "N_POOL": 12, "N_SINGLE": 6, "N_RANDOM": 1, "N_CONTROLS": 2, "N_DRAWS": 100}
 SAME = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 SAME += ("vocab_size", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings", "rope_parameters")
 SAME += ("pad_token_id", "bos_token_id", "eos_token_id")

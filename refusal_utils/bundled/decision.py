@@ -16,6 +16,7 @@ def record_decision_state(folder: Path) -> pd.DataFrame:
     """The table of `place_effects`, after writing its best place into the model folder."""
     effects = place_effects(load_chat_model(folder), load_prompts())
     layer, pos = effects.best
-    record = {"hook": "resid_pre", "layer": layer, "pos": pos, "effect": round(float(effects.rows["effect"].max()), 3)}
+    effect = round(float(effects.table().loc[0, "effect"]), 3)
+    record = {"hook": "resid_pre", "layer": layer, "pos": pos, "effect": effect}
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     return effects.table()
