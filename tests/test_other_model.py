@@ -65,17 +65,24 @@ def test_all_notebooks_run_in_another_architecture_and_give_the_bundled_models_d
     assert "no thinking switch; system prompt none" in shown
 
 
-def test_all_notebooks_hold_their_checks_in_float16(tmp_path):
-    """As on a T4, whose chip has no bfloat16: the bundled model, all notebooks, with few prompts."""
-    few = SMALL | {"DTYPE": "float16", "N_PROMPTS": 32}
+def test_all_notebooks_hold_their_checks_in_float16_with_few_prompts_of_few_categories(tmp_path):
+    """As on a T4, whose chip has no bfloat16, with a draw like one by behaviour of a model that seldom refuses."""
     places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
     shutil.copytree(BUNDLED_WEIGHTS, tmp_path / "half")  # another name, as its known numbers are for float32
-    run_notebooks(Settings(MODEL=str(tmp_path / "half"), **few, **places))
+    same = {"MODEL": str(tmp_path / "half"), "DTYPE": "float16", **places}
     folder = tmp_path / "figures" / "half"
+    run_notebooks(Settings(N_PROMPTS=32, **same), ["01"])
+    draw = pd.read_csv(folder / "01_draw.csv", keep_default_na=False)
+    kept = draw[~draw["category"].isin(["unsupported", "over_refusal", "hate_speech"])]
+    is_spare = (kept["category"] == "advice") & (kept.groupby("category").cumcount() >= 9)
+    kept[~is_spare].to_csv(folder / "01_draw.csv", index=False)
+    run_notebooks(Settings(**SMALL, **same), [path.name[:2] for path in find_notebooks()][1:])
     assert DirectionSet.load(folder / "03_directions.safetensors").provenance.model["dtype"] == "float16"
     executed = sorted((folder / "notebooks").glob("*.ipynb"))
     assert [path.name for path in executed] == [path.name for path in find_notebooks()]
     cosines, reference = (
         pd.read_csv(each / "03_cosine_matrix.csv", index_col=0) for each in (folder, FIGURES / "bundled")
     )
-    assert np.corrcoef(cosines.to_numpy().ravel(), reference.to_numpy().ravel())[0, 1] > 0.9
+    assert cosines.shape == (8, 8)
+    common = reference.loc[cosines.index, cosines.columns]
+    assert np.corrcoef(cosines.to_numpy().ravel(), common.to_numpy().ravel())[0, 1] > 0.9

@@ -63,6 +63,8 @@ class Clusters:
     def silhouettes(self, n_clusters: Sequence[int] = (2, 3, 4, 5, 6)) -> pd.DataFrame:
         """The mean silhouette of each number of clusters (rows) under each linkage (columns).
 
+        Only numbers below that of the categories are tried.
+
         Near 1, clusters are tight and far apart; near 0, there are none. Source: Rousseeuw 1987 (scikit-learn's
         implementation).
         """
@@ -70,6 +72,7 @@ class Clusters:
         def score(n: int, method: str) -> float:
             return silhouette_score(self.distances, self.cut(n, method), metric="precomputed")
 
+        n_clusters = [n for n in n_clusters if n < len(self.cosines)]
         scores = {method: [score(n, method) for n in n_clusters] for method in LINKAGES}
         return pd.DataFrame(scores, index=pd.Index(n_clusters, name="n_clusters"))
 
@@ -81,6 +84,7 @@ class Clusters:
         """
         scaling = KernelPCA(kernel="precomputed")
         points = scaling.fit_transform(self.similarities)[:, :n_axes]
+        points = np.pad(points, ((0, 0), (0, n_axes - points.shape[1])))  # three directions span two axes only
         frame = pd.DataFrame(points, self.cosines.index, [f"axis {number + 1}" for number in range(n_axes)])
         frame.attrs["share"] = float(scaling.eigenvalues_[:n_axes].sum() / scaling.eigenvalues_.sum())
         return frame
@@ -89,7 +93,8 @@ class Clusters:
         """`embed` as a map with two or three axes of equal scale; `place` names hook, layer and position."""
         frame = self.embed(n_axes)
         share = f"{frame.attrs['share']:.0%} of their spread"
-        title = f"The eleven directions in {n_axes} dimensions: {share} ({model} model, {place})"
+        number = {11: "eleven"}.get(len(frame), len(frame))
+        title = f"The {number} directions in {n_axes} dimensions: {share} ({model} model, {place})"
         points = frame.rename_axis("category").reset_index()
         if n_axes == 2:
             return category_scatter(points, *frame, title=title).update_yaxes(scaleanchor="x")

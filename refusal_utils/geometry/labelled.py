@@ -28,10 +28,14 @@ class Labelled:
     def sides(
         self, layer: int, pos: int
     ) -> tuple[dict[str, Float[Tensor, "_ d_model"]], Float[Tensor, "answered_prompt d_model"]]:
-        """(states of the refused prompts by category, in the order of the eleven; states of the benign prompts)."""
+        """(states of the refused prompts by category, in the order of the eleven; states of the benign prompts).
+
+        A category without prompts is left out.
+        """
         at = self.activations.at(layer, pos)
-        own = {name: at[torch.tensor([label == name for label in self.labels])] for name in (*CATEGORY_IDS, BENIGN)}
-        return {name: own[name] for name in CATEGORY_IDS}, own[BENIGN]
+        present = [name for name in CATEGORY_IDS if name in self.labels]
+        own = {name: at[torch.tensor([label == name for label in self.labels])] for name in (*present, BENIGN)}
+        return {name: own[name] for name in present}, own[BENIGN]
 
 
 def paired_sides(refused: Labelled, benign: Labelled, layer: int, pos: int) -> Twins:

@@ -46,6 +46,13 @@ class Oracles:
         table = self.to_all["mean"].unstack().rename(index=spelled, columns=below).rename_axis(**axes)
         return heatmap(table, title=title, value=f"mean cosine, {place}").update_xaxes(tickangle=0)
 
+    def summary(self) -> str:
+        """One sentence: the corrected cosine of HR-BC and BR-BC with its interval, or that it was not measured."""
+        if not self.between:
+            return f"{' and '.join(COMPARED)} are not compared: a bucket has too few prompts"
+        cosine, low, high = self.between.values()
+        return f"{' and '.join(COMPARED)} have corrected cosine {cosine:.2f} ({low:.2f} to {high:.2f})"
+
     def numbers(self) -> dict[str, float]:
         """`between`, and the split half of each contrast."""
         halves = self.by_contrast["split half"].items()
@@ -96,13 +103,16 @@ def gold_cosines(
 
     Rows are contrasts and references ("XSTest HR-BC", ...); column `n` is the number of prompts a side: `n_most`, or
     the size of the smallest bucket. `is_gold` marks the gold prompts of each bucket. A bucket with fewer than 4 other
-    prompts gives no contrast, and one with fewer than 2 gold prompts gives no reference.
+    prompts gives no contrast, and one with fewer than 2 gold prompts gives no reference; the table may be empty.
     Source: Joad et al. 2602.02132, Table 10.
     """
     chosen = {bucket: torch.tensor(is_gold[bucket].tolist(), dtype=torch.bool) for bucket in buckets}
     gold = {bucket: states[chosen[bucket]] for bucket, states in buckets.items()}
     others = {bucket: states[~chosen[bucket]] for bucket, states in buckets.items()}
     rest = {bucket: states.double() for bucket, states in others.items() if len(states) >= MIN_PROMPTS}
+    columns, names = ["mean", "std", "n"], ["contrast", "reference"]
+    if len(rest) < 2:
+        return pd.DataFrame(columns=columns, index=pd.MultiIndex.from_arrays([[], []], names=names), dtype=float)
     n, sample = min(n_most, *map(len, rest.values())), behaviour_contrasts(rest)
     counts, states = subset_counts(sample, n, n_draws, seed), torch.cat([*rest.values()])
     rows = {}
@@ -114,5 +124,5 @@ def gold_cosines(
             drawn = (counts[:, refused] @ states[refused] - counts[:, answered] @ states[answered]) / n
             cosine = cosine_similarity(drawn, reference[None])
             rows[contrast, f"XSTest {first}-{second}"] = float(cosine.mean()), float(cosine.std()), n
-    index = pd.MultiIndex.from_arrays([[key[at] for key in rows] for at in (0, 1)], names=["contrast", "reference"])
-    return pd.DataFrame(rows.values(), index, columns=["mean", "std", "n"])
+    index = pd.MultiIndex.from_arrays([[key[at] for key in rows] for at in (0, 1)], names=names)
+    return pd.DataFrame([*rows.values()], index, columns)

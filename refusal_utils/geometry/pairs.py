@@ -27,7 +27,7 @@ class PairTable:
     """The cosine of every pair of categories in several readings; see `pair_table`.
 
     `by_pair` has the index `first`, `second` and the columns
-    `raw`, `corrected`, `low`, `high`: see `CosineIntervals`;
+    `raw`, `corrected` (at most 1, at least -1), `low`, `high`: see `CosineIntervals`;
     `centred`: without what all directions share; `whitened`: in the metric of the spread within sides;
     `p distinct`, `p related`: against the nulls of `nulls`, adjusted for the number of pairs.
     """
@@ -44,7 +44,9 @@ class PairTable:
 
     def figure(self, model: str, place: str) -> go.Figure:
         """A row per pair: its corrected cosine with the 95 % interval, and its plain cosine."""
-        return pair_intervals(self.table(), title=f"The 55 cosines ({model} model)", x=f"cosine, {place}")
+        return pair_intervals(
+            self.table(), title=f"The {len(self.by_pair)} cosines ({model} model)", x=f"cosine, {place}"
+        )
 
     @property
     def n_distinct(self) -> int:
@@ -70,8 +72,8 @@ class PairTable:
         }
 
     def likeness(self, other: pd.Series) -> float:
-        """The correlation over all pairs between the plain cosines and those of another map (in the same order)."""
-        return float(np.corrcoef(self.by_pair["raw"], other)[0, 1])
+        """The correlation between the plain cosines and those of another map, over the pairs in `other`."""
+        return float(np.corrcoef(self.by_pair.loc[other.index, "raw"], other)[0, 1])
 
     def metrics(self) -> dict[str, pd.DataFrame]:
         """The map in three metrics: plain, centred, whitened."""
@@ -97,6 +99,9 @@ def pair_table(
     residuals = torch.cat([side - side.mean(0) for side in (*refused.values(), answered)])
     maps = {**vars(found), "centred": centred_cosines(units), "whitened": whitened_cosines(units, residuals)}
     columns = {name: off_diagonal(values) for name, values in maps.items()}
+    columns["corrected"] = columns["corrected"].clamp(
+        -1, 1
+    )  # of two directions that are nearly all noise it may exceed 1
     columns["p distinct"] = adjust_p(distinctness_p(sample, n_null, seed))
     columns["p related"] = adjust_p(relatedness_p(sample, 10 * n_null, seed))
     index = pd.MultiIndex.from_tuples(combinations(refused, 2), names=["first", "second"])
@@ -128,32 +133,35 @@ class MapLikeness:
         return self.pairs
 
     def numbers(self) -> dict[str, float]:
-        """Every number of the comparison, and `n`, the number of pairs."""
+        """Every number of the comparison, and `n`, the number of pairs compared."""
         found = {name: getattr(self, name) for name in ("correlation", "low", "high", "p", "chance")}
-        return {**found, "n": len(self.pairs)}
+        return {**found, "n": int(self.pairs["published"].count())}
 
     def figure(self, model: str, place: str, other: str) -> go.Figure:
         """A point per pair: its published cosine against its plain one here; `other` names the published map."""
-        title = f"The 55 pairs: {model} model against the published map, r = {self}"
+        title = f"The {self.pairs['published'].count()} pairs: {model} model against the published map, r = {self}"
         return pair_scatter(self.pairs, title=title, x=f"cosine, {other}", y=f"cosine, {place} ({model} model)")
 
 
 def compare_with_map(
     pairs: PairTable, published: pd.DataFrame, n_draws: int = 1000, n_deals: int = 10_000
 ) -> MapLikeness:
-    """How well the plain cosines agree with a published map, of which the part above the diagonal is read.
+    """How well the plain cosines agree with a published map, over the categories that both have.
 
-    Categories of `published` that `pairs` lacks are left out.
+    Of the published map the part above the diagonal is read.
     """
-    names = list(pairs.sample.categories)
-    theirs = torch.tensor(published.loc[names, names].to_numpy(), dtype=torch.float64)
-    published_pairs = pd.Series(off_diagonal(theirs).numpy(), index=pairs.by_pair.index)
-    drawn = cosines(inner_products(pairs.sample, bootstrap_counts(pairs.sample.strata, n_draws, pairs.seed)))
+    common = [name for name in pairs.sample.categories if name in published.index]
+    own = torch.tensor([pairs.sample.categories.index(name) for name in common])
+    theirs = torch.tensor(published.loc[common, common].to_numpy(), dtype=torch.float64)
+    index = pd.MultiIndex.from_tuples(combinations(common, 2), names=pairs.by_pair.index.names)
+    published_pairs = pd.Series(off_diagonal(theirs).numpy(), index=index)
+    counts = bootstrap_counts(pairs.sample.strata, n_draws, pairs.seed)
+    drawn = cosines(inner_products(pairs.sample, counts))[:, own][:, :, own]
     correlations = [np.corrcoef(each, published_pairs)[0, 1] for each in off_diagonal(drawn).numpy()]
     low, high = np.quantile(correlations, [0.025, 0.975])
-    own = pairs.sample.cosines
-    p = mantel_p(own, theirs, n_deals, pairs.seed)
-    chance = float(shuffled_correlations(own, theirs, n_deals, pairs.seed)[1:].quantile(0.95))
+    ours = pairs.sample.cosines[own][:, own]
+    p = mantel_p(ours, theirs, n_deals, pairs.seed)
+    chance = float(shuffled_correlations(ours, theirs, n_deals, pairs.seed)[1:].quantile(0.95))
     table = pairs.table()
     table.insert(1, "published", published_pairs)
     return MapLikeness(pairs.likeness(published_pairs), float(low), float(high), p, chance, n_draws, table)

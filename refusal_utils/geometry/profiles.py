@@ -80,7 +80,7 @@ def depth_profile(evidence: Evidence, published: pd.Series, n_bucket: int, seed:
     pairs = {place: pair_table(*evidence.drawn.sides(*place), n_draws=200, seed=seed) for place in places}
     rows = [_numbers_at(evidence, place, pairs[place], n_bucket, seed) for place in places]
     by_place = pd.DataFrame(rows, index=places)
-    by_place["like published"] = [pairs[place].likeness(published) for place in places]
+    by_place["like published"] = [pairs[place].likeness(published.dropna()) for place in places]
     frames = {place: table.by_pair for place, table in pairs.items()}
     return DepthProfile(by_place, pd.concat(frames, names=["layer", "pos"]))
 

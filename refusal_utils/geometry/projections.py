@@ -123,9 +123,7 @@ class Views:
         }
         return pd.DataFrame(rows).T.rename_axis("view")
 
-    def figure(
-        self, view: str, n_axes: int = 2, directions: Float[Tensor, "category d_model"] | None = None
-    ) -> go.Figure:
+    def figure(self, view: str, n_axes: int = 2, directions: DirectionSet | None = None) -> go.Figure:
         """The prompts in a view, with the directions as arrows from the benign mean if given (in the plane of PCA).
 
         An arrow is as long as the part of its direction that lies in the plane: a short one points out of the picture.
@@ -140,7 +138,8 @@ class Views:
             return figure
         start = frame.loc[frame["category"] == BENIGN, axes].mean().to_numpy()
         reach = 0.5 * np.ptp(frame[axes[0]])
-        return add_arrows(figure, start, directions.double().numpy() @ self.pca.components_[:2].T * reach + start)
+        tips = directions.vectors.double().numpy() @ self.pca.components_[:2].T * reach + start
+        return add_arrows(figure, start, dict(zip(directions, tips, strict=True)))
 
 
 def fit_views(

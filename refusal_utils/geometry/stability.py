@@ -52,7 +52,8 @@ class Stability:
         """`curve` on a logarithmic axis; `place` names hook, layer and position."""
         curve = self.curve()
         title = f"How many prompts a direction needs ({model} model)"
-        y = f"cosine with the direction of all {curve.index[-1]}, {place}"
+        most = max(side.stop - side.start for side in self.sample.sides)
+        y = f"cosine with the direction of all {most if most == curve.index[-1] else 'prompts'}, {place}"
         limits = (float(curve.min().min()) - 0.05, 1.01)
         figure = category_lines(curve, title=title, x="prompts a side", y=y, range_y=limits)
         return figure.update_xaxes(type="log", tickvals=list(curve.index))
@@ -95,8 +96,9 @@ def measure_stability(
 
 
 def pool_categories(refused: States, groups: Mapping[str, Sequence[str]]) -> dict[str, Float[Tensor, "_ d_model"]]:
-    """The refused sides of groups of categories, each pooled into one side."""
-    return {group: torch.cat([refused[name] for name in names]) for group, names in groups.items()}
+    """The refused sides of groups of categories, each pooled into one side; a group without any is left out."""
+    present = {group: [refused[name] for name in names if name in refused] for group, names in groups.items()}
+    return {group: torch.cat(sides) for group, sides in present.items() if sides}
 
 
 def _halves(sample: Contrasts, n: int, n_draws: int, seed: int) -> pd.DataFrame:

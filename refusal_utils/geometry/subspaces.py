@@ -44,7 +44,8 @@ def space_summary(
 ) -> dict[str, float]:
     """The span of the directions: its rank, their common axis, and how clearly they form clusters.
 
-    `cluster angle`: smallest angle, in degrees, between the spans of the two clusters that `cluster_of` names;
+    `cluster angle`: smallest angle, in degrees, between the spans of the two clusters that `cluster_of` names (NaN if
+    all directions are of one);
     `silhouette n, method`: for 2 to 6 clusters under both linkages; `same two clusters`: 1 if average linkage finds the
     two that `cluster_of` names.
     """
@@ -52,10 +53,11 @@ def space_summary(
     kinds = [cluster_of[name] for name in names]
     first = torch.tensor([kind == kinds[0] for kind in kinds])
     clusters = Clusters(cosine_frame(units, names))
-    scores = clusters.silhouettes(range(2, min(7, len(names))))
+    scores = clusters.silhouettes()
+    angle = principal_angles(units[first], units[~first])[0] if (~first).any() else float("nan")
     return {
         **span_size(units),
-        "cluster angle": float(principal_angles(units[first], units[~first])[0]),
+        "cluster angle": float(angle),
         "same two clusters": float(len(set(zip(clusters.cut(2), kinds, strict=True))) == 2),
         **{f"silhouette {n}, {method}": float(scores.loc[n, method]) for method in scores for n in scores.index},
     }

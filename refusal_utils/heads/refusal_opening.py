@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..checks import require
 from ..model.chat_model import ChatModel
 from ..prompts.categories import BENIGN, CATEGORY_IDS
 from .contributions import contributions
@@ -23,34 +22,47 @@ N_PUSHED = 24  # prompts of a category over which a push is averaged
 class RefusalOpening:
     """The first tokens of a model's own refusals, and the share of each category's refusals that begin with one.
 
-    `tokens` are in order of frequency; `words` are their texts.
+    `tokens` are in order of frequency; `words` are their texts; `of_answers` is the share of answers that begin with one:
+    if it is not small, the refusal logit says little about refusing. There are no tokens if refusals begin as answers
+    do, or if nothing was refused; every logit is NaN then.
     """
 
     tokens: Int[Tensor, " token"]
     words: tuple[str, ...]
     share: pd.Series = field(repr=False)
+    of_answers: float = float("nan")
 
     @classmethod
     def from_responses(cls, chat: ChatModel, responses: pd.DataFrame) -> "RefusalOpening":
         """The tokens that open more of the refusals than of the answers, until they open 80 % of the refusals.
 
-        `responses` has columns category, response and outcome. Raises `ValueError` if refusals begin as answers do.
+        `responses` has columns category, response and outcome.
         """
         encoded = [chat.tokenizer(text, add_special_tokens=False)["input_ids"] for text in responses["response"]]
         first = pd.Series([ids[0] if ids else None for ids in encoded], responses.index, dtype="Int64")
-        refused = responses["outcome"] == "refused"
-        tokens = _opening_tokens(first[refused], first[responses["outcome"] == "answered"])
+        refused, answered = (responses["outcome"] == name for name in ("refused", "answered"))
+        tokens = _opening_tokens(first[refused], first[answered])
         share = first.isin(tokens)[refused].astype(float).groupby(responses["category"]).mean()
         words = tuple(str(chat.tokenizer.decode([token])) for token in tokens)
-        return cls(torch.tensor(tokens), words, share.reindex(list(CATEGORY_IDS)))
+        of_answers = float(first[answered].isin(tokens).astype(float).mean())
+        own = torch.tensor(tokens, dtype=torch.long)
+        return cls(own, words, share.reindex(list(CATEGORY_IDS)), of_answers)
+
+    def __str__(self) -> str:
+        """The tokens, and how many answers begin with them too."""
+        if not self.words:
+            return "none: refusals begin as answers do, or nothing was refused"
+        return f"{', '.join(map(repr, self.words))} (they also open {self.of_answers:.0%} of the answers)"
 
     @property
     def categories(self) -> list[str]:
         """The categories in which at least half of the refusals begin with the tokens, or else the best ones.
 
+        None without tokens.
+
         Elsewhere the refusal logit may rise while refusals become fewer.
         """
-        return list(self.share.index[self.share >= min(MOST, self.share.max())])
+        return list(self.share.index[self.share >= min(MOST, self.share.max())]) if self.words else []
 
     def table(self) -> pd.DataFrame:
         """The share of each category's refusals that begin with one of the tokens; NaN if it refused nothing."""
@@ -58,6 +70,8 @@ class RefusalOpening:
 
     def logit(self, logits: Float[Tensor, "prompt d_vocab"]) -> Float[Tensor, " prompt"]:
         """The log odds that the response begins with one of the tokens (refusal score of Arditi et al. 2406.11717)."""
+        if not self.words:
+            return torch.full((len(logits),), float("nan"))
         others = torch.ones(logits.shape[-1], dtype=torch.bool)
         others[self.tokens] = False
         return logits[:, self.tokens].logsumexp(-1) - logits[:, others].logsumexp(-1)
@@ -66,8 +80,10 @@ class RefusalOpening:
         """What components add to the mean logit of the tokens, refused minus benign prompts: the top `k` heads and sums.
 
         Over the first 24 prompts of each of `categories` and of the benign ones; `prompts` has columns text and
-        category. Raises `ValueError` as `logit_shares` does.
+        category. All are NaN without tokens. Raises `ValueError` as `logit_shares` does.
         """
+        if not self.words:
+            return pd.Series(float("nan"), ["all heads", "all MLPs"], name="logits")
         sample = prompts[prompts["category"].isin([*self.categories, BENIGN])].groupby("category").head(N_PUSHED)
         shares = logit_shares(chat, list(sample["text"]), self.tokens)
         benign = torch.tensor((sample["category"] == BENIGN).to_numpy())
@@ -82,12 +98,4 @@ def _opening_tokens(refused: pd.Series, answered: pd.Series) -> list[int]:
     shares, others = (side.value_counts(normalize=True, sort=False) for side in (refused, answered))
     typical = shares[shares > others.reindex(shares.index, fill_value=0.0)]
     typical = typical.sort_values(ascending=False, kind="stable")
-    chosen = typical.index[typical.cumsum().shift(fill_value=0.0) < COVERED]
-    require(
-        len(chosen) > 0,
-        "RefusalOpening.from_responses",
-        "refusals must begin with other tokens than answers do",
-        f"{len(shares)} first tokens of refusals, all as common among the answers",
-        "Use judged responses instead.",
-    )
-    return chosen.tolist()
+    return typical.index[typical.cumsum().shift(fill_value=0.0) < COVERED].tolist()

@@ -93,11 +93,13 @@ def _maps(maps: Mapping, *, value: str, title: str, **arrangement: Any) -> go.Fi
 def pair_map(values: pd.Series, diagonal: float = 1.0) -> pd.DataFrame:
     """The values of pairs (index of two category ids, each pair once, in either order) as a symmetric map.
 
-    The map has only the eleven categories; a pair that is not among the values is NaN.
+    The map has only categories, in the order of the eleven; a pair that is not among the values is NaN.
     """
-    half = values.unstack().reindex(index=list(CATEGORY_IDS), columns=list(CATEGORY_IDS))
+    known = {name for pair in values.index for name in pair}
+    names = [name for name in CATEGORY_IDS if name in known]
+    half = values.unstack().reindex(index=names, columns=names)
     square = half.where(half.notna(), half.T)
-    return square.mask(np.eye(len(CATEGORY_IDS), dtype=bool), diagonal)
+    return square.mask(np.eye(len(names), dtype=bool), diagonal)
 
 
 def pair_intervals(pairs: pd.DataFrame, *, title: str, x: str) -> go.Figure:

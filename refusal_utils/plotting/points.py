@@ -54,14 +54,15 @@ def _add_category_menu(figure: go.Figure) -> go.Figure:
 
 
 def add_arrows(
-    figure: go.Figure, start: Float[np.ndarray, " rank"], tips: Float[np.ndarray, "category rank"]
+    figure: go.Figure, start: Float[np.ndarray, " rank"], tips: Mapping[str, Float[np.ndarray, " rank"]]
 ) -> go.Figure:
-    """`figure`, an `embedding_scatter` in a plane, with an arrow per category from `start` to its tip.
+    """`figure`, an `embedding_scatter` in a plane, with an arrow per category in `tips` from `start` to its tip.
 
     An arrow has the colour of its category and is named in the hover text; it is shown and hidden with the category.
     """
     figure.update_traces(marker={"opacity": 0.4})
-    for category, tip in zip(CATEGORIES, tips, strict=True):
+    for category in (each for each in CATEGORIES if each.id in tips):
+        tip = tips[category.id]
         arrow: dict[str, Any] = {"x": [start[0], tip[0]], "y": [start[1], tip[1]], "name": category.title}
         arrow |= {"legendgroup": category.title, "showlegend": False}
         head = {"symbol": ["circle", "arrow"], "size": [0, 16], "angleref": "previous"}

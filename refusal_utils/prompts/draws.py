@@ -18,6 +18,8 @@ from .categories import ALL_CATEGORIES, BENIGN
 DRAW_COLUMNS = ["id", "category", "side", "split", "selection"]
 SELECTIONS = ("label", "behaviour", "behaviour at random", "published")
 OVER_REFUSAL = ("unsafe", "safe_benign")
+MIN_REFUSED = 8  # prompts that a direction by behaviour needs
+MIN_CATEGORIES = 3  # with fewer there is no geometry of directions
 
 # The outcome ("refused", "answered" or "broken") of each row of a frame of prompts, in the order of the rows.
 OutcomeOf = Callable[[pd.DataFrame], Sequence[str]]
@@ -35,12 +37,16 @@ def draw_prompts(
 ) -> pd.DataFrame:
     """A draw from `rows` (columns of `load_prompts`): `n` prompts of every category and `n` benign ones.
 
+    By behaviour a side has what was found if this is fewer than `n`, and a category is left out if the model refused
+    fewer than 8 of its prompts (fewer than `n`, if `n` is smaller).
+
     `select_by`: `"label"` (any prompts, at random), `"behaviour"` (the first that `outcome_of` calls refused, or for the
     benign side answered, as in the release of Joad et al. 2602.02132), `"behaviour at random"` (any of those), or
     `"published"` (the rows of the paper's pools, `paper.tables.published_pool_rows`, whatever `n`). With
     `over_refusal="safe_benign"` the benign side is XSTest's safe prompts, otherwise it has none of them. Adds the columns
     side, selection and over_refusal (the reading, for the prompts that it concerns). Raises `ValueError` if an argument
-    is unknown or missing, or if too few prompts qualify.
+    is unknown or missing, if too few prompts of a label or too few benign ones qualify, or if fewer than three
+    categories are left.
     """
     known = f"select_by must be one of {', '.join(SELECTIONS)}"
     require(select_by in SELECTIONS, "draw_prompts", known, repr(select_by), "Use one of these.")
@@ -52,6 +58,10 @@ def draw_prompts(
     else:
         pools = [_pool(rows, name, select_by, n, seed, over_refusal, outcome_of) for name in ALL_CATEGORIES]
         draw = pd.concat(pools, ignore_index=True)
+        n_left = sum(len(pool) > 0 for pool in pools[:-1])
+        must = f"at least {MIN_CATEGORIES} categories must have {min(n, MIN_REFUSED)} prompts that are refused"
+        todo = "Pass more prompts, or select by label."
+        require(n_left >= MIN_CATEGORIES, "draw_prompts", must, n_left, todo)
     benign = draw["category"] == BENIGN
     concerned = draw["category"].eq("over_refusal") | (benign & (over_refusal == "safe_benign"))
     return draw.assign(
@@ -90,9 +100,13 @@ def _pool(
     if select_by != "label":
         wanted = "answered" if category == BENIGN else "refused"
         found = _with_outcome(own, wanted, n if select_by == "behaviour" else len(own), outcome_of)
-    must, got = f"at least n={max(n, 1)} {category} prompts must be {wanted}", f"{len(found)} of {len(own)} for n={n}"
-    require(1 <= n <= len(found), "draw_prompts", must, got, "Lower n, or pass more prompts.")
-    return found[:n] if select_by == "behaviour" else found.sample(n=n, random_state=seed)
+    least = n if select_by == "label" else min(n, MIN_REFUSED)
+    if wanted == "refused" and n >= 1 and len(found) < least:
+        return found[:0]
+    must = f"at least n={max(least, 1)} {category} prompts must be {wanted}"
+    got = f"{len(found)} of {len(own)} for n={n}"
+    require(n >= 1 and least <= len(found), "draw_prompts", must, got, "Lower n, or pass more prompts.")
+    return found[:n] if select_by == "behaviour" else found.sample(n=min(n, len(found)), random_state=seed)
 
 
 def _with_outcome(rows: pd.DataFrame, wanted: str, n: int, outcome_of: OutcomeOf | None) -> pd.DataFrame:

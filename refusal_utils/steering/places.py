@@ -6,6 +6,7 @@ some train prompts, then ablated on others that the model refuses, and added on 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ GAPS = (1.0, 2.0, 4.0)  # strengths of the additions
 N_PROBE, N_AT_LEAST = 16, 4  # probes a side: wanted, and needed for a choice
 N_ASKED, N_AT_ONCE = 96, 32  # prompts a side that are asked to find them
 N_DIRECTION = 112  # prompts a side that directions are estimated from, at most
+N_PLACES = 8  # places whose additions run together
 N_TOKENS = 16  # of each response: enough for the judge to tell a refusal
 COLUMNS = ["layer", "pos", "bypassed", "induced", "broken", "effect"]
 POLICY = tuple(category.id for category in CATEGORIES if category.cluster == "content policy")
@@ -56,10 +58,14 @@ class PlaceEffects:
         `bypassed`: the share of the refused probes that are answered, in text that is not broken, when the direction is
         ablated. `induced`: the share of the answered probes that are refused when it is added, averaged over the
         strengths, so that a place comes first if it needs less and if its text survives more. `broken`: the share of
-        broken text among all these responses. `effect`: the mean of `bypassed` and `induced`. Places with equal
-        effects are ordered by less broken text, then the paper's position, then depth.
+        broken text, averaged over the ablation and the strengths. `effect`: the mean of `bypassed` and `induced`. Places
+        with equal effects are ordered by less broken text, then the paper's position, then depth. Where even an
+        `induced` of 1 would leave a place behind the best, additions are not tried: `induced` and `effect` are NaN.
         """
-        order = self.rows.assign(published=self.rows["pos"] == DEFAULT_POS, whole=-self.rows["broken"]).round(9)
+        effect = self.rows["effect"].fillna(self.rows["bypassed"] - 1)  # those without come last
+        order = self.rows.assign(
+            effect=effect, published=self.rows["pos"] == DEFAULT_POS, whole=-self.rows["broken"]
+        ).round(9)
         order = order.sort_values(["effect", "whole", "published", "layer"], ascending=False, kind="stable")
         table = self.rows.loc[order.index].reset_index(drop=True)
         return table.assign(n_refused=self.n_refused, n_answered=self.n_answered)
@@ -80,11 +86,12 @@ class PlaceEffects:
         return f"causal choice on {n}, effect {self.rows['effect'].max():.2f}"
 
     def figure(self) -> go.Figure:
-        """A map of the effects, layer by position."""
+        """A map of the effects, layer by position; empty where additions were not tried."""
         shown = self.rows.pivot(index="layer", columns="pos", values="effect").rename_axis(columns="position")
         title = "Effect of ablating and adding the direction read at each place"
         figure = heatmap(shown, title=title, value="mean of bypassed and induced, resid_pre", limits=(0, 1))
-        return figure.update_yaxes(autorange=True)
+        note = "empty: what ablation bypassed there is too little for the place to be the best"
+        return figure.update_yaxes(autorange=True).update_layout(title_subtitle_text=note)
 
 
 def place_effects(
@@ -125,12 +132,16 @@ def place_effects(
         print(f"No place was chosen: only {len(refused)} prompts refused and {len(answered)} answered serve as probes")
         return PlaceEffects(pd.DataFrame(columns=COLUMNS), **n)
     if progress:
-        n_places, n_rows = len(layers) * len(positions), len(refused) + len(GAPS) * len(answered)
-        print(f"Choosing layer and position: {n_places} places, {n_places * n_rows} responses of {N_TOKENS} tokens")
+        n_places, n_most = len(layers) * len(positions), len(refused) + len(GAPS) * len(answered)
+        n_rows = f"{n_places * len(refused)} to {n_places * n_most} responses of {N_TOKENS} tokens"
+        print(f"Choosing layer and position among {n_places} places: {n_rows}")
     ablations, additions = _conditions(chat, _reading(policy), _reading(benign), layers, positions, cache_dir)
     how: dict[str, Any] = {"max_new_tokens": N_TOKENS, "cache_dir": cache_dir, "progress": progress}
-    after = respond(chat, refused, ablations, **how), respond(chat, answered, additions, **how)
-    rows = _effects(*after)
+    rows = _ablated(respond(chat, refused, ablations, **how))
+    while len(open_places := _can_be_best(rows)):
+        tried = [each for place in open_places[:N_PLACES] for each in additions[place]]
+        _add_induced(rows, open_places[:N_PLACES], respond(chat, answered, tried, **how))
+    rows = rows.reset_index(drop=True)
     if stored is not None:
         save_rows(stored, rows, {**model_notes(chat), **n})
     return PlaceEffects(rows, **n)
@@ -185,30 +196,43 @@ def _conditions(
     layers: Sequence[int],
     positions: Sequence[int],
     cache_dir: str | Path | None,
-) -> tuple[list[Condition], list[Condition]]:
-    """(an ablation at each place, an addition at each place and strength), of directions from one capture."""
+) -> tuple[list[Condition], list[list[Condition]]]:
+    """(an ablation at each place, the additions at each place), of directions from one capture."""
     texts = [*refused["text"], *answered["text"]]
     states = capture_activations(chat, texts, layers=layers, positions=positions, cache_dir=cache_dir)
     is_refused = torch.arange(len(texts)) < len(refused)
-    ablations, additions = [], []
+    ablations: list[Condition] = []
+    additions: list[list[Condition]] = []
     for layer in layers:
         for pos in positions:
             values, name = states.at(layer, pos), f"{layer} {pos}"
             sides = {name: values[is_refused]}, values[~is_refused]
             direction = DirectionSet.from_states(*sides, Provenance(layer, pos))
             ablations.append(ablation_condition(direction, name))
-            additions += [steering_condition(direction, name, gaps=gaps) for gaps in GAPS]
+            additions.append([steering_condition(direction, name, gaps=gaps) for gaps in GAPS])
     return ablations, additions
 
 
-def _effects(ablated: pd.DataFrame, added: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `PlaceEffects`, from the responses to the refused and to the answered probes."""
+def _ablated(responses: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `PlaceEffects`, in the order of the conditions, with what the ablations show alone."""
     rows = []
-    for name, own in ablated.groupby("direction", sort=False):
-        layer, pos = map(int, str(name).split())
-        steered = added[added["direction"] == name]
-        bypassed = float((own["outcome"] == "answered").mean())
-        induced = float((steered["outcome"] == "refused").mean())
-        broken = float((pd.concat([own, steered])["outcome"] == "broken").mean())
-        rows.append((layer, pos, bypassed, induced, broken, (bypassed + induced) / 2))
+    for name, own in responses.groupby("direction", sort=False):
+        shares = [float((own["outcome"] == outcome).mean()) for outcome in ("answered", "broken")]
+        rows.append((*map(int, str(name).split()), shares[0], nan, shares[1], nan))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _can_be_best(rows: pd.DataFrame) -> list[int]:
+    """The places without additions that would be the best if all of these induced refusal, most bypassed first."""
+    left = rows[rows["effect"].isna()].sort_values("bypassed", ascending=False, kind="stable")
+    return list(left.index[(left["bypassed"] + 1) / 2 >= rows["effect"].fillna(0).max()])
+
+
+def _add_induced(rows: pd.DataFrame, places: Sequence[int], responses: pd.DataFrame) -> None:
+    """Fill in what additions at these places show; text counts as broken over ablations and additions alike."""
+    for place in places:
+        layer, pos, bypassed, _, broken, _ = rows.loc[place]
+        outcomes = responses.loc[responses["direction"] == f"{layer:.0f} {pos:.0f}", "outcome"]
+        induced = float((outcomes == "refused").mean())
+        broken = (broken + len(GAPS) * float((outcomes == "broken").mean())) / (1 + len(GAPS))
+        rows.loc[place, COLUMNS[3:]] = induced, broken, (bypassed + induced) / 2

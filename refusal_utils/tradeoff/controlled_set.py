@@ -7,20 +7,25 @@ import pandas as pd
 from ..checks import require
 from ..prompts.categories import BENIGN
 
-BUCKETS = {  # what is in each bucket, and what to pass if it is empty
+BUCKETS = {  # what is in each bucket, and what to pass if there is too little of it
     "HR": ("harmful prompts that the model refuses", "Pass plainly harmful prompts"),
     "HC": ("harmful prompts that the model answers", "Pass subtler or milder harmful prompts"),
     "BR": ("benign prompts that the model refuses", "Pass benign prompts that sound harmful, such as XSTest's"),
     "BC": ("benign prompts that the model answers", "Pass ordinary benign prompts"),
 }
+SIDES = {"RR": ("HR", "HC"), "ORR": ("BR", "BC")}  # the buckets of the prompts whose refusals each rate counts
+MIN_BUCKET = 15  # prompts; a smaller bucket is left out
 
 
 def controlled_set(pool: pd.DataFrame, *, n: int = 50, exclude: Iterable[str] = (), seed: int = 0) -> pd.DataFrame:
-    """`n` prompts each of HR, HC, BR and BC from `pool`, with columns harmful and bucket added.
+    """Up to `n` prompts each of HR, HC, BR and BC from `pool`, with columns harmful and bucket added.
 
     `pool` has columns id, category, text and outcome (of the unsteered model); broken responses belong to no bucket.
-    `exclude` are the texts that directions were estimated from. Raises `ValueError` if one of them is in the pool,
-    if a bucket has fewer than `n` prompts, or if `n` is below 1. Source: Joad et al. 2602.02132, controlled test set.
+    A side (harmful or benign) has as many refused as answered prompts, so its rate starts at one half. If one of its two
+    buckets has fewer than 15 prompts (fewer than `n`, if `n` is smaller), that bucket is left out and the side has the
+    other alone: its rate starts at 0 or 1. `exclude` are the texts that directions were estimated from. Raises
+    `ValueError` if one of them is in the pool, if both buckets of a side are too small, or if `n` is below 1. Source:
+    Joad et al. 2602.02132, controlled test set (50 prompts in every bucket).
     """
     require(n >= 1, "controlled_set", "n must be at least 1", n, "The paper uses 50.")
     known = set(map(_plain, exclude))
@@ -30,8 +35,8 @@ def controlled_set(pool: pd.DataFrame, *, n: int = 50, exclude: Iterable[str] = 
     harmful = pool["category"] != BENIGN
     outcome = pool["outcome"].map({"refused": "R", "answered": "C"})  # NaN for broken text
     pool = pool.assign(harmful=harmful, bucket=harmful.map({True: "H", False: "B"}) + outcome)
-    _require_buckets(pool["bucket"].value_counts().reindex(list(BUCKETS), fill_value=0), n)
-    drawn = [pool[pool["bucket"] == name].sample(n, random_state=seed) for name in BUCKETS]
+    sizes = _sizes(pool["bucket"].value_counts().reindex(list(BUCKETS), fill_value=0).to_dict(), n)
+    drawn = [pool[pool["bucket"] == name].sample(size, random_state=seed) for name, size in sizes.items() if size]
     return pd.concat(drawn, ignore_index=True)[["id", "category", "text", "harmful", "bucket"]]
 
 
@@ -39,8 +44,25 @@ def _plain(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def _require_buckets(sizes: pd.Series, n: int) -> None:
-    must, least, name = f"every bucket must have {n} prompts", int(sizes.min()), sizes.idxmin()
-    what, todo = BUCKETS[name]
-    require(least > 0, "controlled_set", must, f"none in {name}, {what} ({sizes.to_dict()})", f"{todo}.")
-    require(least >= n, "controlled_set", must, sizes.to_dict(), f"Pass more prompts, or n={least}.")
+def _sizes(available: dict[str, int], n: int) -> dict[str, int]:
+    """How many prompts to take of each bucket: the same number on a side, or 0 of a bucket that is too small."""
+    least, sizes = min(n, MIN_BUCKET), dict.fromkeys(BUCKETS, 0)
+    for side in SIDES.values():
+        large = [name for name in side if available[name] >= least]
+        what, todo = BUCKETS[max(side, key=lambda name: available[name])]
+        must = f"one of {' and '.join(side)} must have {least} prompts"
+        require(bool(large), "controlled_set", must, f"{available}; most are {what}", f"{todo}.")
+        sizes |= dict.fromkeys(large, min(n, *(available[name] for name in large)))
+    return sizes
+
+
+def describe_buckets(controlled: pd.DataFrame) -> str:
+    """How many prompts each bucket of a controlled set has, where RR and ORR start, and which buckets are left out."""
+    sizes = controlled["bucket"].value_counts().reindex(list(BUCKETS), fill_value=0)
+    starts = {rate: sizes[refused] / (sizes[refused] + sizes[answered]) for rate, (refused, answered) in SIDES.items()}
+    lines = ["prompts per bucket: " + ", ".join(f"{name} {size}" for name, size in sizes.items())]
+    lines += ["unsteered: " + ", ".join(f"{rate} {start:.2f}" for rate, start in starts.items())]
+    missing = [f"{name} ({BUCKETS[name][0]})" for name in BUCKETS if not sizes[name]]
+    if missing:
+        lines += ["left out, because too few were found: " + ", ".join(missing)]
+    return "\n".join(lines)

@@ -61,10 +61,13 @@ def steering_costs(
 ) -> SteeringCosts:
     """What each of the `conditions` of a sweep costs on the benign prompts that the unsteered model answers (BC).
 
+    If the controlled set has none of these, its other benign prompts are used.
+
     `states` are residual-stream states at the steered layer; `kinds` gives the kind of every direction.
     """
-    answered = swept.rows.loc[swept.rows["bucket"] == "BC", "text"]
-    nats = kl_spent(chat, list(dict.fromkeys(answered)), conditions)
+    in_bucket = swept.rows["bucket"] == "BC"
+    answered = swept.rows[in_bucket if in_bucket.any() else swept.rows["bucket"] == "BR"]
+    nats = kl_spent(chat, list(dict.fromkeys(answered["text"])), conditions)
     norm = float(torch.linalg.vector_norm(states.float(), dim=-1).mean())
     refused = swept.refused(("direction", "coefficient"))
     points = [(each.direction, each.coefficient) for each in conditions]

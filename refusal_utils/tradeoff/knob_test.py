@@ -40,6 +40,13 @@ class KnobTest:
         counts = {margin: verdict.value_counts() for margin, verdict in self.verdicts.items()}
         return pd.DataFrame(counts).reindex(list(VERDICTS)).fillna(0).astype(int).rename_axis(columns="margin")
 
+    def summary(self) -> str:
+        """One sentence: how many pairs can be compared, and how far apart their curves are."""
+        gaps = self.pairs["gap"].dropna()
+        found = f"{len(gaps)} of {len(self.pairs)} pairs have a common range"
+        apart = f"median {gaps.median():.2f}, at most {gaps.max():.2f}"
+        return f"{found}; largest difference of a pair: {apart}" if len(gaps) else found
+
     def by_kind(self, kinds: Mapping[str, str]) -> pd.DataFrame:
         """By pair of kinds of direction: how many pairs, how many compared, how many per verdict, and the median gap.
 

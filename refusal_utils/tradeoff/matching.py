@@ -9,6 +9,7 @@ from ..checks import require
 from ..directions.direction_set import DirectionSet
 from ..model.chat_model import ChatModel
 from ..steering.conditions import steering_condition
+from .rates import MAX_DEGENERATE
 from .sweep import Sweep, sweep
 
 
@@ -26,7 +27,8 @@ def match_refusal_rate(
     """The responses under each direction at a strength whose refusal rate over `controlled` is nearest to `target`.
 
     Between the two strengths of `swept` that first enclose the target, false position proposes others until the rate is
-    within `tolerance` or `n_steps` are done; a direction that never encloses the target keeps its nearest strength.
+    within `tolerance` or `n_steps` are done; a direction that never encloses the target keeps its nearest strength. Zero,
+    and a strength with more than 10 % broken text, are kept only if a direction has no other.
     `options` are those of `respond`. Raises `ValueError` for a direction that was not swept.
     """
     missing = sorted(set(directions) - set(swept.rows["direction"]))
@@ -41,7 +43,7 @@ def match_refusal_rate(
         tried = [steering_condition(directions, name, coefficient=strength) for name, strength in missed.items()]
         new = sweep(chat, controlled, tried, **options).rows
         found = Sweep(pd.concat([found.rows, new], ignore_index=True))
-    nearest = {name: float((_rates(found, name) - target).abs().idxmin()) for name in directions}
+    nearest = {name: float((_intact_rates(found, name) - target).abs().idxmin()) for name in directions}
     kept = found.rows["coefficient"] == found.rows["direction"].map(nearest)
     return Sweep(found.rows[kept].reset_index(drop=True))
 
@@ -49,12 +51,13 @@ def match_refusal_rate(
 def common_strength(swept: Sweep, directions: Iterable[str], target: float = 0.9) -> Sweep:
     """The responses at the strength in gaps, among those that all `directions` have, with the rate nearest to `target`.
 
-    Raises `ValueError` if they share no strength.
+    Only positive strengths count, and of these the ones with at most 10 % broken text if there are any. Raises
+    `ValueError` if the directions share no positive strength.
     """
     names = list(directions)
-    rows = swept.rows[swept.rows["direction"].isin(names)]
-    shared = Sweep(rows[rows.groupby("gaps")["direction"].transform("nunique") == len(names)])
-    must, got = "the directions must share a strength in gaps", f"none for {', '.join(names)}"
+    rows = swept.rows[swept.rows["direction"].isin(names) & (swept.rows["gaps"] > 0)]
+    shared = Sweep(_intact(rows[rows.groupby("gaps")["direction"].transform("nunique") == len(names)], "gaps"))
+    must, got = "the directions must share a positive strength in gaps", f"none for {', '.join(names)}"
     require(len(shared.rows) > 0, "common_strength", must, got, "Sweep them at the same gaps.")
     nearest = (shared.refused("gaps").sort_index() - target).abs().idxmin()
     return Sweep(shared.rows[shared.rows["gaps"] == nearest], swept.notes)
@@ -63,6 +66,19 @@ def common_strength(swept: Sweep, directions: Iterable[str], target: float = 0.9
 def _rates(swept: Sweep, direction: str) -> pd.Series:
     """The share of responses refused under a direction by coefficient, in ascending order."""
     return swept.refused(("direction", "coefficient"))[direction].sort_index()
+
+
+def _intact_rates(swept: Sweep, direction: str) -> pd.Series:
+    """`_rates` at the strengths other than zero at which text is intact, or at all if there are none."""
+    own = swept.rows[swept.rows["direction"] == direction]
+    steered = own[own["coefficient"] != 0]
+    return _rates(Sweep(_intact(steered if len(steered) else own, "coefficient")), direction)
+
+
+def _intact(rows: pd.DataFrame, by: str) -> pd.DataFrame:
+    """The rows of the values of `by` at which at most 10 % of the text is broken, or all rows if there are none."""
+    kept = rows[(rows["outcome"] == "broken").groupby(rows[by]).transform("mean") <= MAX_DEGENERATE]
+    return kept if len(kept) else rows
 
 
 def _next_strength(rates: pd.Series, target: float, tolerance: float) -> float | None:

@@ -12,10 +12,9 @@ import plotly.graph_objects as go
 from scipy.special import xlogy
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 
-from ..checks import require
 from ..judging import STYLES
 from ..judging.response_text import without_thinking
 from ..judging.styles import refusal_styles
@@ -27,6 +26,8 @@ from .sweep import Sweep
 
 N_FOLDS = 5
 N_BOOTSTRAP = 1000
+DEPENDENCE = ("bits", "null bits", "p", "cramer", "null cramer", "null cramer high", "p cramer", "n")
+GUESS = ("accuracy", "low", "high", "chance", "n")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,18 +67,28 @@ def with_wording(swept: Sweep) -> Sweep:
     return Sweep(swept.rows.assign(styles=styles, wording=[*map(" + ".join, styles)], refused=refused), swept.notes)
 
 
+def describe_wording(rows: pd.DataFrame) -> str:
+    """How many wordings the refusals among `rows` have, and how often the commonest wording and text are used."""
+    refusals = rows[rows["outcome"] == "refused"]
+    if refusals.empty:
+        return "nothing is refused"
+    wordings, texts = (refusals[name].value_counts(normalize=True) for name in ("wording", "response"))
+    n = f"{len(refusals)} refusals have {len(wordings)} wordings and {len(texts)} texts"
+    return f"{n}; the commonest wording ({wordings.index[0]}) makes up {wordings.iloc[0]:.0%}, text {texts.iloc[0]:.0%}"
+
+
 def style_shares(rows: pd.DataFrame) -> StyleShares:
-    """The share of each direction's refusals with each style. Raises `ValueError` for a direction without refusals."""
-    refused = rows[rows["outcome"] == "refused"]
-    missing = sorted(set(rows["direction"]) - set(refused["direction"]))
-    must = "every direction needs refusals"
-    require(not missing, "style_shares", must, f"none for {missing}", "Steer more strongly.")
-    table = {}
-    for direction, group in refused.groupby("direction", sort=False):
+    """The share of each direction's refusals with each style; NaN for a direction without refusals."""
+    table: dict[tuple[str, str], tuple[float, float, float, str]] = {}
+    for direction, group in rows.groupby("direction", sort=False):
+        refusals = group.loc[group["outcome"] == "refused", "styles"]
         for style in STYLES:
-            n = sum(style in styles for styles in group["styles"])
-            low, high = wilson(n, len(group))
-            table[direction, style] = (n / len(group), low, high, f"{low:.2f} to {high:.2f}")
+            if refusals.empty:
+                table[str(direction), style] = (float("nan"), float("nan"), float("nan"), "no refusals")
+                continue
+            n = sum(style in styles for styles in refusals)
+            low, high = wilson(n, len(refusals))
+            table[str(direction), style] = (n / len(refusals), low, high, f"{low:.2f} to {high:.2f}")
     index = pd.MultiIndex.from_tuples(table, names=["direction", "style"])
     return StyleShares(pd.DataFrame(list(table.values()), index, ["share", "low", "high", "interval"]))
 
@@ -95,10 +106,11 @@ def dependence(rows: pd.DataFrame, column: str, n_draws: int = 500, seed: int = 
     `bits`: mutual information. `cramer`: Cramer's V, from 0 to 1. `null bits` and `null cramer`: their means when
     directions are permuted among the rows of each prompt (chance alone makes both positive). `null cramer high`: the
     95th percentile of V under permutation. `p` and `p cramer`: the share of permutations with as many bits, or as large
-    a V. `n`: the number of rows. Raises `ValueError` for a single direction. Sources: Cramer 1946; Cover & Thomas 2006, ch. 2.
+    a V. `n`: the number of rows. All others are NaN for fewer than two directions, and V is 0 if the column has one
+    value alone. Sources: Cramer 1946; Cover & Thomas 2006, ch. 2.
     """
-    n_directions = rows["direction"].nunique()
-    require(n_directions > 1, "dependence", "there must be at least two directions", n_directions, "Add directions.")
+    if rows["direction"].nunique() < 2:
+        return pd.Series({**dict.fromkeys(DEPENDENCE, float("nan")), "n": len(rows)})
     first, second, group = (pd.factorize(rows[name])[0] for name in ("direction", column, "id"))
     (bits,), (cramer,) = _association(first[None], second)
     keys = np.random.default_rng(seed).random((n_draws, len(rows)))
@@ -107,10 +119,8 @@ def dependence(rows: pd.DataFrame, column: str, n_draws: int = 500, seed: int = 
     null_bits, null_cramer = _association(permuted, second)
     as_large = [(null_bits >= bits - 1e-12).sum(), (null_cramer >= cramer - 1e-12).sum()]
     p, p_cramer = ((1 + n) / (1 + n_draws) for n in as_large)
-    found = {"bits": bits, "null bits": null_bits.mean(), "p": p, "cramer": cramer}
-    high = np.quantile(null_cramer, 0.95)
-    found |= {"null cramer": null_cramer.mean(), "null cramer high": high, "p cramer": p_cramer}
-    return pd.Series({**found, "n": len(rows)})
+    null_v = null_cramer.mean(), np.quantile(null_cramer, 0.95)
+    return pd.Series([bits, null_bits.mean(), p, cramer, *null_v, p_cramer, len(rows)], list(DEPENDENCE))
 
 
 def _association(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -146,20 +156,22 @@ def guess_direction(rows: pd.DataFrame, column: str, seed: int = 0) -> pd.Series
 
     Accuracy with low and high of its 95 % interval (a bootstrap over prompts), chance, the share of the commonest
     direction, and n, the number of rows. The classifier is a logistic regression on words and pairs of words, cross-validated with all rows of a
-    prompt in one fold. Raises `ValueError` for fewer prompts than folds.
+    prompt in one fold. All but n are NaN for fewer than 5 prompts, the number of folds, or for a single direction.
     """
     prompts, n_prompts = pd.factorize(rows["id"])[0], rows["id"].nunique()
-    must = f"there must be at least {N_FOLDS} prompts"
-    require(n_prompts >= N_FOLDS, "guess_direction", must, n_prompts, "Add prompts.")
+    if n_prompts < N_FOLDS or rows["direction"].nunique() < 2:
+        return pd.Series({**dict.fromkeys(GUESS, float("nan")), "n": len(rows)})
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"[^\s]+"),
         LogisticRegression(max_iter=500, random_state=seed),
     )
     truth = rows["direction"].to_numpy(dtype=str)
-    guessed = cross_val_predict(model, rows[column].tolist(), truth, groups=rows["id"].tolist(), cv=GroupKFold(N_FOLDS))
+    texts, guessed = rows[column].to_numpy(dtype=object), truth.copy()
+    for seen, others in GroupKFold(N_FOLDS).split(texts, groups=rows["id"].tolist()):
+        only_one = (truth[seen] == truth[seen[0]]).all()  # a direction whose few refusals are all in one fold
+        guessed[others] = truth[seen[0]] if only_one else model.fit(texts[seen], truth[seen]).predict(texts[others])
     right = pd.Series(guessed == truth).groupby(prompts).agg(["sum", "size"]).to_numpy()
     drawn = np.random.default_rng(seed).multinomial(n_prompts, [1 / n_prompts] * n_prompts, N_BOOTSTRAP) @ right
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
     chance = pd.Series(truth).value_counts(normalize=True).iloc[0]
-    found = {"accuracy": (guessed == truth).mean(), "low": low, "high": high, "chance": chance}
-    return pd.Series({**found, "n": len(rows)})
+    return pd.Series([(guessed == truth).mean(), low, high, chance, len(rows)], list(GUESS))

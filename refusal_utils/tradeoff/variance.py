@@ -5,7 +5,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import require
 from ..stats import percentile_interval
 from .outcomes import Outcomes
 
@@ -15,15 +14,15 @@ def variance_shares(outcomes: Outcomes, n_draws: int = 500, seed: int = 0) -> pd
 
     Columns: share, low, high. They are variance components of a crossed design with prompts as a random effect. The
     second share averages the component of direction over strengths, corrected for noise. A strength at which a direction
-    has no usable point is left out. Raises `ValueError` for fewer than two strengths. Source: Searle, Casella &
-    McCulloch 1992, ch. 4.
+    has no usable point is left out; all numbers are NaN if fewer than two are left, or for a single direction. Source:
+    Searle, Casella & McCulloch 1992, ch. 4.
     """
     common = outcomes.usable.all(0)
-    n = int(common.sum())
-    must = "directions must share two strengths with intact text"
-    require(n > 1, "variance_shares", must, n, "Use the same strengths.")
     refused = outcomes.refused[:, common].double()
-    values = torch.stack([_shares(refused, draw) for draw in outcomes.weights(n_draws, seed)])
+    if min(len(refused), int(common.sum())) > 1:
+        values = torch.stack([_shares(refused, draw) for draw in outcomes.weights(n_draws, seed)])
+    else:
+        values = torch.full((n_draws + 1, 2), float("nan"), dtype=torch.float64)
     low, high = percentile_interval(values[1:])
     index = pd.Index(["strength", "direction given strength"], name="explained by")
     return pd.DataFrame({"share": values[0], "low": low, "high": high}, index=index)

@@ -44,6 +44,17 @@ def test_embed_is_torgersons_solution():
     assert found.attrs["share"] == pytest.approx(values[::-1][:3].sum() / values.sum())
 
 
+def test_three_directions_span_a_plane_so_their_third_coordinate_is_zero():
+    clusters = Clusters(
+        cosine_frame(torch.eye(3) + torch.eye(3)[[1, 2, 2]] / 5, ["advice", "humanizing", "incomplete"])
+    )
+    placed = clusters.embed(3)
+    assert placed.iloc[:, 2].abs().max() < 1e-6
+    assert placed.iloc[:, :2].abs().max().min() > 0.1
+    assert "The 3 directions" in clusters.map_figure("m", "layer 6", 3).layout.title.text
+    assert list(clusters.silhouettes().index) == [2]
+
+
 def test_the_figure_names_the_leaves():
     figure = Clusters(published_cosines()).figure("bundled", "layer 6")
     assert set(figure.layout.yaxis.ticktext) == {category.title for category in CATEGORIES}

@@ -49,6 +49,19 @@ def test_contrasts_of_all_prompts_have_numpys_cosines_and_those_of_few_are_lower
 def test_without_a_bucket_the_two_kinds_of_refusal_are_not_compared():
     drawn = {name: states for name, states in buckets(1).items() if name != "BR"}
     assert measure_oracles(drawn, 8, 5, 20).between == {}
+    assert (
+        measure_oracles(drawn, 8, 5, 20).summary() == "HR-BC and BR-BC are not compared: a bucket has too few prompts"
+    )
+    whole = measure_oracles(buckets(1), 8, 5, 20)
+    assert f"corrected cosine {whole.between[LABEL]:.2f} (" in whole.summary()
+
+
+def test_too_few_prompts_outside_the_gold_give_an_empty_table_that_can_be_written_and_shown():
+    drawn = buckets(1, n=6)
+    none = gold_cosines(drawn, {name: np.arange(6) >= 2 for name in drawn})
+    assert none.empty
+    assert list(none) == ["mean", "std", "n"]
+    assert none["mean"].unstack().round(2).empty
 
 
 def test_gold_cosines_are_numpys_with_the_contrasts_of_other_prompts():

@@ -10,6 +10,7 @@ from refusal_utils.directions.comparison import cosine_frame
 from refusal_utils.directions.estimation import mean_directions
 from refusal_utils.geometry.clusters import same_cluster_map
 from refusal_utils.geometry.pairs import compare_with_map, likeness_table, pair_table
+from refusal_utils.geometry.uncertainty import cosine_intervals
 from refusal_utils.prompts.categories import CATEGORY_IDS
 
 from .planted import WIDTH, four_categories
@@ -110,3 +111,29 @@ def test_a_noisy_copy_of_the_map_is_like_it_and_an_unrelated_map_is_not(eleven):
     row = like.table().loc[("advice", "humanizing")]
     assert row["published"] == pytest.approx(copy.loc["advice", "humanizing"])
     assert len(like.figure("bundled", "layer 6", "Gemma").data) == 3
+
+
+def test_fewer_than_eleven_categories_are_compared_over_those_that_the_published_map_has(eleven):
+    (states, answered), kept = eleven, ("hate_speech", "advice", "incomplete", "humanizing")
+    few = pair_table({name: states[name] for name in kept}, answered, n_draws=10, n_null=10)
+    copy = cosine_frame(mean_directions(*eleven), CATEGORY_IDS) + 0.05 * np.random.default_rng(0).normal(size=(11, 11))
+    like = compare_with_map(few, copy, n_draws=20, n_deals=500)
+    above = np.triu_indices(4, 1)
+    own, theirs = (each.loc[list(kept), list(kept)].to_numpy()[above] for each in (few.metrics()["plain"], copy))
+    assert like.correlation == pytest.approx(np.corrcoef(own, theirs)[0, 1])
+    assert like.p > 1 / 25  # of the 24 orders of four names, one is that of the map itself
+    assert "The 6 pairs" in like.figure("m", "layer 6", "Gemma").layout.title.text
+    assert "The 6 cosines" in few.figure("m", "layer 6").layout.title.text
+    partly = compare_with_map(few, copy.drop(index="advice", columns="advice"), n_draws=20, n_deals=500)
+    assert partly.table()["published"].count() == 3  # a category of one's own is in no published map
+
+
+def test_corrected_cosines_of_directions_that_are_nearly_all_noise_stay_cosines():
+    generator = torch.Generator().manual_seed(2)
+    sides = {name: torch.randn(6, 30, generator=generator) for name in CATEGORY_IDS}
+    found = pair_table(sides, torch.randn(6, 30, generator=generator), n_draws=20, n_null=10)
+    unbounded = cosine_intervals(found.sample, 20).corrected
+    assert unbounded.abs().nan_to_num().max() > 1  # before control
+    known = found.by_pair["corrected"].dropna()
+    assert len(known) > 3
+    assert known.abs().max() == 1

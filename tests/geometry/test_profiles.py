@@ -1,6 +1,7 @@
 """A profile holds at every place what the single analyses give there."""
 
 import dataclasses
+from itertools import combinations
 
 import pandas as pd
 import pytest
@@ -34,7 +35,7 @@ def evidence() -> Evidence:
 
 
 def test_every_place_has_the_numbers_of_the_single_analyses(evidence):
-    published = pd.Series(range(55), dtype=float)
+    published = pd.Series(range(55), pd.MultiIndex.from_tuples(combinations(CATEGORY_IDS, 2)), dtype=float)
     found = depth_profile(evidence, published, n_bucket=4, seed=1)
     assert list(found.by_place.index) == [(1, -2), (1, -1), (2, -2), (2, -1)]  # layer 0 is left out
     assert not found.by_place.isna().any().any()
@@ -68,6 +69,10 @@ def test_sides_give_each_category_its_own_rows_in_the_order_of_the_eleven():
     assert torch.equal(refused["advice"], rows[[labels.index("advice"), 12]])
     assert torch.equal(answered, rows[[labels.index(BENIGN)]])
     assert sum(map(len, refused.values())) + len(answered) == 13
+    assert list(Labelled(captured, ("advice", BENIGN, "humanizing") * 4 + (BENIGN,)).sides(1, -1)[0]) == [
+        "advice",
+        "humanizing",
+    ]
     with pytest.raises(ValueError, match="^Labelled: every prompt must have a label; got 12 labels for 13 prompts"):
         Labelled(captured, labels[:-1])
 

@@ -9,6 +9,7 @@ import torch
 
 from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.geometry.projections import LayerViews, Projections, Views, fit_views, project
+from refusal_utils.prompts.categories import CATEGORY_IDS
 
 
 def clouds(n=60, d_model=30, gap=8.0, seed=0):
@@ -110,7 +111,8 @@ def test_figures_show_the_coordinates_and_the_arrows_start_at_the_benign_mean():
     views = named_views(0, 8.0)
     frame = views.coordinates("PCA")
     directions = torch.nn.functional.normalize(torch.randn(11, 30, generator=torch.Generator().manual_seed(0)), dim=1)
-    figure = views.figure("PCA", directions=directions)
+    named = DirectionSet(CATEGORY_IDS, directions, torch.ones(11), Provenance(layer=1))
+    figure = views.figure("PCA", directions=named)
     points = [trace for trace in figure.data if trace.mode == "markers"]
     arrows = [trace for trace in figure.data if trace.mode == "lines+markers"]
     assert sum(len(trace.x) for trace in points) == len(frame)

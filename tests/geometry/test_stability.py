@@ -63,3 +63,6 @@ def test_pooled_categories_hold_all_rows_of_their_group():
     refused, _ = four_categories()
     pooled = pool_categories(refused, {"both": ("apart", "one")})
     assert torch.equal(pooled["both"], torch.cat([refused["apart"], refused["one"]]))
+    partly = pool_categories(refused, {"both": ("apart", "not drawn"), "none": ("not drawn",)})
+    assert list(partly) == ["both"]
+    assert torch.equal(partly["both"], refused["apart"])

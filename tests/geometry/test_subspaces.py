@@ -37,3 +37,10 @@ def test_space_summary_counts_dimensions_and_knows_planted_clusters():
     assert found["common axis"] == pytest.approx(0.5, abs=0.05)
     mixed = {name: "left" if name in ("c1", "c3", "c5") else "right" for name in directions}
     assert space_summary(directions, mixed)["same two clusters"] == 0
+    alike = space_summary(directions, dict.fromkeys(directions, "left"))
+    assert np.isnan(alike["cluster angle"])  # a draw by behaviour may leave one cluster alone
+    three = space_summary({name: directions[name] for name in ("c0", "c1", "c3")}, {"c0": "a", "c1": "a", "c3": "b"})
+    assert [name for name in three if name.startswith("silhouette")] == [
+        "silhouette 2, average",
+        "silhouette 2, complete",
+    ]

@@ -32,8 +32,17 @@ def test_opening_tokens_are_those_of_refusals_and_not_of_answers(chat, opening):
     assert share[["advice", "hate_speech", "unsupported"]].tolist() == [1, 0.75, 0]
     assert share.isna().sum() == 8  # categories that refused nothing
     assert opening.categories == ["hate_speech", "advice"]  # in the order of the eleven
-    with pytest.raises(ValueError, match="^RefusalOpening.from_responses: refusals must begin with other tokens"):
-        RefusalOpening.from_responses(chat, responses({"advice": ["Sure"]}, ["Sure"]))
+    assert opening.of_answers == pytest.approx(1 / 3)  # "I can tell."
+    assert "also open 33% of the answers" in str(opening)
+
+
+@pytest.mark.parametrize("refused", [{"advice": ["Sure"]}, {}])
+def test_nothing_is_measured_if_refusals_begin_as_answers_do_or_there_are_none(chat, refused):
+    none = RefusalOpening.from_responses(chat, responses(refused, ["Sure"]))
+    assert (none.words, none.categories) == ((), [])
+    assert none.logit(torch.randn(3, 5)).isnan().all()
+    assert none.push(chat, pd.DataFrame(), k=2).isna().all()
+    assert str(none).startswith("none: refusals begin as answers do")
 
 
 def test_the_best_categories_are_read_if_the_tokens_open_less_than_half_of_any(chat):

@@ -66,8 +66,9 @@ def test_pair_map_leaves_unknown_pairs_empty_and_other_directions_out():
     }
     found = pair_map(pd.Series(pairs), diagonal=0.0)
     assert found.loc[first, second] == found.loc[second, first] == 0.1
-    assert np.diag(found).tolist() == [0.0] * len(CATEGORY_IDS)
-    assert found.notna().to_numpy().sum() == 2 + len(CATEGORY_IDS)
+    assert np.diag(found).tolist() == [0.0] * 3
+    assert list(found) == [first, second, third]  # in the order of the eleven, and only those that have a pair
+    assert found.notna().to_numpy().sum() == 2 + 3
 
 
 def test_pair_intervals_draw_low_and_high_around_the_corrected_cosine(pairs):

@@ -45,7 +45,10 @@ def test_axes_name_their_place_and_a_cube_does_so_in_the_subtitle():
 def test_the_menu_shows_one_category_with_its_arrow_and_the_benign_prompts():
     figure = embedding_scatter(prompts(), "a", "b", where="here", title="t")
     tips = np.random.default_rng(1).normal(size=(11, 2))
-    add_arrows(figure, np.zeros(2), tips)
+    few = embedding_scatter(prompts(), "a", "b", where="here", title="t")
+    add_arrows(few, np.zeros(2), {"advice": tips[3]})  # a draw may leave categories out
+    assert [trace.name for trace in few.data if trace.mode == "lines+markers"] == ["Unqualified advice"]
+    add_arrows(figure, np.zeros(2), {each.id: tip for each, tip in zip(CATEGORIES, tips, strict=True)})
     arrows = [trace for trace in figure.data if trace.mode == "lines+markers"]
     assert [(trace.x, trace.y) for trace in arrows] == [((0, x), (0, y)) for x, y in tips]
     assert [trace.marker.color for trace in arrows] == [category.colour for category in CATEGORIES]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from refusal_utils.paper.tables import published_pool_rows
-from refusal_utils.prompts.categories import ALL_CATEGORIES, BENIGN
+from refusal_utils.prompts.categories import ALL_CATEGORIES, BENIGN, CATEGORY_IDS
 from refusal_utils.prompts.draws import (
     DRAW_COLUMNS,
     behaviour_buckets,
@@ -63,13 +63,35 @@ def test_draws_by_label_are_balanced_and_random_without_replacement(train):
     assert advice[0] != advice[1][:32]  # not the first ones
 
 
-@pytest.mark.parametrize(("select_by", "wanted"), [("label", "available"), ("behaviour", "refused")])
-def test_draws_reject_what_is_not_there(train, select_by, wanted):
+def test_draws_reject_what_is_not_there(train):
     few = train.groupby("category").head(5)
     for n in (6, 0):
-        must = f"at least n={max(n, 1)} safety_core prompts must be {wanted}; got . of 5 for n={n}"
+        must = f"at least n={max(n, 1)} safety_core prompts must be available; got 5 of 5 for n={n}"
         with pytest.raises(ValueError, match=f"^draw_prompts: {must}"):
-            draw_prompts(few, select_by, n, outcome_of=even_is_refused)
+            draw_prompts(few, "label", n)
+    with pytest.raises(ValueError, match="^draw_prompts: at least n=1 safety_core prompts must be refused"):
+        draw_prompts(few, "behaviour", 0, outcome_of=even_is_refused)
+    with pytest.raises(ValueError, match="^draw_prompts: at least n=6 benign prompts must be answered"):
+        draw_prompts(few, "behaviour", 6, outcome_of=even_is_refused)
+
+
+@pytest.mark.parametrize("select_by", ["behaviour", "behaviour at random"])
+def test_by_behaviour_a_side_has_what_was_found_and_a_category_below_eight_is_left_out(train, select_by):
+    """A model that refuses 40 prompts of one category, 8 of another, 7 of a third, and everything of four."""
+    most = {"hate_speech": 40, "advice": 8, "humanizing": 7, **dict.fromkeys(CATEGORY_IDS[-5:-1], 1000)}
+    number = train.groupby("category").cumcount()
+    refused = set(train["id"][number < train["category"].map(most).fillna(0)])
+
+    def outcome_of(rows):
+        return ["refused" if id in refused else "answered" for id in rows["id"]]
+
+    draw = draw_prompts(train, select_by, 32, outcome_of=outcome_of)
+    wanted = {"hate_speech": 32, "advice": 8, **dict.fromkeys(CATEGORY_IDS[-5:-1], 32), BENIGN: 32}
+    assert draw["category"].value_counts().to_dict() == wanted
+    assert set(draw["id"][draw["side"] == "refused"]) <= refused
+    few = train[train["category"].isin(["hate_speech", "advice", "humanizing", BENIGN])]
+    with pytest.raises(ValueError, match="^draw_prompts: at least 3 categories must have 8 prompts .* got 2"):
+        draw_prompts(few, select_by, 32, outcome_of=outcome_of)
 
 
 def test_the_reading_of_over_refusal_decides_on_its_benign_side_alone(public):
@@ -112,9 +134,11 @@ def test_a_draw_by_behaviour_is_the_first_that_were_refused_or_answered_and_asks
 
 
 def test_a_broken_response_is_on_neither_side(train):
-    for rows in (train, train[train["category"] == BENIGN]):
-        with pytest.raises(ValueError, match=r"^draw_prompts: at least n=2 .* must be refused; got 0 of"):
-            draw_prompts(rows, "behaviour", 2, outcome_of=lambda rows: ["broken"] * len(rows))
+    given = partial(draw_prompts, train, "behaviour", 2)
+    with pytest.raises(ValueError, match="^draw_prompts: at least 3 categories must .*; got 0"):
+        given(outcome_of=lambda rows: rows["category"].eq(BENIGN).map({True: "answered", False: "broken"}))
+    with pytest.raises(ValueError, match="^draw_prompts: at least n=2 benign prompts must .*; got 0"):
+        given(outcome_of=lambda rows: rows["category"].eq(BENIGN).map({True: "broken", False: "refused"}))
 
 
 def test_published_pools_are_the_releases_rows(public):

@@ -74,6 +74,22 @@ def test_the_shares_are_those_of_plain_generation(chat, builtin, effects):
     assert row["effect"] == pytest.approx((row["bypassed"] + row["induced"]) / 2)
 
 
+def test_additions_are_left_out_only_where_they_could_not_make_a_place_the_best(
+    chat, builtin, cache, effects, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(places, "N_PLACES", 1)
+    (tmp_path / f"{chat.fingerprint}.jsonl").symlink_to(cache / f"{chat.fingerprint}.jsonl")
+    pruned = place_effects(chat, builtin, **AT, cache_dir=tmp_path)
+    full, short = (each.table().set_index("layer") for each in (effects, pruned))
+    assert list(short.index) == [6, 2]
+    pd.testing.assert_series_equal(short.loc[6], full.loc[6])
+    assert (full.loc[2, "bypassed"] + 1) / 2 < full.loc[6, "effect"]  # the bound
+    assert short.loc[2, "bypassed"] == full.loc[2, "bypassed"]
+    assert short.loc[2, ["induced", "effect"]].isna().all()
+    again = place_effects(chat, builtin, **AT, cache_dir=tmp_path)
+    pd.testing.assert_frame_equal(again.table(), pruned.table())
+
+
 @pytest.mark.usefixtures("nothing_is_generated")
 def test_a_finished_choice_is_read_and_a_killed_one_resumes(chat, builtin, cache, effects, tmp_path):
     again = place_effects(chat, builtin, **AT, cache_dir=cache)

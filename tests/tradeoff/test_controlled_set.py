@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from refusal_utils.tradeoff.controlled_set import controlled_set
+from refusal_utils.tradeoff.controlled_set import controlled_set, describe_buckets
 
 
 def pool(n=20):
@@ -26,29 +26,61 @@ def test_controlled_set_holds_n_of_every_bucket_and_no_broken_text():
     assert controlled_set(pool(), n=15, seed=1)["id"].tolist() != drawn["id"].tolist()
 
 
-def test_controlled_set_refuses_leaks_and_small_buckets():
+def test_controlled_set_refuses_leaks_and_n_below_one():
     rows = pool()
     with pytest.raises(
         ValueError, match="^controlled_set: no prompt may be one that a direction was .* got 1 .advice-refused-3."
     ):
         controlled_set(rows, n=5, exclude=["  Prompt ADVICE refused 3"])
-    with pytest.raises(ValueError, match=r"^controlled_set: every bucket must have 30 prompts; got .*'BR': .*20.*n=20"):
-        controlled_set(rows, n=30)
-
-
-def test_controlled_set_names_the_bucket_that_is_empty_and_what_to_pass():
-    rows = pool()
-    for bucket, category, outcome, todo in (
-        ("HR", "harmful", "refused", "Pass plainly harmful prompts"),
-        ("HC", "harmful", "answered", "Pass subtler or milder harmful prompts"),
-        ("BR", "benign", "refused", "Pass benign prompts that sound harmful"),
-        ("BC", "benign", "answered", "Pass ordinary benign prompts"),
-    ):
-        gone = ((rows["category"] == "benign") == (category == "benign")) & (rows["outcome"] == outcome)
-        with pytest.raises(ValueError, match=f"controlled_set: .* got none in {bucket}, {category} prompts") as error:
-            controlled_set(rows[~gone], n=5)
-        assert todo in str(error.value)
-        assert "n=0" not in str(error.value)
     for n in (0, -3):
         with pytest.raises(ValueError, match=f"controlled_set: n must be at least 1; got {n}"):
             controlled_set(rows, n=n)
+
+
+def sized(**sizes):
+    """A pool with so many prompts of each bucket."""
+    kinds = {"HR": ("advice", "refused"), "HC": ("advice", "answered")}
+    kinds |= {"BR": ("benign", "refused"), "BC": ("benign", "answered")}
+    rows = [
+        (f"{name}{i}", kinds[name][0], f"{name} {i}", kinds[name][1]) for name, n in sizes.items() for i in range(n)
+    ]
+    return pd.DataFrame(rows, columns=["id", "category", "text", "outcome"])
+
+
+@pytest.mark.parametrize(
+    ("available", "taken"),
+    [
+        ({"HR": 90, "HC": 200, "BR": 60, "BC": 300}, {"HR": 50, "HC": 50, "BR": 50, "BC": 50}),
+        ({"HR": 90, "HC": 32, "BR": 15, "BC": 300}, {"HR": 32, "HC": 32, "BR": 15, "BC": 15}),
+        ({"HR": 90, "HC": 200, "BR": 14, "BC": 300}, {"HR": 50, "HC": 50, "BC": 50}),
+        ({"HR": 3, "HC": 200, "BR": 0, "BC": 20}, {"HC": 50, "BC": 20}),
+        ({"HR": 90, "HC": 0, "BR": 90, "BC": 9}, {"HR": 50, "BR": 50}),
+    ],
+)
+def test_a_side_is_balanced_and_a_bucket_below_fifteen_is_left_out(available, taken):
+    drawn = controlled_set(sized(**available))
+    assert drawn["bucket"].value_counts().to_dict() == taken
+    said = describe_buckets(drawn)
+    for name in ("HR", "HC", "BR", "BC"):
+        assert f"{name} {taken.get(name, 0)}" in said
+    missing = {"HR", "HC", "BR", "BC"} - set(taken)
+    assert ("left out, because too few were found: " in said) == bool(missing)
+    refused = {rate: drawn["id"].str.startswith(f"{side}R") for rate, side in (("RR", "H"), ("ORR", "B"))}
+    starts = [f"{rate} {each[drawn['harmful'] == (rate == 'RR')].mean():.2f}" for rate, each in refused.items()]
+    assert "unsteered: " + ", ".join(starts) in said
+
+
+def test_fewer_than_fifteen_are_enough_if_no_more_are_asked_for():
+    assert controlled_set(sized(HR=8, HC=9, BR=8, BC=8), n=8)["bucket"].value_counts().to_dict() == dict.fromkeys(
+        ("HR", "HC", "BR", "BC"), 8
+    )
+
+
+def test_a_side_without_a_large_bucket_is_refused_with_what_to_pass():
+    for sizes, wrong, todo in (
+        ({"HR": 9, "HC": 3, "BC": 90}, "one of HR and HC must have 15 prompts", "Pass plainly harmful prompts"),
+        ({"HR": 90, "HC": 90, "BR": 3, "BC": 9}, "one of BR and BC must have 15", "Pass ordinary benign prompts"),
+    ):
+        with pytest.raises(ValueError, match=f"^controlled_set: {wrong}") as error:
+            controlled_set(sized(**sizes))
+        assert todo in str(error.value)

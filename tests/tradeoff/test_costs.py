@@ -26,6 +26,11 @@ def test_costs_are_the_divergence_of_the_first_token_and_the_strength_in_every_u
     row = found.values.iloc[1]
     assert row[["coefficient", "over norm", "gaps", "refused"]].tolist() == pytest.approx([5, 5 / 3, 2.5, 1])
     assert row["nats"] == pytest.approx(float(spent[1]))
+    mixed = pd.concat([swept.rows, swept.rows.assign(bucket="BR", text="Another one.")])
+    only_refused = swept.rows.assign(bucket="BR")  # a model that refuses every benign prompt
+    for rows in (mixed, only_refused):
+        again = steering_costs(chat, Sweep(rows), conditions, 3 * torch.eye(4, chat.d_model), {"a": "one"})
+        assert again.values["nats"].tolist() == pytest.approx(spent.tolist())
 
 
 def test_agreement_is_over_the_directions_of_one_kind_and_positive_strengths():

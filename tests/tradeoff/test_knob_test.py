@@ -8,8 +8,10 @@ import torch
 from refusal_utils.prompts.categories import CATEGORY_IDS
 from refusal_utils.tradeoff.curves import tradeoff_curves
 from refusal_utils.tradeoff.knob_test import NO_RANGE, NUMBERS, VERDICTS, KnobTest, knob_test
+from refusal_utils.tradeoff.outcomes import Outcomes
+from refusal_utils.tradeoff.variance import variance_shares
 
-from .planted import planted
+from .planted import planted, rows_of
 from .test_curves import true_curves
 
 
@@ -146,3 +148,24 @@ def test_the_map_shows_the_largest_difference_of_every_pair_of_categories():
     assert figure.layout.coloraxis.cmax == max(0.2, tested.pairs["gap"][0])
     assert values[0, 1] == values[1, 0] == pytest.approx(tested.pairs["gap"][0], abs=1e-4)
     assert values[0, 0] == 0
+
+
+def test_a_side_with_one_bucket_and_directions_that_break_the_text_are_compared_as_far_as_they_go():
+    """Benign prompts that are answered alone: ORR starts at 0, and one direction breaks the text at every steered strength."""
+    outcomes = planted(n=40, strengths=torch.tensor([-1.0, 1.0, 2.0, 4.0]), names=("advice", "humanizing"), seed=3)
+    rows = rows_of(outcomes)
+    rows.loc[rows["direction"] == "humanizing", "outcome"] = "broken"
+    prompts = rows.drop_duplicates("id")
+    start = prompts.assign(gaps=0.0, outcome=["refused" if i < 20 else "answered" for i in range(80)])
+    rows = pd.concat([start, rows], ignore_index=True)
+    rows["bucket"] = rows["id"].map(dict(zip(start["id"], ["HR"] * 20 + ["HC"] * 20 + ["BC"] * 40, strict=True)))
+    read = Outcomes.from_rows(rows, {name: [-1.0, 1.0, 2.0, 4.0] for name in ("advice", "humanizing")})
+    assert torch.bincount(read.stratum).tolist() == [20, 20, 40]
+    assert read.overall(read.weights(20))[:, :, 0].unique().tolist() == [0.25]  # (0.5 + 0) / 2 in every draw
+    curves = tradeoff_curves(read, 50)
+    assert curves.table().loc["humanizing", ["from", "to", "from low", "to high"]].tolist() == [0.25] * 4
+    found = knob_test(read, (0.1, 0.05), n_draws=50)
+    assert found.pairs["verdict"].tolist() == ["no common range"]
+    assert found.summary() == "0 of 1 pairs have a common range"
+    assert len(found.figure(title="t").data) == 1
+    assert variance_shares(read, 10).isna().all(axis=None)

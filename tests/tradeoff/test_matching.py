@@ -71,6 +71,21 @@ def test_what_is_near_enough_or_out_of_reach_is_left_alone(chat, asked, swept):
     assert not asked
 
 
+def test_a_direction_out_of_reach_keeps_a_steered_strength_with_intact_text(chat, asked):
+    """It lowers refusals, so that no steering comes nearest to the target, and breaks the text at its strongest."""
+    outcomes = {0.0: ["refused"] * 5, 1.0: ["refused"] * 3, 2.0: ["refused"] * 2, 9.0: ["refused"] * 4 + ["broken"] * 6}
+    rows = [
+        (number, "d", strength, ([*own] + ["answered"] * 10)[number])
+        for strength, own in outcomes.items()
+        for number in range(10)
+    ]
+    swept = Sweep(pd.DataFrame(rows, columns=["id", "direction", "coefficient", "outcome"]))
+    assert match_refusal_rate(chat, pd.DataFrame(), directions("d"), swept).rows["coefficient"].unique() == [1.0]
+    only = Sweep(swept.rows[swept.rows["coefficient"] == 9.0])
+    assert match_refusal_rate(chat, pd.DataFrame(), directions("d"), only).rows["coefficient"].unique() == [9.0]
+    assert not asked
+
+
 def test_the_search_ends_after_its_steps(chat, asked, swept):
     match_refusal_rate(chat, pd.DataFrame(), directions("late"), swept, tolerance=0.0, n_steps=3)
     assert [[name for name, _ in step] for step in asked] == [["late"]] * 3
@@ -99,5 +114,9 @@ def test_the_common_strength_is_one_that_all_directions_have():
         assert set(found.rows["gaps"]) == {gaps}
         assert found.notes == swept.notes
     assert set(common_strength(swept, ["a"], 0.9).rows["gaps"]) == {0.77}
-    with pytest.raises(ValueError, match="^common_strength: the directions must share a strength"):
+    broken = swept.rows["outcome"].mask((swept.rows["gaps"] == 1.0) & (swept.rows["direction"] == "b"), "broken")
+    unsteered = swept.rows[swept.rows["gaps"] == 0.5].assign(gaps=0.0, outcome="refused")
+    for rows in (swept.rows.assign(outcome=broken), pd.concat([swept.rows[swept.rows["gaps"] == 0.5], unsteered])):
+        assert set(common_strength(Sweep(rows), ["a", "b"], 0.9).rows["gaps"]) == {0.5}
+    with pytest.raises(ValueError, match="^common_strength: the directions must share a positive strength"):
         common_strength(swept, ["a", "c"])

@@ -5,7 +5,7 @@ import pytest
 from refusal_utils.stats import wilson
 from refusal_utils.tradeoff.knob_test import knob_test
 from refusal_utils.tradeoff.outcomes import Outcomes
-from refusal_utils.tradeoff.rates import choose_strength, departures, on_topic, rate_table
+from refusal_utils.tradeoff.rates import choose_strength, departures, on_topic, rate_table, unusable_points
 
 
 def rows(outcomes, direction="d", gaps=1.0):
@@ -32,8 +32,20 @@ def test_rates_are_those_of_the_paper():
     broken = rate_table(rows(["broken", "refused", "refused", "broken"])).iloc[0]
     assert broken[["RR", "ORR", "accuracy", "degenerate"]].tolist() == [0.5, 0.5, 0.25, 0.5]
     assert np.isnan(broken["on topic"])
-    with pytest.raises(ValueError, match="^rate_table: some responses must be intact; got none for .'d', 1.0."):
-        rate_table(rows(["broken"] * 4))
+
+
+def test_a_point_without_intact_text_has_no_rates_and_is_unusable():
+    """A strong strength may break every response of a real model: that ends no sweep, and counts nowhere."""
+    intact = rows(["refused", "refused", "answered", "answered"])
+    table = rate_table(pd.concat([intact, rows(["broken"] * 4, gaps=8.0), rows(["broken"] * 4, "e", 8.0)]))
+    assert table.loc[("d", 8.0), "degenerate"] == 1
+    assert table.loc[("d", 8.0)].drop(table.filter(like="degenerate").columns).isna().all()
+    pd.testing.assert_frame_equal(table.iloc[:1], rate_table(intact))
+    assert unusable_points(table).to_dict() == {("d", 8.0): 1.0, ("e", 8.0): 1.0}
+    assert list(departures(table).index) == [("d", 1.0)]
+    chosen = choose_strength(table)
+    assert chosen["gaps"].to_dict() == pytest.approx({"d": 1.0, "e": float("nan")}, nan_ok=True)
+    assert chosen.loc["e", "why"] == "RR"
 
 
 def test_correctness_is_that_of_the_answered_benign_prompts_for_which_it_is_known():

@@ -12,7 +12,16 @@ from refusal_utils.model.artifacts import save_rows
 from refusal_utils.plotting import saving
 from refusal_utils.prompts.categories import CATEGORY_IDS
 from refusal_utils.stats import wilson
-from refusal_utils.tradeoff.styles import Guesses, dependence, guess_direction, purity, style_shares
+from refusal_utils.tradeoff.styles import (
+    Guesses,
+    dependence,
+    describe_wording,
+    guess_direction,
+    purity,
+    style_shares,
+    with_wording,
+)
+from refusal_utils.tradeoff.sweep import Sweep
 from refusal_utils.workflow.notebooks import find_notebooks, read_cells
 
 WORDINGS = {
@@ -118,8 +127,7 @@ def test_association_is_that_of_scipy_and_sklearn():
     assert found["bits"] == pytest.approx(mutual_info_score(frame["direction"], frame["value"]) / np.log(2))
     assert found["cramer"] == pytest.approx(association(table, "cramer"))
     assert dependence(frame.assign(value="same"), "value", n_draws=5)[["bits", "cramer"]].abs().max() < 1e-9
-    with pytest.raises(ValueError, match="^dependence: there must be at least two directions; got 1"):
-        dependence(frame.assign(direction="a"), "value")
+    assert dependence(frame.assign(direction="a"), "value").drop("n").isna().all()  # nothing to compare
 
 
 def test_the_text_gives_the_direction_away_or_it_does_not():
@@ -132,8 +140,35 @@ def test_the_text_gives_the_direction_away_or_it_does_not():
     assert guess.low < max(guess.chance, 1 / 3) + 0.03
     again = guess_direction(pd.concat([none] * 3), "response")  # the same prompts again tell nothing new
     assert again.high - again.low > 0.8 * (guess.high - guess.low)
-    with pytest.raises(ValueError, match="^guess_direction: there must be at least 5 prompts; got 2"):
-        guess_direction(planted[planted["id"].isin(["p0", "p1"])], "response")
+    for few in (planted[planted["id"].isin(["p0", "p1"])], planted[planted["direction"] == "first"]):
+        assert guess_direction(few, "response").drop("n").isna().all()
+
+
+def test_a_direction_with_one_refusal_is_guessed_without_failing():
+    """Its refusal is in one fold, so the classifier of that fold has seen the other direction alone."""
+    planted = rows(refused=1.0, n=20)
+    few = planted[(planted["direction"] == "first") | ((planted["direction"] == "second") & (planted["id"] == "p3"))]
+    found = guess_direction(few, "response")
+    assert found.accuracy == pytest.approx(20 / 21)
+    assert found.chance == pytest.approx(20 / 21)
+
+
+def test_one_stock_refusal_has_nothing_to_tell_about_how():
+    planted = rows(refused=0.7).assign(response="I'm sorry, but I can't assist with that.", release_type="UNSPEC")
+    planted["styles"] = [("apology", "inability")] * len(planted)
+    swept = with_wording(Sweep(planted))
+    for column in ("wording", "release_type"):
+        found = dependence(swept.refusals, column, n_draws=20)
+        assert found[["bits", "cramer", "null cramer", "null cramer high"]].abs().max() < 1e-9
+        assert found["p cramer"] == 1
+    guess = guess_direction(swept.refusals, "response")
+    assert guess.accuracy <= guess.chance + 0.01
+    assert style_shares(swept.rows).spread().max() == 0
+    assert (purity(swept.rows)["purity"] == 1).all()
+    said = describe_wording(swept.rows)
+    assert "1 wordings and 1 texts" in said
+    assert said.endswith("makes up 100%, text 100%")
+    assert describe_wording(swept.rows.assign(outcome="answered")) == "nothing is refused"
 
 
 def test_guesses_are_bars_with_their_intervals():
@@ -159,8 +194,12 @@ def test_style_shares_are_shares_of_refusals_with_wilson_intervals():
     (drawn,) = shares.figure(title="t").data
     assert drawn.z.shape == (3, len(STYLES))
     assert drawn.customdata[1][STYLES.index("apology")] == table.loc[("second", "apology"), "interval"]
-    with pytest.raises(ValueError, match="^style_shares: every direction needs refusals; got none for .'first'"):
-        style_shares(planted.assign(outcome=planted["outcome"].mask(planted["direction"] == "first", "answered")))
+    silent = style_shares(planted.assign(outcome=planted["outcome"].mask(planted["direction"] == "first", "answered")))
+    assert silent.table().loc["first"].isna().all()
+    assert silent.values.loc[("first", "apology"), "interval"] == "no refusals"
+    pd.testing.assert_frame_equal(silent.values.drop("first"), table.drop("first"))
+    assert silent.spread()["apology"] == 1  # over the directions that refuse
+    assert len(silent.figure(title="t").data) == 1
 
 
 def test_purity_is_the_share_of_the_commonest_type():
