@@ -49,8 +49,9 @@ def _convert(name: str, path: Path, folder: Path) -> None:
             _save_model(name, alone, _stop_ids(reader), new)
             AutoTokenizer.from_pretrained(alone, gguf_file="model.gguf").save_pretrained(new)
         (new / DEQUANTIZED).write_text(json.dumps({"quantization": _quantization(reader)}), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(new, folder)
+        if not (folder / DEQUANTIZED).is_file():  # another process may have finished it and be reading it
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(new, folder)
 
 
 def _save_model(name: str, alone: Path, stops: list[int], new: Path) -> None:

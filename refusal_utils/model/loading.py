@@ -186,6 +186,8 @@ def _cause(text: str, source: str | Path) -> tuple[str, str]:
     """(what must hold, what to do) for the message of a loading error."""
     if any(words in text for words in ("gated repo", "401 client", "403 client")):
         return "a gated model needs access", "Accept its licence on the hub and set HF_TOKEN."
+    if "no space left" in text:
+        return "the disk must have room for the model", "Free space, or set HF_HOME to a folder on another disk."
     if Path(source).is_file():
         return (
             "the file must be a whole GGUF file that transformers can read",

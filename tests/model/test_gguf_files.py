@@ -1,6 +1,8 @@
 """GGUF files: dequantized to the weights they hold, named in results, and one sentence when they cannot be read."""
 
 import copy
+import errno
+import os
 import sys
 
 import pytest
@@ -176,6 +178,17 @@ def test_without_the_package_gguf_one_sentence_says_what_to_install(llama, tmp_p
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(ValueError, match=r"^load_chat_model: the package gguf is needed .* Run pip install 'refusal"):
         load_chat_model(path)
+
+
+def test_a_full_disk_is_not_taken_for_a_damaged_file_and_leaves_nothing(llama, tmp_path, home, monkeypatch):
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = write_gguf(tmp_path / "large.gguf", *llama, "F32")
+    monkeypatch.setattr(transformers.PreTrainedModel, "save_pretrained", full)
+    with pytest.raises(ValueError, match=r"^load_chat_model: the disk must have room for the model; .* set HF_HOME"):
+        load_chat_model(path)
+    assert not list(home.rglob("large*"))
 
 
 def test_versions_of_transformers_that_keep_blocks_are_told_not_to(llama, tmp_path, monkeypatch):
