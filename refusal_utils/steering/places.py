@@ -1,12 +1,13 @@
 """A quick causal choice of the decision state: where does the refusal direction, read there, steer the model best?
 
 At every second layer and every template position, the pooled direction of the content-policy prompts is read from
-some train prompts, then ablated on others that the model refuses, and added on others that it answers.
+some train prompts, then ablated on others that the model refuses, and added on others that it answers. All places are
+screened with a few of these probes, and the best quarter is measured with all of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import nan
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,14 @@ from .conditions import Condition, ablation_condition, steering_condition
 from .responses import respond
 
 GAPS = (1.0, 2.0, 4.0)  # strengths of the additions
+SCREENING_GAPS = (2.0,)  # those of the screening
+N_SCREENED, N_FINALISTS = 4, 8  # probes a side that screen all places; places measured with all probes, at least
 N_PROBE, N_AT_LEAST = 16, 4  # probes a side: wanted, and needed for a choice
 N_ASKED, N_AT_ONCE = 96, 32  # prompts a side that are asked to find them
 N_DIRECTION = 112  # prompts a side that directions are estimated from, at most
-N_PLACES = 8  # places whose additions run together
 N_TOKENS = 16  # of each response: enough for the judge to tell a refusal
-COLUMNS = ["layer", "pos", "bypassed", "induced", "broken", "effect"]
+COLUMNS = ["layer", "pos", "bypassed", "induced", "broken", "effect", "n_refused", "n_answered"]
+Place = tuple[int, int]  # (layer, pos)
 POLICY = tuple(category.id for category in CATEGORIES if category.cluster == "content policy")
 
 
@@ -40,7 +43,8 @@ POLICY = tuple(category.id for category in CATEGORIES if category.cluster == "co
 class PlaceEffects:
     """What the direction read at each candidate place does: a row per layer and position in `rows`; see `.table()`.
 
-    `n_refused`, `n_answered`: how many probes there are a side. There are no rows if either is below 4.
+    `n_refused`, `n_answered`: how many probes there are a side; places that were only screened have fewer in `rows`.
+    There are no rows if either is below 4.
     """
 
     rows: pd.DataFrame
@@ -58,17 +62,14 @@ class PlaceEffects:
         `bypassed`: the share of the refused probes that are answered, in text that is not broken, when the direction is
         ablated. `induced`: the share of the answered probes that are refused when it is added, averaged over the
         strengths, so that a place comes first if it needs less and if its text survives more. `broken`: the share of
-        broken text, averaged over the ablation and the strengths. `effect`: the mean of `bypassed` and `induced`. Places
-        with equal effects are ordered by less broken text, then the paper's position, then depth. Where even an
-        `induced` of 1 would leave a place behind the best, additions are not tried: `induced` and `effect` are NaN.
+        broken text among all these responses. `effect`: the mean of `bypassed` and `induced`. `n_refused`, `n_answered`:
+        how many probes it was measured with. Places that were only screened come last. Places with equal effects are
+        ordered by less broken text, then the paper's position, then depth.
         """
-        effect = self.rows["effect"].fillna(self.rows["bypassed"] - 1)  # those without come last
-        order = self.rows.assign(
-            effect=effect, published=self.rows["pos"] == DEFAULT_POS, whole=-self.rows["broken"]
-        ).round(9)
-        order = order.sort_values(["effect", "whole", "published", "layer"], ascending=False, kind="stable")
-        table = self.rows.loc[order.index].reset_index(drop=True)
-        return table.assign(n_refused=self.n_refused, n_answered=self.n_answered)
+        order = self.rows.assign(published=self.rows["pos"] == DEFAULT_POS, whole=-self.rows["broken"]).round(9)
+        by = ["n_refused", "n_answered", "effect", "whole", "published", "layer"]
+        order = order.sort_values(by, ascending=False, kind="stable")
+        return self.rows.loc[order.index].reset_index(drop=True)
 
     @property
     def best(self) -> tuple[int, int]:
@@ -83,15 +84,14 @@ class PlaceEffects:
     def source(self) -> str:
         """The origin of the choice in words, for `ChatModel.decision_source`."""
         n = f"{self.n_refused} + {self.n_answered} train prompts"
-        return f"causal choice on {n}, effect {self.rows['effect'].max():.2f}"
+        return f"causal choice on {n}, effect {self.table().loc[0, 'effect']:.2f}"
 
     def figure(self) -> go.Figure:
-        """A map of the effects, layer by position; empty where additions were not tried."""
+        """A map of the effects, layer by position."""
         shown = self.rows.pivot(index="layer", columns="pos", values="effect").rename_axis(columns="position")
         title = "Effect of ablating and adding the direction read at each place"
         figure = heatmap(shown, title=title, value="mean of bypassed and induced, resid_pre", limits=(0, 1))
-        note = "empty: what ablation bypassed there is too little for the place to be the best"
-        return figure.update_yaxes(autorange=True).update_layout(title_subtitle_text=note)
+        return figure.update_yaxes(autorange=True)
 
 
 def place_effects(
@@ -108,7 +108,8 @@ def place_effects(
     `prompts`: a frame like that of `load_prompts`; only its train split is used. The direction is the difference in
     means of up to 112 content-policy prompts and as many benign ones, at most half of each category. Probes come from
     the other half, in a fixed random order: the first 16 that the model refuses among up to 96 content-policy prompts,
-    and the first 16 benign ones that it answers. `layers`: by default every second one from layer 2; `positions`: all
+    and the first 16 benign ones that it answers. All places are screened with 4 probes a side at 2 gaps; the best
+    quarter, and at least 8, are measured with all probes at 1, 2 and 4 gaps. `layers`: by default every second one from layer 2; `positions`: all
     template positions. With `cache_dir`, a call that was killed resumes, and the finished table is read from disk.
 
     The effect of the best place is measured on the prompts that it was chosen on, so on others it is somewhat smaller.
@@ -131,17 +132,9 @@ def place_effects(
     if min(n.values()) < N_AT_LEAST:
         print(f"No place was chosen: only {len(refused)} prompts refused and {len(answered)} answered serve as probes")
         return PlaceEffects(pd.DataFrame(columns=COLUMNS), **n)
-    if progress:
-        n_places, n_most = len(layers) * len(positions), len(refused) + len(GAPS) * len(answered)
-        n_rows = f"{n_places * len(refused)} to {n_places * n_most} responses of {N_TOKENS} tokens"
-        print(f"Choosing layer and position among {n_places} places: {n_rows}")
-    ablations, additions = _conditions(chat, _reading(policy), _reading(benign), layers, positions, cache_dir)
+    at = _conditions(chat, _reading(policy), _reading(benign), layers, positions, cache_dir)
     how: dict[str, Any] = {"max_new_tokens": N_TOKENS, "cache_dir": cache_dir, "progress": progress}
-    rows = _ablated(respond(chat, refused, ablations, **how))
-    while len(open_places := _can_be_best(rows)):
-        tried = [each for place in open_places[:N_PLACES] for each in additions[place]]
-        _add_induced(rows, open_places[:N_PLACES], respond(chat, answered, tried, **how))
-    rows = rows.reset_index(drop=True)
+    rows = _in_two_stages(chat, at, refused, answered, how)
     if stored is not None:
         save_rows(stored, rows, {**model_notes(chat), **n})
     return PlaceEffects(rows, **n)
@@ -165,7 +158,8 @@ def _stored(chat: ChatModel, cache_dir: str | Path | None, asked: list) -> Path 
     """The file of the finished table, of this model, these prompts and places, and this procedure."""
     if cache_dir is None:
         return None
-    key = content_key(chat.fingerprint, *asked, GAPS, N_PROBE, N_ASKED, N_DIRECTION, N_TOKENS)
+    procedure = (GAPS, SCREENING_GAPS, N_SCREENED, N_FINALISTS, N_PROBE, N_ASKED, N_DIRECTION, N_TOKENS)
+    key = content_key(chat.fingerprint, *asked, *procedure)
     return Path(cache_dir) / f"places_{key}.jsonl.gz"
 
 
@@ -196,43 +190,60 @@ def _conditions(
     layers: Sequence[int],
     positions: Sequence[int],
     cache_dir: str | Path | None,
-) -> tuple[list[Condition], list[list[Condition]]]:
-    """(an ablation at each place, the additions at each place), of directions from one capture."""
+) -> dict[Place, tuple[Condition, list[Condition]]]:
+    """(an ablation, an addition at each of `GAPS`) at each place, of directions from one capture."""
     texts = [*refused["text"], *answered["text"]]
     states = capture_activations(chat, texts, layers=layers, positions=positions, cache_dir=cache_dir)
     is_refused = torch.arange(len(texts)) < len(refused)
-    ablations: list[Condition] = []
-    additions: list[list[Condition]] = []
-    for layer in layers:
-        for pos in positions:
-            values, name = states.at(layer, pos), f"{layer} {pos}"
-            sides = {name: values[is_refused]}, values[~is_refused]
-            direction = DirectionSet.from_states(*sides, Provenance(layer, pos))
-            ablations.append(ablation_condition(direction, name))
-            additions.append([steering_condition(direction, name, gaps=gaps) for gaps in GAPS])
-    return ablations, additions
+    found = {}
+    for layer, pos in product(layers, positions):
+        values, name = states.at(layer, pos), f"{layer} {pos}"
+        sides = {name: values[is_refused]}, values[~is_refused]
+        direction = DirectionSet.from_states(*sides, Provenance(layer, pos))
+        additions = [steering_condition(direction, name, gaps=gaps) for gaps in GAPS]
+        found[layer, pos] = ablation_condition(direction, name), additions
+    return found
 
 
-def _ablated(responses: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `PlaceEffects`, in the order of the conditions, with what the ablations show alone."""
+def _in_two_stages(
+    chat: ChatModel,
+    at: Mapping[Place, tuple[Condition, list[Condition]]],
+    refused: pd.DataFrame,
+    answered: pd.DataFrame,
+    how: dict[str, Any],
+) -> pd.DataFrame:
+    """The rows of `PlaceEffects`: the best places in screening measured with all probes, then the others as screened."""
+    n_finalists = max(N_FINALISTS, len(at) // 4)
+    if how["progress"]:
+        print(f"Choosing layer and position: {len(at)} places, then the best {n_finalists} of them in detail")
+    if len(at) <= n_finalists:
+        return _measure(chat, at, refused, answered, GAPS, how)
+    screened = _measure(chat, at, refused.head(N_SCREENED), answered.head(N_SCREENED), SCREENING_GAPS, how)
+    ranked = PlaceEffects(screened, N_SCREENED, N_SCREENED).table()
+    best = ranked[:n_finalists]
+    finalists = {place: at[place] for place in sorted(zip(best["layer"], best["pos"], strict=True))}
+    detailed = _measure(chat, finalists, refused, answered, GAPS, how)
+    return pd.concat([detailed, ranked[n_finalists:]], ignore_index=True)
+
+
+def _measure(
+    chat: ChatModel,
+    at: Mapping[Place, tuple[Condition, list[Condition]]],
+    refused: pd.DataFrame,
+    answered: pd.DataFrame,
+    gaps: Sequence[float],
+    how: dict[str, Any],
+) -> pd.DataFrame:
+    """The rows of `PlaceEffects` for the places `at`, from the responses to the refused and to the answered probes."""
+    wanted = [each for _, additions in at.values() for each in additions if each.gaps in gaps]
+    ablated = respond(chat, refused, [ablation for ablation, _ in at.values()], **how)
+    added = respond(chat, answered, wanted, **how)
     rows = []
-    for name, own in responses.groupby("direction", sort=False):
-        shares = [float((own["outcome"] == outcome).mean()) for outcome in ("answered", "broken")]
-        rows.append((*map(int, str(name).split()), shares[0], nan, shares[1], nan))
+    for (layer, pos), (ablation, _) in at.items():
+        own, steered = (each[each["direction"] == ablation.direction] for each in (ablated, added))
+        bypassed = float((own["outcome"] == "answered").mean())
+        induced = float((steered["outcome"] == "refused").mean())
+        broken = float((pd.concat([own, steered])["outcome"] == "broken").mean())
+        effect = (bypassed + induced) / 2
+        rows.append((layer, pos, bypassed, induced, broken, effect, len(refused), len(answered)))
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _can_be_best(rows: pd.DataFrame) -> list[int]:
-    """The places without additions that would be the best if all of these induced refusal, most bypassed first."""
-    left = rows[rows["effect"].isna()].sort_values("bypassed", ascending=False, kind="stable")
-    return list(left.index[(left["bypassed"] + 1) / 2 >= rows["effect"].fillna(0).max()])
-
-
-def _add_induced(rows: pd.DataFrame, places: Sequence[int], responses: pd.DataFrame) -> None:
-    """Fill in what additions at these places show; text counts as broken over ablations and additions alike."""
-    for place in places:
-        layer, pos, bypassed, _, broken, _ = rows.loc[place]
-        outcomes = responses.loc[responses["direction"] == f"{layer:.0f} {pos:.0f}", "outcome"]
-        induced = float((outcomes == "refused").mean())
-        broken = (broken + len(GAPS) * float((outcomes == "broken").mean())) / (1 + len(GAPS))
-        rows.loc[place, COLUMNS[3:]] = induced, broken, (bypassed + induced) / 2

@@ -74,22 +74,6 @@ def test_the_shares_are_those_of_plain_generation(chat, builtin, effects):
     assert row["effect"] == pytest.approx((row["bypassed"] + row["induced"]) / 2)
 
 
-def test_additions_are_left_out_only_where_they_could_not_make_a_place_the_best(
-    chat, builtin, cache, effects, monkeypatch, tmp_path
-):
-    monkeypatch.setattr(places, "N_PLACES", 1)
-    (tmp_path / f"{chat.fingerprint}.jsonl").symlink_to(cache / f"{chat.fingerprint}.jsonl")
-    pruned = place_effects(chat, builtin, **AT, cache_dir=tmp_path)
-    full, short = (each.table().set_index("layer") for each in (effects, pruned))
-    assert list(short.index) == [6, 2]
-    pd.testing.assert_series_equal(short.loc[6], full.loc[6])
-    assert (full.loc[2, "bypassed"] + 1) / 2 < full.loc[6, "effect"]  # the bound
-    assert short.loc[2, "bypassed"] == full.loc[2, "bypassed"]
-    assert short.loc[2, ["induced", "effect"]].isna().all()
-    again = place_effects(chat, builtin, **AT, cache_dir=tmp_path)
-    pd.testing.assert_frame_equal(again.table(), pruned.table())
-
-
 @pytest.mark.usefixtures("nothing_is_generated")
 def test_a_finished_choice_is_read_and_a_killed_one_resumes(chat, builtin, cache, effects, tmp_path):
     again = place_effects(chat, builtin, **AT, cache_dir=cache)
@@ -130,17 +114,28 @@ def test_too_few_probes_give_no_place(chat, builtin):
 
 def test_equal_effects_are_ordered_by_text_then_the_papers_position_then_depth():
     rows = [
-        (8, -2, 1, 1, 0.1, 1),
-        (4, -1, 1, 1, 0, 1),
-        (4, -2, 1, 1, 0, 1),
-        (6, -2, 1, 1, 0, 1),
-        (2, -2, 1, 0.9, 0, 0.95),
+        (10, -2, 1, 1, 0, 1, 4, 4),  # only screened
+        (8, -2, 1, 1, 0.1, 1, 16, 7),
+        (4, -1, 1, 1, 0, 1, 16, 7),
+        (4, -2, 1, 1, 0, 1, 16, 7),
+        (6, -2, 1, 1, 0, 1, 16, 7),
+        (2, -2, 1, 0.9, 0, 0.95, 16, 7),
     ]
     effects = PlaceEffects(pd.DataFrame(rows, columns=COLUMNS), 16, 7)
-    order = [(6, -2), (4, -2), (4, -1), (8, -2), (2, -2)]
+    order = [(6, -2), (4, -2), (4, -1), (8, -2), (2, -2), (10, -2)]
     assert list(effects.table()[["layer", "pos"]].itertuples(index=False, name=None)) == order
     assert effects.best == (6, -2)
-    assert set(effects.table()["n_answered"]) == {7}
+    assert effects.source == "causal choice on 16 + 7 train prompts, effect 1.00"
+
+
+def test_all_places_are_screened_and_the_best_are_measured_with_all_probes(chat, builtin, effects, cache, monkeypatch):
+    monkeypatch.setattr(places, "N_FINALISTS", 1)
+    found = place_effects(chat, builtin, layers=[2, 4, 6], positions=[-2, -1], cache_dir=cache)
+    table = found.table()
+    assert table["n_refused"].tolist() == table["n_answered"].tolist() == [16] + [places.N_SCREENED] * 5
+    assert found.best == (6, -2)
+    pd.testing.assert_frame_equal(table.head(1), effects.table().head(1))  # the same as without screening
+    assert len(table) == len(set(zip(table["layer"], table["pos"], strict=True)))
 
 
 def test_the_figure_maps_layer_by_position(effects):
