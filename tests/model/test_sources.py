@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from huggingface_hub import constants
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from refusal_utils.model import sources
@@ -88,6 +89,9 @@ def test_smollm2_is_the_model_in_its_package(tmp_path_factory, monkeypatch):
     assert origin("smollm2") == "dequantized from Q4_1"
     options = {"gguf_file": path.name}
     plain = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **options).eval()
+    stored = load_file(find_source("smollm2").place / "model.safetensors")
+    assert len(stored) == len(list(plain.parameters()))
+    assert all(torch.equal(values, plain.state_dict()[name]) for name, values in stored.items())
     tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": "What is the capital of France?"}], tokenize=False, add_generation_prompt=True
@@ -95,6 +99,6 @@ def test_smollm2_is_the_model_in_its_package(tmp_path_factory, monkeypatch):
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
     assert chat.encode(["What is the capital of France?"]) == ids.tolist()
     with torch.inference_mode():
-        assert torch.equal(chat.bridge.original_model(ids).logits, plain(ids).logits)
+        torch.testing.assert_close(chat.bridge.original_model(ids).logits, plain(ids).logits, atol=1e-3, rtol=1e-4)
         reply = plain.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :]
     assert "Paris" in tokenizer.decode(reply)
