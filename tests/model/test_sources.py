@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from refusal_utils.model import sources
 from refusal_utils.model.chat_model import load_chat_model
-from refusal_utils.model.sources import Source, fetch_smollm2, find_source
+from refusal_utils.model.sources import Source, fetch_smollm2, find_source, origin
 
 
 @pytest.fixture
