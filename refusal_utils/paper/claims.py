@@ -1,6 +1,6 @@
 """The paper's claims about one model: each with a number, its range, n, a verdict, and the setting.
 
-The rule is the same for every measure (`Measure.verdict`) and was fixed before any real model was looked at. A number
+The rule is the same for every measure (`Measure.verdict`) and was fixed before the suite ran on a real model. A number
 agrees if its whole range lies on the claim's side of a bar, differs if it lies on the other side, and is undecided if the
 range contains the bar, or the data are missing, stale, or from fewer than eleven directions. A claim agrees if all of its
 measures agree, differs if at least one differs, and is undecided otherwise.

@@ -33,7 +33,7 @@ N_SCREENED, N_FINALISTS = 4, 8  # probes a side that screen all places; places m
 N_PROBE, N_AT_LEAST = 16, 4  # probes a side: wanted, and needed for a choice
 N_ASKED, N_AT_ONCE = 96, 32  # prompts a side that are asked to find them
 N_DIRECTION = 112  # prompts a side that directions are estimated from, at most
-N_TOKENS = 16  # of each response: enough for the judge to tell a refusal
+N_TOKENS = 32  # of each response: the judge then finds nine in ten of the refusals that it finds in 50 tokens
 COLUMNS = ["layer", "pos", "bypassed", "induced", "broken", "effect", "n_refused", "n_answered"]
 Place = tuple[int, int]  # (layer, pos)
 POLICY = tuple(category.id for category in CATEGORIES if category.cluster == "content policy")

@@ -25,7 +25,7 @@ SIZES = {
     "N_TWINS": Size(4, 16, 64),
     "N_RANDOM": Size(1, 3, 10),
     "N_SINGLE": Size(8, 40, 200),
-    "MAX_NEW_TOKENS": Size(24, 50, 50),
+    "MAX_NEW_TOKENS": Size(32, 50, 50),
     "N_BOOTSTRAP": Size(300, 1000, 2000),
     "N_DRAWS": Size(200, 500, 2000),
 }

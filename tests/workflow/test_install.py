@@ -35,7 +35,7 @@ def installed(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_an_installed_package_runs_notebooks_from_an_empty_folder_and_writes_there(installed, tmp_path):
-    command = ["run", "--notebooks", "01", "--set", "N_PROMPTS=32"]
+    command = ["run", "--notebooks", "01", "03", "--set", "N_PROMPTS=32", "N_BOOTSTRAP=50"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("REFUSAL_")}
     done = subprocess.run(
         [sys.executable, "-m", "refusal_utils", *command],
@@ -48,8 +48,10 @@ def test_an_installed_package_runs_notebooks_from_an_empty_folder_and_writes_the
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith(f"are in {Path('figures', 'bundled')}")
     assert (tmp_path / "figures" / "bundled" / "01_draw.csv").is_file()
-    (executed,) = (tmp_path / "figures" / "bundled" / "notebooks").glob("01_*.ipynb")
-    assert str(ROOT) not in executed.read_text()
+    assert (tmp_path / "figures" / "bundled" / "03_cosine_matrix.csv").is_file()
+    executed = sorted((tmp_path / "figures" / "bundled" / "notebooks").glob("*.ipynb"))
+    assert [path.name[:2] for path in executed] == ["01", "03"]
+    assert not [path for path in executed if str(ROOT) in path.read_text()]
     assert {path.name for path in tmp_path.iterdir()} <= {"figures", ".cache"}
 
 
