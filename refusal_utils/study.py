@@ -173,10 +173,11 @@ class Study:
 
     @cached_property
     def benign_form(self) -> pd.DataFrame:
-        """What the drawn benign prompts look like: log of their number of tokens, and `form_features`."""
+        """What the drawn benign prompts look like: log of their number of tokens, and those `form_features` that vary."""
         texts = list(self.draw.loc[self.draw["category"] == BENIGN, "text"])
         n_tokens = [len(ids) for ids in self.chat.encode(texts)]
-        return pd.DataFrame({"length (log tokens)": np.log(n_tokens), **form_features(texts)})
+        form = pd.DataFrame({"length (log tokens)": np.log(n_tokens), **form_features(texts)})
+        return form.loc[:, form.nunique() > 1]
 
     def sides(
         self, layer: int | None = None, pos: int | None = None

@@ -107,6 +107,16 @@ def test_states_sides_and_directions_are_those_of_the_drawn_prompts(study, chat)
         study.states("recipes")
 
 
+def test_a_form_that_all_drawn_benign_prompts_share_is_left_out(study, chat):
+    vars(study)["chat"] = chat
+    texts = ["What is rain?", "How is tea made?", "Where do swifts sleep at night?"]  # all are questions, one is longer
+    vars(study)["draw"] = pd.DataFrame({"text": texts, "category": BENIGN})
+    assert list(study.benign_form) == ["length (log tokens)"]
+    vars(study).pop("benign_form")
+    vars(study)["draw"] = pd.DataFrame({"text": [*texts, "name a tree."], "category": BENIGN})
+    assert list(study.benign_form) == ["length (log tokens)", "starts with a capital", "is a question"]
+
+
 @pytest.fixture
 def place_calls(monkeypatch) -> list[dict]:
     """The calls of a stand-in for `place_effects`, whose best place is layer 5 and the last position asked for."""
