@@ -87,10 +87,14 @@ class PlaceEffects:
         return f"causal choice on {n}, effect {self.table().loc[0, 'effect']:.2f}"
 
     def figure(self) -> go.Figure:
-        """A map of the effects, layer by position."""
+        """A map of the effects, layer by position; its subtitle says how many places were only screened."""
         shown = self.rows.pivot(index="layer", columns="pos", values="effect").rename_axis(columns="position")
         title = "Effect of ablating and adding the direction read at each place"
         figure = heatmap(shown, title=title, value="mean of bypassed and induced, resid_pre", limits=(0, 1))
+        is_screened = self.rows["n_refused"] + self.rows["n_answered"] < self.n_refused + self.n_answered
+        if is_screened.any():
+            note = f"{self.n_refused} + {self.n_answered} prompts at the best {(~is_screened).sum()} places; others screened"
+            figure.update_layout(title_subtitle_text=f"{note} with {N_SCREENED} + {N_SCREENED}")
         return figure.update_yaxes(autorange=True)
 
 
@@ -220,9 +224,8 @@ def _in_two_stages(
         return _measure(chat, at, refused, answered, GAPS, how)
     screened = _measure(chat, at, refused.head(N_SCREENED), answered.head(N_SCREENED), SCREENING_GAPS, how)
     ranked = PlaceEffects(screened, N_SCREENED, N_SCREENED).table()
-    best = ranked[:n_finalists]
-    finalists = {place: at[place] for place in sorted(zip(best["layer"], best["pos"], strict=True))}
-    detailed = _measure(chat, finalists, refused, answered, GAPS, how)
+    first = [*zip(ranked["layer"], ranked["pos"], strict=True)][:n_finalists]
+    detailed = _measure(chat, {place: at[place] for place in sorted(first)}, refused, answered, GAPS, how)
     return pd.concat([detailed, ranked[n_finalists:]], ignore_index=True)
 
 
@@ -241,9 +244,7 @@ def _measure(
     rows = []
     for (layer, pos), (ablation, _) in at.items():
         own, steered = (each[each["direction"] == ablation.direction] for each in (ablated, added))
-        bypassed = float((own["outcome"] == "answered").mean())
-        induced = float((steered["outcome"] == "refused").mean())
-        broken = float((pd.concat([own, steered])["outcome"] == "broken").mean())
-        effect = (bypassed + induced) / 2
-        rows.append((layer, pos, bypassed, induced, broken, effect, len(refused), len(answered)))
+        shares = [(own["outcome"] == "answered").mean(), (steered["outcome"] == "refused").mean()]
+        broken = (pd.concat([own, steered])["outcome"] == "broken").mean()
+        rows.append((layer, pos, *shares, broken, sum(shares) / 2, len(refused), len(answered)))
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -134,6 +134,10 @@ def test_all_places_are_screened_and_the_best_are_measured_with_all_probes(chat,
     table = found.table()
     assert table["n_refused"].tolist() == table["n_answered"].tolist() == [16] + [places.N_SCREENED] * 5
     assert found.best == (6, -2)
+    assert (
+        found.figure().layout.title.subtitle.text == "16 + 16 prompts at the best 1 places; others screened with 4 + 4"
+    )
+    assert effects.figure().layout.title.subtitle.text is None  # all of its places were measured with all probes
     pd.testing.assert_frame_equal(table.head(1), effects.table().head(1))  # the same as without screening
     assert len(table) == len(set(zip(table["layer"], table["pos"], strict=True)))
 
