@@ -97,10 +97,9 @@ class Study:
     ) -> pd.DataFrame:
         """Draw `n` prompts of every category and `n` benign ones, and write them to `01_draw.csv`, which `.draw` reads.
 
-        `select_by` and `over_refusal` are those of `draw_prompts`. `n` is reduced to the size of the smallest category,
-        and to at most 32 unless prompts are selected by label. Only a selection by behaviour loads the model; its options
-        of `respond` are `responding`. Prompts come from the train split, or from both splits if they are neither built
-        in nor selected by label, because few prompts of a small category are refused.
+        `select_by` and `over_refusal` are those of `draw_prompts`. `n` is at most the size of the smallest category, and
+        32 unless prompts are selected by label. Only a selection by behaviour loads the model (`responding`: options of
+        `respond`). Prompts are from the train split, or from both if neither built in nor selected by label.
         """
         rows = self.prompts
         if select_by == "label" or self.source == "builtin":
@@ -119,6 +118,17 @@ class Study:
         draw[[*DRAW_COLUMNS, "over_refusal", "prompts"]].to_csv(self.folder / "01_draw.csv", index=False)
         self.__dict__.pop("draw", None)  # so that `.draw` reads the new file
         return draw
+
+    def rate_draw(self, confidence: Sequence[float] | pd.Series) -> None:
+        """Keep in `01_draw.csv` how surely each drawn prompt is refused, from -1 to 1, as `refusal_confidence` finds it."""
+        self.draw["confidence"] = list(confidence)
+        self.draw.drop(columns="text").to_csv(self.folder / "01_draw.csv", index=False)
+
+    def confidence(self) -> dict[str, Float[Tensor, "_"]] | None:
+        """The confidence of the drawn prompts by category; None before `rate_draw`."""
+        if "confidence" not in self.draw:
+            return None
+        return {name: Tensor(own.to_list()) for name, own in self.draw.groupby("category")["confidence"]}
 
     def held_out(self, n: int | None = None) -> pd.DataFrame:
         """The prompts that no direction was estimated from, or `n` random ones of each kind."""
@@ -234,8 +244,7 @@ def open_study(
     """A study of `model` on `prompts`: `.chat`, `.prompts`, `.draw`, `.states("advice")`, `.directions`, `.save(...)`.
 
     `prompts`: `"builtin"`, `"paper"`, a folder or a file (`load_prompts`). `loading`: options of `load_chat_model` such
-    as dtype, layer and pos. `layer="causal"` chooses layer and position (or the layer alone, if `pos` is given) by their
-    effect on train prompts (`place_effects`), as happens by default if nothing is given, recorded or published for the
-    model. Nothing is loaded until it is used.
+    as dtype, layer and pos. `layer="causal"` chooses layer and position (the layer alone, if `pos` is given) by their
+    effect on train prompts, as happens by default if none is given, recorded or published. Loads nothing until it is used.
     """
     return Study(model, prompts, Path(figures_dir), Path(cache_dir), seed, loading)
