@@ -19,8 +19,8 @@ from ..model.chat_model import ChatModel
 from ..plotting.look import HEIGHT, WIDTH
 from ..plotting.tradeoff import AXES
 from ..steering.conditions import Condition, steering_condition
+from ..steering.first_tokens import kl_spent
 from ..steering.responses import respond
-from .costs import kl_spent
 from .rates import rate_table
 
 Dial = Callable[[float], Condition]  # an intervention at a strength

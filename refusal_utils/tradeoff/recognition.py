@@ -36,11 +36,11 @@ LENGTH, WORDS = "length alone", "words alone"
 class Recognition:
     """How well harmful prompts are told from benign ones: by a probe under each intervention, and by two rulers.
 
-    `scores` [prompt, name] are out-of-fold scores, `harmful` what is true.
+    `scores` [prompt, category], a column per name, are out-of-fold scores, `harmful` what is true.
     """
 
     names: tuple[str, ...]
-    scores: Float[Tensor, "prompt name"] = field(repr=False)
+    scores: Float[Tensor, "prompt category"] = field(repr=False)
     harmful: Bool[Tensor, " prompt"] = field(repr=False)
 
     def table(self, n_draws: int = 1000, seed: int = 0) -> pd.DataFrame:
@@ -54,7 +54,7 @@ class Recognition:
         columns = {"AUC": data, **_ends("AUC", drawn), "change": data - data[:1], **changes}
         return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=list(self.names))
 
-    def _aucs(self, weights: Float[Tensor, " prompt"]) -> Float[Tensor, " name"]:
+    def _aucs(self, weights: Float[Tensor, " prompt"]) -> Float[Tensor, " category"]:
         counted = (self.harmful.numpy(), weights.numpy())
         aucs = [roc_auc_score(counted[0], own, sample_weight=counted[1]) for own in self.scores.T.numpy()]
         return torch.tensor(aucs, dtype=torch.float64)
@@ -106,6 +106,6 @@ def _scores(model: BaseEstimator, given: Sequence[str] | np.ndarray, harmful: np
     return cross_val_predict(model, given, harmful, cv=folds, method="decision_function")
 
 
-def _ends(name: str, drawn: Float[Tensor, "draw name"]) -> dict[str, Tensor]:
+def _ends(name: str, drawn: Float[Tensor, "draw category"]) -> dict[str, Tensor]:
     low, high = percentile_interval(drawn)
     return {f"{name} low": low, f"{name} high": high}

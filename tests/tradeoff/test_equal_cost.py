@@ -9,8 +9,8 @@ from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.directions.estimation import random_directions
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.steering.conditions import Condition
+from refusal_utils.steering.first_tokens import kl_spent
 from refusal_utils.tradeoff import equal_cost as module
-from refusal_utils.tradeoff.costs import kl_spent
 from refusal_utils.tradeoff.equal_cost import addition_dial, equal_cost, strengths_at_cost
 
 
