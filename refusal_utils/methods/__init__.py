@@ -11,7 +11,7 @@ from pkgutil import iter_modules
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import require
+from ..checks import require_known
 from ..directions import DirectionSet, Provenance
 from .method import Method
 
@@ -38,7 +38,5 @@ def fit(
     `refused`: states [prompt, d_model] by category; `provenance`: where they were read. Raises `ValueError` for an
     unknown method, and as the method does.
     """
-    require(
-        name in METHODS, "fit", f"the method must be one of {', '.join(METHODS)}", repr(name), "Choose one of these."
-    )
+    require_known("fit", "the method", name, METHODS)
     return METHODS[name].fit(refused, answered, provenance)

@@ -46,7 +46,7 @@ def write(tmp_path, chat):
     ):
         folder = tmp_path / model.split("/")[-1]
         folder.mkdir(exist_ok=True)
-        asked = dataclasses.replace(chat, system_prompt=system_prompt)
+        asked = dataclasses.replace(chat, name=model, system_prompt=system_prompt)
         save_direction(folder, asked, layer, pos)
         draw = pd.DataFrame({"category": ["advice"] * n + ["over_refusal"] * n + ["benign"] * n})
         draw["over_refusal"] = draw["category"].map({"over_refusal": over_refusal})

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from refusal_utils.plotting.saving import FIGURES
+from refusal_utils.model.names import FIGURES, cache_key
 from refusal_utils.workflow.command_line import main
 from refusal_utils.workflow.records import read_record
 from refusal_utils.workflow.runner import figures_root, run_notebook
@@ -73,9 +73,9 @@ def test_a_run_with_missing_inputs_stops_before_it_begins_and_names_what_to_run(
     assert re.search(r"05 needs .*got no \S*m/03_directions.safetensors. Run --notebooks 03 05\.$", answer("5"))
     (figures / "03_directions.safetensors").write_text("")
     assert answer("5", "6") == "05 06"
-    assert re.search(r"07 needs .*got no \S*cache/06_sweep_m.jsonl.gz. Run --notebooks 06 07\.$", answer("7"))
+    assert re.search(r"07 needs .*got no \S*cache/06_sweep_m-\w{8}.jsonl.gz. Run --notebooks 06 07\.$", answer("7"))
     cache.mkdir()
-    (cache / "06_sweep_m.jsonl.gz").write_text("")
+    (cache / f"06_sweep_{cache_key('a/m')}.jsonl.gz").write_text("")
     assert answer("7") == "07"
 
 
