@@ -4,18 +4,13 @@ A method is a module of this folder that defines `METHOD`, a `Method`; `METHODS`
 method, add a file: every comparison of methods then includes it.
 """
 
-from collections.abc import Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 
-from jaxtyping import Float
-from torch import Tensor
-
 from ..checks import require_known
-from ..directions import DirectionSet, Provenance
-from .method import Method
+from .method import Method, SearchMethod, StateMethod, per_category
 
-__all__ = ["METHODS", "Method", "fit"]
+__all__ = ["METHODS", "Method", "SearchMethod", "StateMethod", "named_method", "per_category"]
 
 
 def _find_methods() -> dict[str, Method]:
@@ -27,16 +22,7 @@ def _find_methods() -> dict[str, Method]:
 METHODS: dict[str, Method] = _find_methods()
 
 
-def fit(
-    name: str,
-    refused: Mapping[str, Float[Tensor, "_ d_model"]],
-    answered: Float[Tensor, "answered_prompt d_model"],
-    provenance: Provenance,
-) -> DirectionSet:
-    """The directions from the answered prompts to each refused side, as the method called `name` finds them.
-
-    `refused`: states [prompt, d_model] by category; `provenance`: where they were read. Raises `ValueError` for an
-    unknown method, and as the method does.
-    """
-    require_known("fit", "the method", name, METHODS)
-    return METHODS[name].fit(refused, answered, provenance)
+def named_method(name: str) -> Method:
+    """The method called `name`. Raises `ValueError` for an unknown one."""
+    require_known("named_method", "the method", name, METHODS)
+    return METHODS[name]
