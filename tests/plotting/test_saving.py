@@ -75,13 +75,14 @@ def test_a_chrome_that_fails_or_hangs_is_tried_once_and_killed(figure, tmp_path,
     with pytest.warns(UserWarning, match=f"^save_figure: no PNGs will be drawn, because Chrome failed .{why}"):
         written = save_figure(figure, "map", "m", root=tmp_path)
     assert save_figure(figure, "again", "m", root=tmp_path) == [tmp_path / "m" / "again.html"]  # and no warning
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 10
     assert [path.name for path in written] == ["map.html"]
     assert not list((tmp_path / "m").glob("*.png"))
     pid = int((tmp_path / "pid").read_text())
     while Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
-        assert time.monotonic() - began < 9
+        assert time.monotonic() - began < 20
     saving._chrome_server.cache_clear()
+    time.sleep(1.5)  # kaleido's thread resets the warning filters a second after Chrome has ended
 
 
 @pytest.mark.slow
