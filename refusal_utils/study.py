@@ -25,7 +25,7 @@ from .model.sources import origin
 from .paper.tables import published_pool_rows
 from .plotting.saving import save_figure
 from .prompts.categories import BENIGN, CATEGORY_IDS
-from .prompts.draws import DRAW_COLUMNS, draw_digest, draw_prompts, held_out, read_draw
+from .prompts.draws import DRAW_COLUMNS, confidence_by_category, draw_digest, draw_prompts, held_out, read_draw
 from .prompts.loading import load_prompts
 from .prompts.text_features import form_features
 from .steering.places import PlaceEffects, place_by_effect
@@ -127,9 +127,8 @@ class Study:
 
     def confidence(self) -> dict[str, Float[Tensor, "_"]] | None:
         """The confidence of the drawn prompts by category; None before `rate_draw`."""
-        if "confidence" not in self.draw:
-            return None
-        return {name: Tensor(own.to_list()) for name, own in self.draw.groupby("category")["confidence"]}
+        rated = confidence_by_category(self.draw)
+        return None if rated is None else {name: Tensor(values) for name, values in rated.items()}
 
     def held_out(self, n: int | None = None) -> pd.DataFrame:
         """The prompts that no direction was estimated from, or `n` random ones of each kind."""
@@ -170,11 +169,8 @@ class Study:
         refused, answered = self.sides(layer, pos)
         states = {**refused, BENIGN: answered}.get(category, answered[:0])
         known = (*CATEGORY_IDS, BENIGN)
-        must, todo = (
-            "the category must have been drawn",
-            did_you_mean(category, known) or f"Use one of {', '.join(known)}.",
-        )
-        require(len(states) > 0, "Study.states", must, repr(category), todo)
+        todo = did_you_mean(category, known) or f"Use one of {', '.join(known)}."
+        require(len(states) > 0, "Study.states", "the category must have been drawn", repr(category), todo)
         return states
 
     def labelled(self, prompts: pd.DataFrame) -> Labelled:
