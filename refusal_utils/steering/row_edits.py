@@ -131,9 +131,9 @@ def _stream_edits(chat: ChatModel, rows: Sequence[Sequence[Intervention]]) -> It
             if isinstance(each, HeadReplacement):
                 continue
             keep_norm = isinstance(each, Addition) and each.keep_norm
-            options = each.tokens, each.every, keep_norm, isinstance(each, SequentialAblation)
+            in_turn = isinstance(each, SequentialAblation)
             for name in _hooks(chat, each):
-                groups[name, *options][row].append(each)
+                groups[name, each.tokens, each.every, keep_norm, in_turn][row].append(each)
     first = chat.hook_name("resid_pre", 0)
     for (name, *options, in_turn), members in groups.items():
         # Rows of one condition share their content, so it is computed once.
@@ -142,7 +142,8 @@ def _stream_edits(chat: ChatModel, rows: Sequence[Sequence[Intervention]]) -> It
         vectors, *removals = zip(*(content[tuple(map(id, own))] for own in members), strict=True)
         vector = torch.stack(vectors)[:, None].to(chat.device, chat.dtype)
         padded = (torch.nn.utils.rnn.pad_sequence(list(each), batch_first=True) for each in removals)
-        yield name, _StreamEdit(vector, *(each.to(chat.device, chat.dtype) for each in padded), *options)
+        read, removed = (each.to(chat.device, chat.dtype) for each in padded)
+        yield name, _StreamEdit(vector, read, removed, *options)
 
 
 def _hooks(chat: ChatModel, intervention: Addition | Ablation) -> list[str]:
