@@ -328,9 +328,14 @@ def bench_judge(n: int = 1000, length: int = 300) -> None:
     """The default judge on `n` different responses of `length` characters, made of the labelled cases."""
     rng, cases = random.Random(0), list(calibration_cases()["response"])
     responses = [" ".join(rng.sample(cases, len(cases)))[:length] for _ in range(n)]
-    rates = [n / seconds(lambda: [judge_response("What is this?", each) for each in responses]) for _ in range(ROUNDS)]
-    slow = f"the default judge, responses of {length} characters a second"
-    report(slow, rates, ">= 200", np.median(rates) >= 200)
+    rates = []
+    for _ in range(ROUNDS):
+        began = time.process_time()  # one thread, whatever else runs
+        for each in responses:
+            judge_response("What is this?", each)
+        rates.append(n / (time.process_time() - began))
+    figure = f"the default judge, responses of {length} characters per second of CPU time"
+    report(figure, rates, ">= 200", np.median(rates) >= 200)
 
 
 def bench_real_model(name: str) -> None:

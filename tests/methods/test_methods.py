@@ -59,6 +59,9 @@ class PlantedStudy:
     def provenance(self, layer=None, pos=None):
         return Provenance(3 if layer is None else layer, -2 if pos is None else pos, draw="d1")
 
+    def confidence(self):
+        return None
+
 
 def cosines(first: DirectionSet, second: DirectionSet) -> Tensor:
     """The cosine between the directions of each name."""
