@@ -21,7 +21,7 @@ from .model.capture import Activations, capture_activations, profile_places
 from .model.chat_model import BUNDLED, ChatModel, load_chat_model
 from .model.defaults import NOT_PUBLISHED
 from .model.names import cache_key, claim_folder, model_folder
-from .model.sources import origin
+from .model.sources import origin, require_model
 from .paper.tables import published_pool_rows
 from .plotting.saving import save_figure
 from .prompts.categories import BENIGN, CATEGORY_IDS
@@ -115,6 +115,7 @@ class Study:
             outcome_of=lambda asked: self.respond(asked, **responding)["outcome"],
             published=published_pool_rows(),
         ).assign(prompts=self.source)
+        require_model(self.model)  # a draw by label loads no model, and a misspelt one should leave no folder
         folder = claim_folder(self.model, self.figures_dir)
         draw[[*DRAW_COLUMNS, "over_refusal", "prompts"]].to_csv(folder / "01_draw.csv", index=False)
         self.__dict__.pop("draw", None)  # so that `.draw` reads the new file
