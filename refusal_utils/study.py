@@ -24,7 +24,7 @@ from .model.names import cache_key, claim_folder, model_folder
 from .model.sources import origin, require_model
 from .paper.tables import published_pool_rows
 from .plotting.saving import save_figure
-from .prompts.categories import BENIGN, CATEGORY_IDS
+from .prompts.categories import ALL_CATEGORIES, BENIGN
 from .prompts.draws import DRAW_COLUMNS, confidence_by_category, draw_digest, draw_prompts, held_out, read_draw
 from .prompts.loading import load_prompts
 from .prompts.text_features import form_features
@@ -169,8 +169,7 @@ class Study:
         """The states of a category's drawn prompts, or of the benign ones. Raises `ValueError` if none were drawn."""
         refused, answered = self.sides(layer, pos)
         states = {**refused, BENIGN: answered}.get(category, answered[:0])
-        known = (*CATEGORY_IDS, BENIGN)
-        todo = did_you_mean(category, known) or f"Use one of {', '.join(known)}."
+        todo = did_you_mean(category, ALL_CATEGORIES) or f"Use one of {', '.join(ALL_CATEGORIES)}."
         require(len(states) > 0, "Study.states", "the category must have been drawn", repr(category), todo)
         return states
 
