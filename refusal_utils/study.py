@@ -16,6 +16,8 @@ from .checks import require
 from .directions.direction_set import DirectionSet, Provenance
 from .geometry.labelled import Labelled
 from .methods import named_method
+from .methods.arditi_selection import select_place
+from .methods.selection import Selection
 from .model.artifacts import model_notes
 from .model.capture import Activations, capture_activations, profile_places
 from .model.chat_model import BUNDLED, ChatModel, load_chat_model
@@ -50,17 +52,19 @@ class Study:
         return chat
 
     @cached_property
-    def places(self) -> PlaceEffects | None:
+    def places(self) -> PlaceEffects | Selection | None:
         """The effects that the decision state was chosen by; None if it was given, recorded or published."""
         return self._placed[1]
 
     @cached_property
-    def _placed(self) -> tuple[ChatModel, PlaceEffects | None]:
+    def _placed(self) -> tuple[ChatModel, PlaceEffects | Selection | None]:
         layer, pos = self.loading.get("layer"), self.loading.get("pos")
-        asked = layer == "causal"
+        asked = layer in ("causal", "select")
         chat = load_chat_model(self.model, **{**self.loading, "layer": None if asked else layer})
         if not (asked or chat.decision_source.startswith(NOT_PUBLISHED)):  # a given layer or pos comes first there
             return chat, None
+        if layer == "select":
+            return select_place(chat, self.prompts, pos=pos, cache_dir=self.cache_dir)
         return place_by_effect(chat, self.prompts, pos=pos, required=asked, cache_dir=self.cache_dir)
 
     @cached_property
@@ -236,6 +240,6 @@ def open_study(
     `prompts`: `"builtin"`, `"paper"`, a folder or a file (`load_prompts`). `loading`: options of `load_chat_model` such
     as dtype, layer and pos. `layer="causal"` chooses layer and position (or the layer alone, if `pos` is given) by their
     effect on train prompts (`place_effects`), as happens by default if nothing is given, recorded or published for the
-    model. Nothing is loaded until it is used.
+    model; `layer="select"` by first tokens (`arditi_selection`). Nothing is loaded until it is used.
     """
     return Study(model, prompts, Path(figures_dir), Path(cache_dir), seed, loading)
