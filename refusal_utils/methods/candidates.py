@@ -18,9 +18,9 @@ from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel, check_positions
 from ..prompts.categories import BENIGN
 from ..steering import UNSTEERED, Ablation, Addition, Condition, respond
-from ..steering.first_tokens import read_first_tokens
 from ..steering.openings import first_ids, opening_ids
 from ..steering.places import N_ASKED, N_AT_LEAST, N_TOKENS, POLICY, reading_half
+from ..steering.shared_passes import read_first_tokens
 
 EPSILON, KL_EPSILON = 1e-8, 1e-6  # those of Arditi et al.
 NO_DIFFERENCE = 1e-4  # of the mean state's norm: a shorter difference is rounding error
@@ -95,10 +95,7 @@ def find_candidates(
     n_before = sum(map(len, groups))
     if filter_prompts:
         groups = _filtered(function, chat, groups, tuple(tokens or ()))
-    names = ("refused train", "answered train", "refused validation", "answered validation")
-    short = [f"{len(group)} {name}" for group, name in zip(groups, names, strict=True) if len(group) < N_AT_LEAST]
-    must = f"{N_AT_LEAST} prompts must be left on every side, of those that the model refuses or answers as labelled"
-    require(not short, function, must, " and ".join(short), "Pass more prompts, or other tokens.")
+    _require_enough(function, groups)
     difference, answered = _means(chat, groups[0], groups[1], positions, cache_dir)
     return Candidates(
         tuple(range(chat.n_layers)),
@@ -203,6 +200,13 @@ def _own_tokens(
     must, got = "refusals must begin with other tokens than answers", f"{n_refused} refusals that do not"
     require(bool(found), function, must, got, "Give `tokens`, or choose the place with LAYER='causal'.")
     return tuple(map(int, found))
+
+
+def _require_enough(function: str, groups: Sequence[list[str]]) -> None:
+    names = ("refused train", "answered train", "refused validation", "answered validation")
+    short = [f"{len(group)} {name}" for group, name in zip(groups, names, strict=True) if len(group) < N_AT_LEAST]
+    must = f"{N_AT_LEAST} prompts must be left on every side, of those that the model refuses or answers as labelled"
+    require(not short, function, must, " and ".join(short), "Pass more prompts, or other tokens.")
 
 
 def _filtered(function: str, chat: ChatModel, groups: Sequence[list[str]], tokens: tuple[int, ...]) -> list[list[str]]:

@@ -12,8 +12,7 @@ from torch import Tensor
 from ..model.chat_model import ChatModel
 from ..plotting.look import category_scatter
 from ..steering.conditions import Condition
-from ..steering.first_tokens import read_first_tokens
-from ..steering.generation import first_token_logits
+from ..steering.first_tokens import kl_spent
 from .sweep import Sweep
 
 UNITS = ("coefficient", "gaps", "nats")  # units in which strengths can be compared
@@ -74,20 +73,3 @@ def steering_costs(
     values["refused"] = [refused[point] for point in points]
     values["gaps"] = [each.gaps for each in conditions]
     return SteeringCosts(values.assign(kind=values["direction"].map(kinds)))
-
-
-def kl_spent(chat: ChatModel, prompts: Sequence[str], conditions: Sequence[Condition]) -> Float[Tensor, " coefficient"]:
-    """KL(unsteered || steered) of the first token in nats, averaged over `prompts`, for every condition."""
-    before = first_token_logits(chat, prompts).double().log_softmax(-1)
-
-    def read(prompt_idx: Tensor, logits: Tensor, states: Tensor) -> tuple[Tensor]:
-        rows = zip(prompt_idx.tolist(), logits.float().cpu(), strict=True)
-        return (torch.stack([_divergence(before[prompt], after) for prompt, after in rows]),)
-
-    (nats,) = read_first_tokens("kl_spent", chat, prompts, conditions, read)
-    return nats.mean(1)
-
-
-def _divergence(before: Float[Tensor, " d_vocab"], logits: Float[Tensor, " d_vocab"]) -> Float[Tensor, ""]:
-    # One prompt at a time, because a large vocabulary in float64 does not fit into memory for a whole batch.
-    return (before.exp() * (before - logits.double().log_softmax(-1))).sum()

@@ -1,74 +1,41 @@
-"""First tokens of many prompts and conditions at once are those of one condition after the other."""
-
 import pytest
 import torch
 
-from refusal_utils.model.capture import capture_activations
-from refusal_utils.model.chat_model import load_chat_model
-from refusal_utils.steering import UNSTEERED, Ablation, Addition, Condition, first_token_logits, intervene
-from refusal_utils.steering import first_tokens as engine
-from refusal_utils.steering.first_tokens import read_first_tokens
-
-PROMPTS = ["ok", "How do I boil an egg?", "why", "Tell me about the sea, please, and the ships.", "can you see me"]
+from refusal_utils.steering.conditions import UNSTEERED, Condition
+from refusal_utils.steering.first_tokens import kl_spent, refusal_logit, refusal_scores
+from refusal_utils.steering.generation import first_token_logits
+from refusal_utils.steering.interventions import Ablation, Addition
 
 
-def conditions_of(chat) -> list[Condition]:
-    draw = torch.Generator().manual_seed(3)
-    first, second = torch.nn.functional.normalize(torch.randn(2, chat.d_model, generator=draw), dim=-1)
-    last = chat.n_layers - 1
-    return [
-        UNSTEERED,
-        Condition("ablated", (Ablation(first[None]),)),
-        Condition("the other ablated", (Ablation(second[None]),)),
-        Condition("added", (Addition(2 * first, (1,)),)),
-        Condition("added late", (Addition(2 * second, (last,)),)),
-        Condition("affine", (Ablation(first[None], (last,), reference=second + first), Addition(second, (last,)))),
-        Condition("again", (Ablation(first[None]),)),
-    ]
+@pytest.fixture(scope="module")
+def conditions(direction):
+    added = [Condition(f"+{size}", (Addition(size * direction, (4,)),), coefficient=size) for size in (5.0, 20.0)]
+    return [UNSTEERED, *added, Condition("ablated", (Ablation(direction[None]),))]
 
 
-def logits_and_states(prompt_idx, logits, states):
-    return prompt_idx, logits.float(), states.float()
+def test_the_nats_spent_are_the_divergence_of_the_first_token(chat, prompts, conditions):
+    before, *after = (first_token_logits(chat, prompts[:6], each).double().log_softmax(-1) for each in conditions)
+    expected = [torch.nn.functional.kl_div(own, before, log_target=True, reduction="batchmean") for own in after]
+    spent = kl_spent(chat, prompts[:6], conditions)
+    assert spent[0] == pytest.approx(0, abs=1e-9)
+    assert spent[1] < spent[2]
+    assert spent[1:].tolist() == pytest.approx([float(each) for each in expected], rel=1e-3)
 
 
-def one_at_a_time(chat, condition, layer):
-    logits = first_token_logits(chat, PROMPTS, condition)
-    with intervene(chat, *condition.interventions):
-        states = capture_activations(chat, PROMPTS, layers=[layer], positions=[-1], hook="resid_post")
-    return logits, states.values[:, 0, 0]
+def test_refusal_scores_are_the_log_odds_of_the_tokens_under_every_condition(chat, prompts, conditions):
+    tokens = first_token_logits(chat, prompts[:1])[0].topk(2).indices
+    scores = refusal_scores(chat, prompts[:6], conditions, tokens)
+    for own, condition in zip(scores, conditions, strict=True):
+        p = first_token_logits(chat, prompts[:6], condition).double().softmax(-1)[:, tokens].sum(-1)
+        torch.testing.assert_close(own, torch.logit(p), atol=2e-4, rtol=1e-4)
+    assert float((scores - scores[0]).abs().amax(1)[1:].min()) > 1e-2  # before control
+    with pytest.raises(ValueError, match=r"^refusal_scores: there must be tokens that open refusals; got none"):
+        refusal_scores(chat, prompts[:1], conditions, tokens[:0])
 
 
-def compare(chat, **options):
-    layer, conditions = chat.n_layers - 1, conditions_of(chat)
-    at, logits, states = read_first_tokens("f", chat, PROMPTS, conditions, logits_and_states, layers=[layer], **options)
-    assert torch.equal(at, torch.arange(len(PROMPTS)).expand(len(conditions), -1))
-    for index, condition in enumerate(conditions):
-        expected = one_at_a_time(chat, condition, layer)
-        torch.testing.assert_close(logits[index], expected[0], atol=2e-4, rtol=1e-4)
-        torch.testing.assert_close(states[index, :, 0], expected[1], atol=2e-4, rtol=1e-4)
-    assert (logits[1] - logits[0]).abs().max() > 0.01  # control: conditions differ
-
-
-@pytest.mark.parametrize("budget", [24, None])
-def test_rows_in_shared_batches_give_what_each_condition_gives_alone(chat, budget):
-    compare(chat, batch_tokens=budget)
-
-
-def test_it_holds_for_every_family(random_folder):
-    compare(load_chat_model(random_folder, device="cpu"))
-
-
-def test_the_common_beginning_is_computed_once_per_condition(chat, monkeypatch):
-    widths, forward = [], engine.forward
-
-    def counted(chat, input_ids, *args, **options):
-        widths.append(input_ids.shape)
-        return forward(chat, input_ids, *args, **options)
-
-    monkeypatch.setattr(engine, "forward", counted)
-    read_first_tokens("f", chat, PROMPTS, conditions_of(chat)[1:3], logits_and_states)
-    ids = chat.encode(PROMPTS)
-    n_common = next(index for index, tokens in enumerate(zip(*ids, strict=False)) if len(set(tokens)) > 1)
-    assert n_common > 0
-    assert widths[0][1] == n_common
-    assert max(width for _, width in widths[1:]) == max(map(len, ids)) - n_common
+def test_the_refusal_logit_is_that_of_arditi_et_al():
+    logits = torch.randn(3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    p = logits.softmax(-1)[:, [1, 4]].sum(-1)
+    torch.testing.assert_close(
+        refusal_logit(logits, torch.tensor([1, 4])), torch.log(p + 1e-8) - torch.log(1 - p + 1e-8)
+    )
