@@ -107,8 +107,9 @@ def fit_probes(
     probes = {}
     for each in objectives:
         groups = members if each.endswith("irm") else torch.ones_like(members[:1])
-        penalties = {"irm": irm if each.endswith("irm") else 0.0, "ib": ib if each.startswith("ib") else 0.0}
-        weights, offset = minimise(features / scale, labels, _balanced(groups, labels), decay=decay, **penalties)
+        own_irm, own_ib = irm if each.endswith("irm") else 0.0, ib if each.startswith("ib") else 0.0
+        shares = _balanced(groups, labels)
+        weights, offset = minimise(features / scale, labels, shares, irm=own_irm, ib=own_ib, decay=decay)
         weights = axes @ weights / scale
         probes[each] = Probe(weights, offset - float(mean @ weights))
     return probes
@@ -116,8 +117,8 @@ def fit_probes(
 
 def _balanced(members: Tensor, labels: Tensor) -> Tensor:
     """The share of every prompt in its environment [environment, prompt], half of it for either label."""
-    sides = [members * labels, members * (1 - labels)]
-    return sum(side / side.sum(1, keepdim=True) for side in sides) / 2
+    sides = torch.stack([members * labels, members * (1 - labels)])
+    return (sides / sides.sum(2, keepdim=True)).mean(0)
 
 
 def minimise(
@@ -149,8 +150,7 @@ def minimise(
         variance = shares @ z.square() - (shares @ z).square()
         value = (1 - irm) * (shares @ errors).mean() + irm * invariance.sum() + ib * variance.mean()
         value = value + decay / 2 * leaf[:-1].square().sum()
-        value.backward()
-        return value.item(), leaf.grad.numpy()
+        return value.item(), torch.autograd.grad(value, leaf)[0].numpy()
 
     start = np.zeros(features.shape[1] + 1)
     limits = {"maxiter": 5000, "maxfun": 10_000, "ftol": 1e-13, "gtol": 1e-8}
