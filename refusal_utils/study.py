@@ -147,10 +147,13 @@ class Study:
         usual = {**profile_places(self.chat), "cache_dir": self.cache_dir, "progress": True}
         return capture_activations(self.chat, list(texts), **{**usual, **options})
 
-    @cached_property
+    @property
     def activations(self) -> Activations:
         """The drawn prompts' activations at all layers and template positions, in the order of `draw`."""
-        return self.capture(list(self.draw["text"]))
+        drawn_from = (self.chat.signature, draw_digest(self.draw))
+        if vars(self).get("_drawn_from") != drawn_from:  # also if weights or the draw changed
+            vars(self).update(_drawn_from=drawn_from, _activations=self.capture(list(self.draw["text"])))
+        return vars(self)["_activations"]
 
     def states(
         self, category: str, layer: int | None = None, pos: int | None = None
@@ -166,7 +169,7 @@ class Study:
         """The activations of `prompts` (columns text and category) with their categories, at all captured places."""
         return Labelled(self.capture(list(prompts["text"])), tuple(prompts["category"]))
 
-    @cached_property
+    @property
     def drawn(self) -> Labelled:
         """`activations` with the categories of the drawn prompts."""
         return Labelled(self.activations, tuple(self.draw["category"]))
@@ -186,7 +189,7 @@ class Study:
         layer = self.chat.decision_layer if layer is None else layer
         return self.drawn.sides(layer, self.chat.decision_pos if pos is None else pos)
 
-    @cached_property
+    @property
     def directions(self) -> DirectionSet:
         """The eleven directions of this draw at the decision layer and position: differences in means."""
         return self.directions_at(self.chat.decision_layer, self.chat.decision_pos)

@@ -17,6 +17,7 @@ from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel, check_positions
 from ..model.forward import read_hooks
+from ..model.open_hooks import require_no_hooks
 from .folded_block import MOST_ERROR, FoldedBlock, frozen_scale, norm_gain
 
 _FUNCTION = "component_shares"
@@ -114,6 +115,8 @@ def logit_shares(chat: ChatModel, prompts: Sequence[str], tokens: Int[Tensor, " 
 
 
 def _check_request(chat: ChatModel, directions: Tensor, layer: int, pos: int) -> None:
+    must = "no hook may be open, because shares are those of the model's own weights"
+    require_no_hooks(_FUNCTION, chat, must, "Close it.")
     check_positions(_FUNCTION, chat, (pos,))
     must, width = f"directions must have the width of {chat.name}, {chat.d_model}", directions.shape[-1]
     require(width == chat.d_model, _FUNCTION, must, width, "Take directions and model from the same place.")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..directions.ablation import orthonormal_basis
 from ..model.chat_model import ChatModel
+from ..model.stream_writes import replaces_stream
 from .interventions import Ablation, Addition, HeadReplacement, Intervention, Tokens, require_fit
 from .token_marks import TokenMarks
 
@@ -52,12 +53,8 @@ class RowEdits:
 
 
 def written_hooks(chat: ChatModel) -> list[str]:
-    """The names of all hooks at which something is written to the residual stream.
-
-    `resid_mid` is not among them: there, TransformerLens' bridge passes on a copy, so an edit has no effect.
-    """
-    writes = [chat.hook_name(hook, layer) for layer in range(chat.n_layers) for hook in ("attn_out", "mlp_out")]
-    return [chat.hook_name("resid_pre", 0), *writes]
+    """The names of all hooks at which something is written to the residual stream (see `stream_writes`)."""
+    return list(chat.writes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,11 +129,10 @@ def _stream_edits(chat: ChatModel, rows: Sequence[Sequence[Intervention]]) -> It
             keep_norm = isinstance(each, Addition) and each.keep_norm
             for name in _hooks(chat, each):
                 groups[name, each.tokens, each.every, keep_norm][row].append(each)
-    first = chat.hook_name("resid_pre", 0)
     for (name, *options), members in groups.items():
         # Rows of one condition share their content, so it is computed once.
         known = {tuple(map(id, own)): own for own in members}
-        content = {key: _content(chat, own, name == first) for key, own in known.items()}
+        content = {key: _content(chat, own, replaces_stream(name)) for key, own in known.items()}
         vectors, bases = zip(*(content[tuple(map(id, own))] for own in members), strict=True)
         vector = torch.stack(vectors)[:, None].to(chat.device, chat.dtype)
         basis = torch.nn.utils.rnn.pad_sequence(list(bases), batch_first=True).to(chat.device, chat.dtype)
@@ -149,7 +145,7 @@ def _hooks(chat: ChatModel, intervention: Addition | Ablation) -> list[str]:
     return [chat.hook_name("resid_pre", layer) for layer in intervention.layers]
 
 
-def _content(chat: ChatModel, members: list[Addition | Ablation], at_first_write: bool) -> tuple[Tensor, Tensor]:
+def _content(chat: ChatModel, members: list[Addition | Ablation], on_stream: bool) -> tuple[Tensor, Tensor]:
     """(what is added, orthonormal basis of what is removed) by one row's interventions at one hook, in float64."""
     vector = torch.zeros(chat.d_model, dtype=torch.float64)
     removed: list[Tensor] = []
@@ -158,8 +154,8 @@ def _content(chat: ChatModel, members: list[Addition | Ablation], at_first_write
             vector = vector + each.vector.double().cpu()
             continue
         removed.append(each.directions.double().cpu())
-        # The reference is put back exactly once: where the stream begins, or at the layers that were named.
-        if each.reference is not None and (each.layers is not None or at_first_write):
+        # The reference is put back where the whole stream is edited, not where one block adds to it.
+        if each.reference is not None and on_stream:
             own = orthonormal_basis(removed[-1])
             vector = vector + (own @ each.reference.double().cpu()) @ own
     return vector, orthonormal_basis(torch.cat(removed)) if removed else vector.new_zeros(0, chat.d_model)

@@ -89,7 +89,7 @@ def kl_spent(chat: ChatModel, prompts: Sequence[str], conditions: Sequence[Condi
     def step(batch: list[int]) -> tuple[Tensor]:
         given = [rows[index] for index in batch]
         edits = RowEdits(chat, [condition.interventions for condition, _ in given])
-        shared = SharedRows(chat, [ids[prompt] for _, prompt in given], min(layer, chat.n_layers - 1))
+        shared = SharedRows.if_possible(chat, [ids[prompt] for _, prompt in given], min(layer, chat.n_layers - 1))
         with edits.open(shared.spread), shared.open():
             logits = forward(chat, shared.ids, shared.mask).logits[:, -1].float().cpu()
         nats = [_divergence(before[prompt], after) for (_, prompt), after in zip(given, logits, strict=True)]
