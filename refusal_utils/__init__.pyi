@@ -1,3 +1,4 @@
+from .checks import check as check
 from .directions.comparison import cosine_matrix as cosine_matrix
 from .directions.direction_set import DirectionSet as DirectionSet
 from .directions.direction_set import Provenance as Provenance
@@ -25,7 +26,6 @@ from .steering.interventions import Ablation as Ablation
 from .steering.interventions import Addition as Addition
 from .steering.responses import respond as respond
 from .study import Study as Study
-from .study import check as check
 from .study import open_study as open_study
 from .tradeoff.controlled_set import controlled_set as controlled_set
 

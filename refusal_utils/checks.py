@@ -1,5 +1,6 @@
-"""One format for errors about arguments: what must hold, what was passed, and what to do about it."""
+"""One format for errors about arguments, and one for claims that a notebook checks."""
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -28,3 +29,16 @@ def require_finite(function: str, values: Float[Tensor, "..."], what: str) -> No
     require(
         n_bad == 0, function, f"{what} must be finite", f"{n_bad} NaN or infinite values", "Use bfloat16 or float32."
     )
+
+
+def check(claim: str, holds: bool | np.bool_, *, only_if: bool = True) -> None:
+    """Print a tick and `claim` if it holds, else raise `AssertionError`.
+
+    With `only_if` false the claim is about another setting (such as the bundled model's numbers); it is not checked.
+    """
+    if not only_if:
+        print(f"–  {claim} (not checked: about the bundled model with default settings)")
+        return
+    if not holds:
+        raise AssertionError(f"does not hold: {claim}")
+    print(f"✓  {claim}")

@@ -15,7 +15,7 @@ from torch import Tensor
 from .checks import require
 from .directions.direction_set import DirectionSet, Provenance
 from .geometry.labelled import Labelled
-from .methods import fit
+from .methods import named_method
 from .model.artifacts import model_notes
 from .model.capture import Activations, capture_activations, profile_places
 from .model.chat_model import BUNDLED, ChatModel, load_chat_model
@@ -194,10 +194,15 @@ class Study:
         """The eleven directions of this draw at the decision layer and position: differences in means."""
         return self.directions_at(self.chat.decision_layer, self.chat.decision_pos)
 
-    def directions_at(self, layer: int, pos: int, method: str = "difference_in_means") -> DirectionSet:
-        """The directions of this draw at any layer and position, by any of `methods.METHODS`."""
-        place = Provenance(layer, pos, estimator=method, draw=draw_digest(self.draw), model=model_notes(self.chat))
-        return fit(method, *self.sides(layer, pos), place)
+    def directions_at(self, layer: int, pos: int, method: str = "difference_in_means", **options: Any) -> DirectionSet:
+        """The directions of this draw at any layer and position, by any of `methods.METHODS` with its `options`."""
+        return named_method(method).fit(self, layer=layer, pos=pos, **options)
+
+    def provenance(self, layer: int | None = None, pos: int | None = None) -> Provenance:
+        """Where the states of `sides(layer, pos)` come from."""
+        layer = self.chat.decision_layer if layer is None else layer
+        pos = self.chat.decision_pos if pos is None else pos
+        return Provenance(layer, pos, draw=draw_digest(self.draw), model=model_notes(self.chat))
 
     def respond(self, prompts: pd.DataFrame, **options: Any) -> pd.DataFrame:
         """The judged responses of the unsteered model to `prompts`, cached; `options` as in `respond`."""
@@ -237,16 +242,3 @@ def open_study(
     model. Nothing is loaded until it is used.
     """
     return Study(model, prompts, Path(figures_dir), Path(cache_dir), seed, loading)
-
-
-def check(claim: str, holds: bool | np.bool_, *, only_if: bool = True) -> None:
-    """Print a tick and `claim` if it holds, else raise `AssertionError`.
-
-    With `only_if` false the claim is about another setting (such as the bundled model's numbers); it is not checked.
-    """
-    if not only_if:
-        print(f"–  {claim} (not checked: about the bundled model with default settings)")
-        return
-    if not holds:
-        raise AssertionError(f"does not hold: {claim}")
-    print(f"✓  {claim}")

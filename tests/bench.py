@@ -19,12 +19,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from refusal_utils.bundled.check import train_directions
-from refusal_utils.directions.direction_set import Provenance
+from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.directions.estimation import random_directions
 from refusal_utils.geometry.gram import contrasts
 from refusal_utils.geometry.uncertainty import cosine_intervals
 from refusal_utils.heads.shares import component_shares
-from refusal_utils.methods import fit
 from refusal_utils.model.batching import FORWARD_TOKENS, plan_batches
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import ChatModel, load_chat_model
@@ -332,7 +331,7 @@ def bench_real_model(name: str) -> None:
     policy, benign = (train["text"][train["category"] == each].head(32) for each in ("crime_assistance", BENIGN))
     states = capture_activations(chat, [*policy, *benign]).at(chat.decision_layer, chat.decision_pos)
     sides = {"crime_assistance": states[:32]}, states[32:]
-    directions = fit("difference_in_means", *sides, Provenance(chat.decision_layer, chat.decision_pos))
+    directions = DirectionSet.from_states(*sides, Provenance(chat.decision_layer, chat.decision_pos))
     conditions = sweep_conditions(directions, gaps=(0.5, 1.0, 2.0, 3.0))
     print(f"{chat.describe()}\na sweep of 4 conditions x 64 prompts x 24 tokens; 1/4 and 1/32 samples of the others")
     bare, loops, authors, captures, generations = [], [], [], [], []

@@ -31,8 +31,8 @@ class Provenance:
     """Where directions come from and what they are for.
 
     `hook`, `layer`, `pos`: where they were read. `operation`: whether they are meant to be added to the stream or
-    projected out of it. `draw`: digest of the prompts (`draw_digest`). `model`: name, fingerprint and dtype of the
-    model (`model_notes`).
+    projected out of it. `estimator`, `settings`: the method and its options. `draw`: digest of the prompts
+    (`draw_digest`). `model`: name, fingerprint and dtype of the model (`model_notes`).
     """
 
     layer: int
@@ -43,6 +43,7 @@ class Provenance:
     draw: str | None = None
     model: dict[str, Any] = field(default_factory=dict, hash=False)
     versions: dict[str, str] = field(default_factory=_versions, hash=False)
+    settings: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,5 +172,5 @@ class DirectionSet:
             )
         gaps = torch.tensor(notes.pop("gaps"))
         del notes["norm"]
-        place = {name: notes.pop(name) for name in Provenance.__dataclass_fields__ if name != "model"}
+        place = {name: notes.pop(name) for name in Provenance.__dataclass_fields__ if name != "model" and name in notes}
         return cls(tuple(tensors), torch.stack([*tensors.values()]), gaps, Provenance(**place, model=notes))

@@ -4,18 +4,13 @@ A method is a module of this folder that defines `METHOD`, a `Method`; `METHODS`
 method, add a file: every comparison of methods then includes it.
 """
 
-from collections.abc import Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 
-from jaxtyping import Float
-from torch import Tensor
-
 from ..checks import require
-from ..directions import DirectionSet, Provenance
-from .method import Method
+from .method import Method, SearchMethod, StateMethod, per_category
 
-__all__ = ["METHODS", "Method", "fit"]
+__all__ = ["METHODS", "Method", "SearchMethod", "StateMethod", "named_method", "per_category"]
 
 
 def _find_methods() -> dict[str, Method]:
@@ -27,18 +22,8 @@ def _find_methods() -> dict[str, Method]:
 METHODS: dict[str, Method] = _find_methods()
 
 
-def fit(
-    name: str,
-    refused: Mapping[str, Float[Tensor, "_ d_model"]],
-    answered: Float[Tensor, "answered_prompt d_model"],
-    provenance: Provenance,
-) -> DirectionSet:
-    """The directions from the answered prompts to each refused side, as the method called `name` finds them.
-
-    `refused`: states [prompt, d_model] by category; `provenance`: where they were read. Raises `ValueError` for an
-    unknown method, and as the method does.
-    """
-    require(
-        name in METHODS, "fit", f"the method must be one of {', '.join(METHODS)}", repr(name), "Choose one of these."
-    )
-    return METHODS[name].fit(refused, answered, provenance)
+def named_method(name: str) -> Method:
+    """The method called `name`. Raises `ValueError` for an unknown one."""
+    must = f"the method must be one of {', '.join(METHODS)}"
+    require(name in METHODS, "named_method", must, repr(name), "Choose one of these.")
+    return METHODS[name]
