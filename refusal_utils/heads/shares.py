@@ -87,6 +87,8 @@ def component_shares(
 
     batches = plan_batches(ids, token_budget(_FUNCTION, batch_tokens, chat.device))
     found = Shares(*in_order(run_batches(_FUNCTION, batches, step)))
+    must = "no hook may be open, because shares are those of the model's own weights"
+    require_no_hooks(_FUNCTION, chat, must, "Close it.")
     _check_sum(chat, found)
     return found
 
@@ -115,8 +117,6 @@ def logit_shares(chat: ChatModel, prompts: Sequence[str], tokens: Int[Tensor, " 
 
 
 def _check_request(chat: ChatModel, directions: Tensor, layer: int, pos: int) -> None:
-    must = "no hook may be open, because shares are those of the model's own weights"
-    require_no_hooks(_FUNCTION, chat, must, "Close it.")
     check_positions(_FUNCTION, chat, (pos,))
     must, width = f"directions must have the width of {chat.name}, {chat.d_model}", directions.shape[-1]
     require(width == chat.d_model, _FUNCTION, must, width, "Take directions and model from the same place.")

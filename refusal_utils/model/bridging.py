@@ -1,7 +1,7 @@
 """The bridge around a loaded model, checked against plain Hugging Face."""
 
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from ..checks import invalid, require
 from .as_found import AsFound
 from .chat_format import TokenBatch
+from .plain_forward import has_cache
+from .stream_writes import stream_writes
 
 # Largest difference of logits between bridge and Hugging Face, relative to the largest logit above 1.
 PARITY = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
@@ -26,10 +28,17 @@ def context_length(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     return found[0] if found else int(tokenizer.model_max_length)
 
 
-def boot_bridge(
-    name: str, model: Any, tokenizer: PreTrainedTokenizerBase, probe: TokenBatch
-) -> tuple[TransformerBridge, AsFound]:
-    """(the bridge around `model`, or around the language model inside a vision-language model; `model` as it was found).
+class Bridged(NamedTuple):
+    """A bridge with what was found by trying: `stream_writes`, `has_cache`, and what its model was like before."""
+
+    bridge: TransformerBridge
+    writes: tuple[str, ...]
+    has_cache: bool
+    as_found: AsFound
+
+
+def boot_bridge(name: str, model: Any, tokenizer: PreTrainedTokenizerBase, probe: TokenBatch, n_layers: int) -> Bridged:
+    """The bridge around `model`, or around the language model inside a vision-language model.
 
     Raises `ValueError` unless the left-padded `probe` gives the logits of each prompt alone in the Hugging Face model, up
     to `PARITY`, and for an architecture that TransformerLens does not support. The model is then as it was found.
@@ -37,7 +46,9 @@ def boot_bridge(
     found = AsFound(model)
     try:
         model.eval()
-        return _checked_bridge(name, model, tokenizer, probe), found
+        bridge = _checked_bridge(name, model, tokenizer, probe)
+        writes = stream_writes(bridge, probe, n_layers)
+        return Bridged(bridge, writes, has_cache(bridge.original_model, probe), found)
     except BaseException:
         found.restore()
         raise

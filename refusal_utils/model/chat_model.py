@@ -24,9 +24,7 @@ from .chat_format import TokenBatch, common_suffix, pad_left, probe_ids, render_
 from .defaults import decision_state
 from .fingerprint import fingerprint, signature
 from .loading import check_device, check_placement, load_tokenizer, load_weights, memory_errors
-from .plain_forward import has_cache
 from .sources import BUNDLED, BUNDLED_WEIGHTS, find_source
-from .stream_writes import stream_writes
 
 __all__ = ["BUNDLED", "BUNDLED_WEIGHTS", "ChatModel", "check_positions", "load_chat_model"]
 _ENCODED_AT_ONCE = 256  # prompts: a tokenizer's encoding takes about 10 kB for each in addition to the ids
@@ -187,15 +185,14 @@ def load_chat_model(
     with memory_errors(str(name)):
         model = load_weights(str(name), source.place, device, dtype, device_map) if hf_model is None else hf_model
         check_placement(model)
-        config, probe = (
-            model.config.get_text_config(),
-            pad_left(tokenizer, rows, model.get_input_embeddings().weight.device),
-        )
-        bridge, found = boot_bridge(str(name), model, tokenizer, probe)
-    state = decision_state(str(name), source.place, config.num_hidden_layers, len(suffix), layer, pos)
-    chat = ChatModel(
+        config, place = model.config.get_text_config(), model.get_input_embeddings().weight.device
+        state = decision_state(str(name), source.place, config.num_hidden_layers, len(suffix), layer, pos)
+        _check_positions("load_chat_model", len(suffix), (state.pos,))
+        probe = pad_left(tokenizer, rows, place)
+        found = boot_bridge(str(name), model, tokenizer, probe, config.num_hidden_layers)
+    return ChatModel(
         name=str(name),
-        bridge=bridge,
+        bridge=found.bridge,
         tokenizer=tokenizer,
         n_layers=config.num_hidden_layers,
         d_model=config.hidden_size,
@@ -207,20 +204,18 @@ def load_chat_model(
         system_prompt=system_prompt,
         thinking=thinking_mode(tokenizer, system_prompt),
         dequantized_from=source.dequantized_from if hf_model is None else None,
-        writes=stream_writes(bridge, probe, config.num_hidden_layers),
-        has_cache=has_cache(bridge.original_model, probe),
-        as_found=None if hf_model is None else found,
+        writes=found.writes,
+        has_cache=found.has_cache,
+        as_found=None if hf_model is None else found.as_found,
     )
-    check_positions("load_chat_model", chat, (chat.decision_pos,))
-    return chat
 
 
 def check_positions(function: str, chat: ChatModel, positions: Sequence[int]) -> None:
-    """Raise `ValueError` in the name of `function` unless every position is that of a template token.
+    """Raise `ValueError` in the name of `function` for a position whose token is not the same in every prompt."""
+    _check_positions(function, len(chat.suffix), positions)
 
-    Only these tokens are the same in every prompt, so only there can prompts be compared.
-    """
-    n_fixed = len(chat.suffix)
+
+def _check_positions(function: str, n_fixed: int, positions: Sequence[int]) -> None:
     must, todo = f"positions must lie in the template's last {n_fixed} tokens", f"Use -{n_fixed} to -1."
     for pos in positions:
         require(-n_fixed <= pos <= -1, function, must, pos, todo)

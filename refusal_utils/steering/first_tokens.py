@@ -69,7 +69,7 @@ def _measure(
     def step(batch: list[int]) -> tuple[Tensor]:
         given = [rows[index] for index in batch]
         edits = RowEdits(chat, [condition.interventions for condition, _ in given])
-        shared = SharedRows(chat, [ids[prompt] for _, prompt in given], min(layer, chat.n_layers - 1))
+        shared = SharedRows.if_possible(chat, [ids[prompt] for _, prompt in given], min(layer, chat.n_layers - 1))
         with edits.open(shared.spread), shared.open():
             logits = forward(chat, shared.ids, shared.mask).logits[:, -1].float().cpu()
         return (torch.stack([measure(prompt, after) for (_, prompt), after in zip(given, logits, strict=True)]),)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..checks import require
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
-from ..model.open_hooks import NOT_STORED, open_hooks, require_no_hooks
+from ..model.open_hooks import NOT_STORED, require_no_hooks
 from ..model.store import RowLog, content_key
 from .conditions import UNSTEERED, Condition
 from .decoding import Row, decode, forward, stop_tokens
@@ -60,7 +60,7 @@ def generate(
     ids = chat.encode(prompts)
     _check_lengths(chat, ids, max_new_tokens)
     pairs = zip(conditions, range(len(ids)), strict=True) if paired else product(conditions, range(len(ids)))
-    last = 0 if open_hooks(chat) else chat.n_layers - 1  # hooks from outside may act anywhere
+    last = 0 if _has_bridge_hooks(chat) else chat.n_layers - 1  # hooks from outside may act anywhere
     rows = []
     for (each, prompt), sample in product(pairs, range(sampling.n if sampling else 1)):
         drawn = sampling.parts(sample, max_new_tokens) if sampling else []
@@ -112,6 +112,10 @@ def _check(
         require_fit(chat, each)
     if cached:
         require_no_hooks(name, chat, NOT_STORED, "Pass interventions as conditions, or leave cache_dir out.")
+
+
+def _has_bridge_hooks(chat: ChatModel) -> bool:
+    return any(point.fwd_hooks for point in chat.bridge.hook_dict.values())
 
 
 def _log_path(chat: ChatModel, folder: Path) -> Path:

@@ -75,8 +75,8 @@ def require_fit(chat: ChatModel, intervention: Intervention) -> None:
         return
     _require_layers(chat, intervention)
     every, tokens = intervention.every, intervention.tokens
-    whole = isinstance(every, int) and every >= 1
-    require(whole, "intervene", "every must be a whole number of at least 1", repr(every), "Use 1 for all.")
+    require(isinstance(every, int), "intervene", "every must be a whole number", repr(every), "Use 1 for all.")
+    require(every >= 1, "intervene", "every must be at least 1", every, "Use 1 for all.")
     must, todo = f"tokens must be one of {', '.join(get_args(Tokens))}", "Leave it out for all tokens."
     require(tokens in get_args(Tokens), "intervene", must, repr(tokens), todo)
     vectors = [intervention.vector] if isinstance(intervention, Addition) else [intervention.directions]
@@ -106,7 +106,7 @@ def _require_layers(chat: ChatModel, intervention: Addition | Ablation) -> None:
         raise invalid("intervene", must, f"{layers!r} {kind}", todo) from error
     todo = "Name a layer; an Ablation without layers edits everything written to the stream."
     require(len(numbers) > 0, "intervene", "layers must name at least one layer", f"{layers!r} {kind}", todo)
-    must, todo = f"a layer must be one of 0 to {chat.n_layers - 1}", "Count from 0, or from -1 for the last."
+    must, todo = f"the layer must be one of 0 to {chat.n_layers - 1}", "Count from 0, or from -1 for the last."
     for layer in numbers:
         require(-chat.n_layers <= layer < chat.n_layers, "intervene", must, f"{layer} {kind}", todo)
 
