@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..checks import invalid, require
+from ..checks import invalid, require, require_known
 from .categories import ALL_CATEGORIES, BENIGN
 
 DRAW_COLUMNS = ["id", "category", "side", "split", "selection"]
@@ -48,8 +48,7 @@ def draw_prompts(
     is unknown or missing, if too few prompts of a label or too few benign ones qualify, or if fewer than three
     categories are left.
     """
-    known = f"select_by must be one of {', '.join(SELECTIONS)}"
-    require(select_by in SELECTIONS, "draw_prompts", known, repr(select_by), "Use one of these.")
+    require_known("draw_prompts", "select_by", select_by, SELECTIONS)
     readings = ("unsafe",) if select_by == "published" else OVER_REFUSAL
     must = f"over_refusal of a draw by {select_by} must be {' or '.join(map(repr, readings))}"
     require(over_refusal in readings, "draw_prompts", must, repr(over_refusal), "Leave it out.")
@@ -147,6 +146,13 @@ def read_draw(path: str | Path, prompts: pd.DataFrame, source: str) -> pd.DataFr
     must, todo = f"the draw must be from the prompts {source!r}", f"Run notebook 01 again with PROMPTS={source!r}."
     require(not others, "read_draw", must, f"{', '.join(others[:1])} in {path}", todo)
     return draw.merge(prompts[["id", "text"]], on="id", validate="one_to_one")
+
+
+def confidence_by_category(draw: pd.DataFrame) -> dict[str, list[float]] | None:
+    """The column `confidence` of a draw by category, each in the order of the draw; None if there is no such column."""
+    if "confidence" not in draw:
+        return None
+    return {name: own.to_list() for name, own in draw.groupby("category")["confidence"]}
 
 
 def draw_digest(draw: pd.DataFrame) -> str:
