@@ -1,7 +1,7 @@
 """The entry point: a study of one model on one set of prompts, with its draw and its folders for figures and caches."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Study:
     cache_dir: Path
     seed: int
     loading: dict[str, Any]
+    _captured: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def chat(self) -> ChatModel:
@@ -134,15 +135,11 @@ class Study:
     def held_out(self, n: int | None = None) -> pd.DataFrame:
         """The prompts that no direction was estimated from, or `n` random ones of each kind."""
         rows = held_out(self.prompts, self.draw)
-        if n is None:
-            return rows
-        return rows.sample(frac=1, random_state=self.seed).groupby("kind").head(n).sort_index()
+        shuffled = rows.sample(frac=1, random_state=self.seed)
+        return rows if n is None else shuffled.groupby("kind").head(n).sort_index()
 
     def unsteered(self, max_new_tokens: int = 50, n: int | None = None, **options: Any) -> pd.DataFrame:
-        """The judged responses of the unsteered model to `held_out(n)`; `options` as in `respond`.
-
-        Notebooks that pass the same `max_new_tokens` and `n` share these responses: the model is asked once.
-        """
+        """The judged responses of the unsteered model to `held_out(n)`, cached; `options` as in `respond`."""
         return self.respond(self.held_out(n), max_new_tokens=max_new_tokens, **options)
 
     def widened(self, n_prompts: int) -> pd.DataFrame:
@@ -161,10 +158,9 @@ class Study:
     @property
     def activations(self) -> Activations:
         """The drawn prompts' activations at all layers and template positions, in the order of `draw`."""
-        drawn_from = (self.chat.signature, draw_digest(self.draw))
-        if vars(self).get("_drawn_from") != drawn_from:  # also if weights or the draw changed
-            vars(self).update(_drawn_from=drawn_from, _activations=self.capture(list(self.draw["text"])))
-        return vars(self)["_activations"]
+        if self._captured.get("key") != (key := (self.chat.signature, draw_digest(self.draw))):  # edited, or drawn anew
+            self._captured.update(key=key, found=self.capture(list(self.draw["text"])))
+        return self._captured["found"]
 
     def states(
         self, category: str, layer: int | None = None, pos: int | None = None

@@ -180,16 +180,14 @@ def load_chat_model(
     _check_options(name, hf_model, device=device, dtype=dtype, device_map=device_map)
     source = find_source(name)
     tokenizer = load_tokenizer(str(name), source.place)
-    rows = probe_ids(tokenizer, system_prompt)
-    suffix = common_suffix(rows)
+    suffix = common_suffix(rows := probe_ids(tokenizer, system_prompt))
     with memory_errors(str(name)):
         model = load_weights(str(name), source.place, device, dtype, device_map) if hf_model is None else hf_model
         check_placement(model)
         config, place = model.config.get_text_config(), model.get_input_embeddings().weight.device
         state = decision_state(str(name), source.place, config.num_hidden_layers, len(suffix), layer, pos)
         _check_positions("load_chat_model", len(suffix), (state.pos,))
-        probe = pad_left(tokenizer, rows, place)
-        found = boot_bridge(str(name), model, tokenizer, probe, config.num_hidden_layers)
+        found = boot_bridge(str(name), model, tokenizer, pad_left(tokenizer, rows, place), config.num_hidden_layers)
     return ChatModel(
         name=str(name),
         bridge=found.bridge,
