@@ -18,10 +18,12 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerBase
 
 from ..checks import invalid, require
+from .as_found import AsFound
+from .bridging import boot_bridge, context_length
 from .chat_format import TokenBatch, common_suffix, pad_left, probe_ids, render_chat, thinking_mode
 from .defaults import decision_state
-from .fingerprint import fingerprint
-from .loading import boot_bridge, check_device, check_placement, load_tokenizer, load_weights, memory_errors
+from .fingerprint import fingerprint, signature
+from .loading import check_device, check_placement, load_tokenizer, load_weights, memory_errors
 from .sources import BUNDLED, BUNDLED_WEIGHTS, find_source
 
 __all__ = ["BUNDLED", "BUNDLED_WEIGHTS", "ChatModel", "check_positions", "load_chat_model"]
@@ -35,6 +37,8 @@ class ChatModel:
     Directions are read at `decision_layer` (`resid_pre`) and `decision_pos` (counted from the end of the prompt);
     `decision_source` names the origin of that choice. Every encoded prompt ends in the tokens of `suffix`.
     `dequantized_from` is the quantization of the GGUF file that the weights come from, such as Q4_K_M, or None.
+    `writes` are the hooks at which something is written to the residual stream, none if not all of it is known;
+    `has_cache` tells whether generation can keep past tokens. `as_found` is what a model passed as `hf_model` was like.
     """
 
     name: str
@@ -50,6 +54,9 @@ class ChatModel:
     system_prompt: str | None = None
     thinking: str = "no thinking switch"
     dequantized_from: str | None = None
+    writes: tuple[str, ...] = field(default=(), repr=False)
+    has_cache: bool = True
+    as_found: AsFound | None = field(default=None, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -77,13 +84,15 @@ class ChatModel:
         )
 
     def at_place(self, layer: int, pos: int, source: str) -> "ChatModel":
-        """The same loaded model with another decision state; what was computed about it, as the fingerprint, is kept."""
+        """The same loaded model with another decision state."""
         moved = copy(self)
         vars(moved).update(decision_layer=layer, decision_pos=pos, decision_source=source)
         return moved
 
     def unload(self) -> None:
-        """Free the model's memory; later use raises `ValueError`. A model passed as `hf_model` stays usable."""
+        """Free the model's memory; later use raises `ValueError`. A model passed as `hf_model` is as it was before loading."""
+        if self.as_found is not None:
+            self.as_found.restore()
         self.__dict__.pop("_hook_names", None)
         object.__setattr__(self, "bridge", _Unloaded(self.name))
         gc.collect()  # the bridge and its hooks refer to each other
@@ -133,10 +142,15 @@ class ChatModel:
         """`ids` padded on the left to one length, on the model's device, with the attention mask."""
         return pad_left(self.tokenizer, ids, self.device)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """A hash of the weights, architecture, tokenizer, template, system prompt and dtype."""
+        """A hash of the weights, architecture, tokenizer, template, system prompt and dtype, as they are now."""
         return fingerprint(self.bridge.original_model, self.tokenizer, self.system_prompt, self.dtype)
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """What changes with the model's weights, found in milliseconds, for results that are kept in memory only."""
+        return signature(self.bridge.original_model)
 
 
 def load_chat_model(
@@ -166,22 +180,21 @@ def load_chat_model(
     _check_options(name, hf_model, device=device, dtype=dtype, device_map=device_map)
     source = find_source(name)
     tokenizer = load_tokenizer(str(name), source.place)
-    rows = probe_ids(tokenizer, system_prompt)
-    suffix = common_suffix(rows)
+    suffix = common_suffix(rows := probe_ids(tokenizer, system_prompt))
     with memory_errors(str(name)):
         model = load_weights(str(name), source.place, device, dtype, device_map) if hf_model is None else hf_model
         check_placement(model)
-        model.eval()
         config, place = model.config.get_text_config(), model.get_input_embeddings().weight.device
-        bridge = boot_bridge(str(name), model, tokenizer, pad_left(tokenizer, rows, place))
-    state = decision_state(str(name), source.place, config.num_hidden_layers, len(suffix), layer, pos)
-    chat = ChatModel(
+        state = decision_state(str(name), source.place, config.num_hidden_layers, len(suffix), layer, pos)
+        _check_positions("load_chat_model", len(suffix), (state.pos,))
+        found = boot_bridge(str(name), model, tokenizer, pad_left(tokenizer, rows, place), config.num_hidden_layers)
+    return ChatModel(
         name=str(name),
-        bridge=bridge,
+        bridge=found.bridge,
         tokenizer=tokenizer,
         n_layers=config.num_hidden_layers,
         d_model=config.hidden_size,
-        n_context=config.max_position_embeddings,
+        n_context=context_length(config, tokenizer),
         decision_layer=state.layer,
         decision_pos=state.pos,
         decision_source=state.source,
@@ -189,17 +202,18 @@ def load_chat_model(
         system_prompt=system_prompt,
         thinking=thinking_mode(tokenizer, system_prompt),
         dequantized_from=source.dequantized_from if hf_model is None else None,
+        writes=found.writes,
+        has_cache=found.has_cache,
+        as_found=None if hf_model is None else found.as_found,
     )
-    check_positions("load_chat_model", chat, (chat.decision_pos,))
-    return chat
 
 
 def check_positions(function: str, chat: ChatModel, positions: Sequence[int]) -> None:
-    """Raise `ValueError` in the name of `function` unless every position is that of a template token.
+    """Raise `ValueError` in the name of `function` for a position whose token is not the same in every prompt."""
+    _check_positions(function, len(chat.suffix), positions)
 
-    Only these tokens are the same in every prompt, so only there can prompts be compared.
-    """
-    n_fixed = len(chat.suffix)
+
+def _check_positions(function: str, n_fixed: int, positions: Sequence[int]) -> None:
     must, todo = f"positions must lie in the template's last {n_fixed} tokens", f"Use -{n_fixed} to -1."
     for pos in positions:
         require(-n_fixed <= pos <= -1, function, must, pos, todo)
