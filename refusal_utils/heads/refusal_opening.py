@@ -38,7 +38,8 @@ class RefusalOpening:
 
         `responses` has columns category, response and outcome.
         """
-        encoded = [chat.tokenizer(text, add_special_tokens=False)["input_ids"] for text in responses["response"]]
+        options = {"add_special_tokens": False, "split_special_tokens": True}  # a response is text
+        encoded = [chat.tokenizer(text, **options)["input_ids"] for text in responses["response"]]
         first = pd.Series([ids[0] if ids else None for ids in encoded], responses.index, dtype="Int64")
         refused, answered = (responses["outcome"] == name for name in ("refused", "answered"))
         tokens = _opening_tokens(first[refused], first[answered])

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ..directions.direction_set import DirectionSet, Provenance
-from ..prompts.draws import draw_digest
+from ..prompts.draws import draw_digest, read_draw_rows
 from .tables import GEMMA as GEMMA_MODEL
 from .tables import LLAMA as LLAMA_MODEL
 from .tables import plain_name
@@ -66,9 +66,9 @@ LLAMA = Setting(LLAMA_MODEL, (15, 16), (-2,), "paper", ("behaviour",), ("unsafe"
 def read_setting(folder: Path, model: str) -> Setting:
     """What the numbers in a model's folder were measured on, as notebooks 01 and 03 recorded it."""
     found = _provenance(folder)
-    draw = pd.read_csv(folder / "01_draw.csv") if (folder / "01_draw.csv").is_file() else pd.DataFrame()
+    draw = read_draw_rows(folder / "01_draw.csv")
     prompts, selections, readings = (
-        tuple(sorted(map(str, draw[name].dropna().unique()))) if name in draw else ()
+        tuple(sorted({*draw[name]} - {""})) if name in draw else ()
         for name in ("prompts", "selection", "over_refusal")
     )
     return Setting(

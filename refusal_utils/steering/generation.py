@@ -18,7 +18,7 @@ from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
 from ..model.store import RowLog, content_key
 from .conditions import UNSTEERED, Condition
-from .decoding import Row, decode, forward
+from .decoding import Row, decode, forward, stop_tokens, until_stop
 from .interventions import require_fit
 from .row_edits import RowEdits
 
@@ -57,10 +57,11 @@ def generate(
         key, first_layer = content_key(ids[prompt], each.digest), min(each.first_layer(chat.n_layers), last)
         rows.append(Row(prompt, ids[prompt], each, key, first_layer))
     log = RowLog("generate", None if cache_dir is None else Path(cache_dir) / f"{chat.fingerprint}.jsonl")
-    todo = {row.key: row for row in rows if not _is_complete(log.values.get(row.key), max_new_tokens)}
+    stops = stop_tokens(chat)
+    todo = {row.key: row for row in rows if not _is_complete(log.values.get(row.key), max_new_tokens, stops)}
     budget = token_budget("generate", batch_tokens, chat.device, BATCH_TOKENS)
     _decode_all(chat, [*todo.values()], max_new_tokens, budget, log, "generate" if progress else "")
-    return _frame(chat, rows, log, max_new_tokens)
+    return _frame(chat, rows, log, max_new_tokens, stops)
 
 
 def first_token_logits(
@@ -109,9 +110,9 @@ def _check(
     require(not cached or not _has_open_hooks(chat), name, must, "open hooks", todo)
 
 
-def _is_complete(stored: list | None, max_new_tokens: int) -> bool:
+def _is_complete(stored: list | None, max_new_tokens: int, stops: frozenset[int]) -> bool:
     """Whether a stored row (tokens, stopped) reaches `max_new_tokens` or the end of the response."""
-    return stored is not None and (stored[1] or len(stored[0]) >= max_new_tokens)
+    return stored is not None and (stored[1] or len(stored[0]) >= max_new_tokens or not stops.isdisjoint(stored[0]))
 
 
 def _decode_all(chat: ChatModel, rows: list[Row], max_new_tokens: int, budget: int, log: RowLog, progress: str) -> None:
@@ -134,14 +135,15 @@ def _decode_all(chat: ChatModel, rows: list[Row], max_new_tokens: int, budget: i
         pass
 
 
-def _frame(chat: ChatModel, rows: list[Row], log: RowLog, max_new_tokens: int) -> pd.DataFrame:
+def _frame(
+    chat: ChatModel, rows: list[Row], log: RowLog, max_new_tokens: int, stops: frozenset[int]
+) -> pd.DataFrame:
     """The frame of `generate`. Stored responses may be longer: greedy responses of all lengths begin alike."""
     found = {}
     for key in {row.key for row in rows}:
-        tokens, stopped = log.values[key]
-        cut = tokens[:max_new_tokens]
-        text = str(chat.tokenizer.decode(cut, skip_special_tokens=True)).strip()
-        found[key] = (text, len(cut), stopped and len(tokens) <= max_new_tokens)
+        own, stopped = until_stop(log.values[key][0][:max_new_tokens], stops)
+        text = str(chat.tokenizer.decode(own, skip_special_tokens=True)).strip()
+        found[key] = (text, len(own) + stopped, stopped)
     fields = ("name", "direction", "coefficient", "gaps")
     told = [(row.prompt, *(getattr(row.condition, each) for each in fields), *found[row.key]) for row in rows]
     columns = ["prompt", "condition", "direction", "coefficient", "gaps", "response", "n_tokens", "stopped"]

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ..checks import invalid, require
-from ..prompts.files import ONE_FILE
+from ..prompts.tables import ONE_FILE
 from .sizes import SizeName, describe_sizes, size_values
 
 _OPTION_OF = {"MODEL": "--model", "FIGURES_DIR": "--out", "SIZE": "--size"}
@@ -96,7 +96,7 @@ class Settings(BaseSettings):
         if source in ("builtin", "paper"):
             return source
         path = Path(source).expanduser().resolve()
-        if not path.is_dir() and not (path.is_file() and path.suffix in ONE_FILE):
+        if not path.is_dir() and not (path.is_file() and path.suffix.lower() in ONE_FILE):
             files = " or ".join(ONE_FILE)
             raise ValueError(f"must be 'builtin', 'paper', a folder with a file per category, or a {files} file")
         return path.as_posix()
