@@ -1,4 +1,4 @@
-"""Greedy decoding of one batch whose rows are edited differently, with the KV cache; rows leave when they stop."""
+"""Decoding of one batch whose rows are edited differently, with the KV cache; rows leave when they stop."""
 
 import inspect
 from collections.abc import Callable, Collection, Sequence
@@ -12,13 +12,15 @@ from torch import Tensor
 from ..model.chat_model import ChatModel
 from .conditions import Condition
 from .row_edits import RowEdits
+from .sampling import Sampling, TokenChoice
 from .shared_rows import SharedRows
 
 
 @dataclass(eq=False)
 class Row:
-    """A prompt (its index and tokens) under a condition. `tokens` and `stopped` are set when the response is finished.
+    """A prompt (its index and tokens) under a condition, and the number of the sample.
 
+    `tokens`, `stopped` and, if they are drawn, the mean `log_prob` of the tokens are set when the response is finished.
     `key` identifies the response on disk. Below `first_layer` the row may share activations with the same prompt under
     other conditions.
     """
@@ -28,11 +30,19 @@ class Row:
     condition: Condition
     key: str
     first_layer: int
+    sample: int = 0
     tokens: tuple[int, ...] = ()
     stopped: bool = False
+    log_prob: tuple[float, ...] = ()
 
 
-def decode(chat: ChatModel, rows: Sequence[Row], max_new_tokens: int, finish: Callable[[Row], None]) -> None:
+def decode(
+    chat: ChatModel,
+    rows: Sequence[Row],
+    max_new_tokens: int,
+    finish: Callable[[Row], None],
+    sampling: Sampling | None = None,
+) -> None:
     """Decode one batch, and call `finish` with each row as soon as it stops.
 
     This is not a generator: the interventions apply to the whole batch and must be undone even after an error.
@@ -40,17 +50,19 @@ def decode(chat: ChatModel, rows: Sequence[Row], max_new_tokens: int, finish: Ca
     stops = torch.tensor(sorted(stop_tokens(chat)), dtype=torch.long, device=chat.device)
     edits = RowEdits(chat, [row.condition.interventions for row in rows])
     shared = SharedRows(chat, [row.ids for row in rows], min(row.first_layer for row in rows))
+    choice = TokenChoice(sampling, [row.key for row in rows], max_new_tokens)
     new = torch.empty(len(rows), 0, dtype=torch.long, device=chat.device)
     cache = None
     with edits.open(shared.spread), shared.open():
         for n_new in range(1, max_new_tokens + 1):
             out = forward(chat, shared.ids, shared.mask, past_key_values=cache, use_cache=True)
-            tokens, cache = out.logits[:, -1].argmax(-1).to(chat.device), out.past_key_values
+            tokens, cache = choice.choose(out.logits[:, -1]).to(chat.device), out.past_key_values
             new = torch.cat([new, tokens[:, None]], dim=1)
             stopped = torch.isin(tokens, stops)
             ended = stopped | (n_new == max_new_tokens)
             for index in ended.nonzero()[:, 0].tolist():
                 rows[index].tokens, rows[index].stopped = tuple(new[index].tolist()), bool(stopped[index])
+                rows[index].log_prob = choice.mean_log_prob(index)
                 finish(rows[index])
             if ended.all():
                 return
@@ -58,6 +70,7 @@ def decode(chat: ChatModel, rows: Sequence[Row], max_new_tokens: int, finish: Ca
             shared.advance(tokens[stay], stay, cache)
             if ended.any():
                 edits.keep(stay)
+                choice.keep(stay)
                 new, rows = new[stay], [rows[index] for index in stay.tolist()]
 
 

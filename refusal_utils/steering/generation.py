@@ -1,4 +1,4 @@
-"""Greedy generation of many prompts under many conditions in shared batches.
+"""Generation for many prompts under many conditions in shared batches, greedy or sampled.
 
 Each row (a prompt under a condition) is written to disk as soon as it is finished, so a killed run resumes where it
 stopped.
@@ -7,6 +7,7 @@ stopped.
 from collections import Counter
 from collections.abc import Sequence
 from itertools import product
+from math import exp
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +22,7 @@ from .conditions import UNSTEERED, Condition
 from .decoding import Row, decode, forward, stop_tokens, until_stop
 from .interventions import require_fit
 from .row_edits import RowEdits
+from .sampling import Sampling
 
 BATCH_TOKENS = {"cpu": 24_576, "cuda": 65_536}
 
@@ -35,8 +37,12 @@ def generate(
     batch_tokens: int | None = None,
     progress: bool = False,
     paired: bool = False,
+    sampling: Sampling | None = None,
 ) -> pd.DataFrame:
-    """The model's greedy response to every prompt under every condition: one row each, condition by condition.
+    """The model's response to every prompt under every condition: one row each, condition by condition.
+
+    Responses are greedy, or drawn with `sampling`; these have two more columns: `sample` (its number) and `probability`
+    (the geometric mean of its tokens' probabilities at temperature 1).
 
     With `paired`, each prompt is answered under one condition: the first under the first, and so on. `cache_dir` keeps
     finished rows, which are then read instead of generated. `batch_tokens` limits the padded tokens per batch.
@@ -53,15 +59,17 @@ def generate(
     pairs = zip(conditions, range(len(ids)), strict=True) if paired else product(conditions, range(len(ids)))
     last = 0 if _has_open_hooks(chat) else chat.n_layers - 1  # hooks from outside may act anywhere
     rows = []
-    for each, prompt in pairs:
-        key, first_layer = content_key(ids[prompt], each.digest), min(each.first_layer(chat.n_layers), last)
-        rows.append(Row(prompt, ids[prompt], each, key, first_layer))
+    for (each, prompt), sample in product(pairs, range(sampling.n if sampling else 1)):
+        drawn = sampling.parts(sample, max_new_tokens) if sampling else []
+        key, first_layer = content_key(ids[prompt], each.digest, *drawn), min(each.first_layer(chat.n_layers), last)
+        rows.append(Row(prompt, ids[prompt], each, key, first_layer, sample))
     log = RowLog("generate", None if cache_dir is None else Path(cache_dir) / f"{chat.fingerprint}.jsonl")
     stops = stop_tokens(chat)
     todo = {row.key: row for row in rows if not _is_complete(log.values.get(row.key), max_new_tokens, stops)}
     budget = token_budget("generate", batch_tokens, chat.device, BATCH_TOKENS)
-    _decode_all(chat, [*todo.values()], max_new_tokens, budget, log, "generate" if progress else "")
-    return _frame(chat, rows, log, max_new_tokens, stops)
+    how = max_new_tokens, budget, log, "generate" if progress else "", sampling
+    _decode_all(chat, [*todo.values()], *how)
+    return _frame(chat, rows, log, max_new_tokens, stops, sampling is not None)
 
 
 def first_token_logits(
@@ -115,7 +123,15 @@ def _is_complete(stored: list | None, max_new_tokens: int, stops: frozenset[int]
     return stored is not None and (stored[1] or len(stored[0]) >= max_new_tokens or not stops.isdisjoint(stored[0]))
 
 
-def _decode_all(chat: ChatModel, rows: list[Row], max_new_tokens: int, budget: int, log: RowLog, progress: str) -> None:
+def _decode_all(
+    chat: ChatModel,
+    rows: list[Row],
+    max_new_tokens: int,
+    budget: int,
+    log: RowLog,
+    progress: str,
+    sampling: Sampling | None,
+) -> None:
     """Decode all rows in batches of similar length, and log each row as soon as it is finished."""
     batches = []
     for layer in sorted({row.first_layer for row in rows}):  # below it, the rows of a batch share activations
@@ -125,7 +141,9 @@ def _decode_all(chat: ChatModel, rows: list[Row], max_new_tokens: int, budget: i
 
     def step(batch: list[int]) -> None:
         own = [rows[index] for index in batch]
-        decode(chat, own, max_new_tokens, lambda row: log.write(row.key, row.tokens, row.stopped))
+        decode(
+            chat, own, max_new_tokens, lambda row: log.write(row.key, row.tokens, row.stopped, *row.log_prob), sampling
+        )
 
     def unfinished(batch: list[int]) -> list[int]:
         return [index for index in batch if not rows[index].tokens]
@@ -136,15 +154,17 @@ def _decode_all(chat: ChatModel, rows: list[Row], max_new_tokens: int, budget: i
 
 
 def _frame(
-    chat: ChatModel, rows: list[Row], log: RowLog, max_new_tokens: int, stops: frozenset[int]
+    chat: ChatModel, rows: list[Row], log: RowLog, max_new_tokens: int, stops: frozenset[int], are_drawn: bool
 ) -> pd.DataFrame:
     """The frame of `generate`. Stored responses may be longer: greedy responses of all lengths begin alike."""
     found = {}
     for key in {row.key for row in rows}:
-        own, stopped = until_stop(log.values[key][0][:max_new_tokens], stops)
+        tokens, _, *log_prob = log.values[key]
+        own, stopped = until_stop(tokens[:max_new_tokens], stops)
         text = str(chat.tokenizer.decode(own, skip_special_tokens=True)).strip()
-        found[key] = (text, len(own) + stopped, stopped)
+        found[key] = (text, len(own) + stopped, stopped, *map(exp, log_prob))
     fields = ("name", "direction", "coefficient", "gaps")
     told = [(row.prompt, *(getattr(row.condition, each) for each in fields), *found[row.key]) for row in rows]
     columns = ["prompt", "condition", "direction", "coefficient", "gaps", "response", "n_tokens", "stopped"]
-    return pd.DataFrame(told, columns=columns)
+    frame = pd.DataFrame(told, columns=columns + ["probability"] * are_drawn)
+    return frame.assign(sample=[row.sample for row in rows]) if are_drawn else frame

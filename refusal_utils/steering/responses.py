@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -10,6 +11,7 @@ from ..judging import Judge, Judgement, judge_response
 from ..model.chat_model import ChatModel
 from .conditions import UNSTEERED, Condition
 from .generation import generate
+from .sampling import Sampling
 
 VERDICT = ("outcome", "evidence", "styles", "release_type")
 
@@ -23,13 +25,15 @@ def respond(
     max_new_tokens: int = 50,
     cache_dir: str | Path | None = None,
     progress: bool = False,
+    sampling: Sampling | None = None,
 ) -> pd.DataFrame:
     """The judged responses to `prompts` (columns id, text, ...) under every condition, condition by condition.
 
     Columns: those of `prompts`, of `generate` (except its `prompt`) and of `judge_rows`. Raises `ValueError` as they do.
     """
     texts = list(prompts["text"])
-    rows = generate(chat, texts, conditions, max_new_tokens=max_new_tokens, cache_dir=cache_dir, progress=progress)
+    how: dict[str, Any] = {"cache_dir": cache_dir, "progress": progress, "sampling": sampling}
+    rows = generate(chat, texts, conditions, max_new_tokens=max_new_tokens, **how)
     described = prompts.reset_index(drop=True).loc[rows["prompt"]].reset_index(drop=True)
     return judge_rows(pd.concat([described, rows.drop(columns="prompt")], axis=1), judge)
 

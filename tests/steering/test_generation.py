@@ -87,9 +87,9 @@ def test_a_killed_run_resumes_where_it_stopped(chat, prompts, conditions, tmp_pa
         file.write(b'["half a li')  # as if killed while writing
     decoded, original = [], module.decode
 
-    def counted(chat, rows, max_new_tokens, finish):
+    def counted(chat, rows, *rest):
         decoded.extend(rows)
-        original(chat, rows, max_new_tokens, finish)
+        original(chat, rows, *rest)
 
     monkeypatch.setattr(module, "decode", counted)
     resumed = generate(chat, prompts[:6], conditions, max_new_tokens=20, cache_dir=tmp_path)
