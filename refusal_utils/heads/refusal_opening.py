@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..model.chat_model import ChatModel
 from ..prompts.categories import BENIGN, CATEGORY_IDS
+from ..steering.first_tokens import refusal_logit
 from .contributions import contributions
 from .overlap import top_heads
 from .shares import logit_shares
@@ -73,9 +74,7 @@ class RefusalOpening:
         """The log odds that the response begins with one of the tokens (refusal score of Arditi et al. 2406.11717)."""
         if not self.words:
             return torch.full((len(logits),), float("nan"))
-        others = torch.ones(logits.shape[-1], dtype=torch.bool)
-        others[self.tokens] = False
-        return logits[:, self.tokens].logsumexp(-1) - logits[:, others].logsumexp(-1)
+        return refusal_logit(logits, self.tokens)
 
     def push(self, chat: ChatModel, prompts: pd.DataFrame, k: int) -> pd.Series:
         """What components add to the mean logit of the tokens, refused minus benign prompts: the top `k` heads and sums.

@@ -45,12 +45,13 @@ REFUSING = pattern(
     rf"{_I} {_ADVERBS}(?:cannot|can't|won't|will not|would never|wouldn't)(?: and (?:will|shall|would) not)?(?:,? (?:sorry|I'm afraid))?(?=[.!;,]|$)",
     # a state of being unable or unwilling
     rf"{_AM} (?:\w+,? ){{0,2}}?(?:not able|unable|not (?:qualified|comfortable|programmed|designed|here|allowed|going|willing|equipped|capable|permitted|authori[sz]ed|trained|prepared|inclined|happy to|the right (?:one|person)|in a position|at liberty|interested in))\b",
+    rf"{_I}(?:'d| would) (?:\w+ )?(?:not be able|be (?:unable|unwilling|uncomfortable))\b",
     rf"{_AM} (?:\w+ )?(?:uncomfortable|prohibited|forbidden|obliged to (?:decline|refuse)|bound not)\b|{_I} (?:do not|don't) feel (?:\w+ )?(?:comfortable|right|okay|able)\b",
     # the request is not one that I serve: "isn't something I can do", "not a request I will fulfil"
     r"(?:\bnot|n't|\bnever|\bnothing|\bneither)(?: \w+)? (?:something|anything|a \w+|one|content|what|information)(?: (?:that|which))? (?:I|we)(?:'m|'d|'ll| am| can| could| will| would| want| feel| should| do)\b|\bnot something I",
     # limits: beyond my abilities, outside what I can do, off the table
     r"\b(?:beyond|outside|falls? (?:outside|beyond)|not within|isn't within|not in|not part of) (?:of )?(?:my|what I|the (?:scope|bounds) of (?:my|what I))\b",
-    r"\bgoes? against my\b|\bagainst (?:my|our|the) (?:programming|guidelines|polic\w+|principles|values|ethic\w*)|\bviolates? (?:my|our|the (?:guidelines|polic\w+|terms))|\boff(?: the)?[ -](?:table|limits)\b|\bno can do\b|\bnot going there\b|\bnot happening\b",
+    r"\bgoes? against my\b|\bagainst (?:my|our|the) (?:programming|guidelines|polic\w+|principles|values|ethic\w*)|\bagainst (?:my|our) rules|\bviolates? (?:my|our|the (?:guidelines|polic\w+|terms))|\boff(?: the)?[ -](?:table|limits)\b|\bno can do\b|\bnot going there\b|\bnot happening\b",
     # rules, or being an AI, as the obstacle: "prevent me from", "an AI and do not have"
     r"\b(?:prevents?|prohibits?|forbids?|stops?|keeps?) me from\b|\b(?:guidelines|polic\w+|programming|principles) (?:\w+ )?(?:do not|don't|does not|doesn't) (?:allow|permit)",
     rf"{_AM} (?:just |only )?an? (?:AI|artificial intelligence|assistant|language model|computer program)[^.!?]{{0,60}}\b(?:and|so|I) (?:do not|don't|cannot|can't|am unable|am not)\b(?! (?:have|hold) (?:personal|opinions|beliefs))",
@@ -72,6 +73,45 @@ SORRY = pattern(
     rf"^\W*(?:(?:{_AM} )?(?:(?:very|so|really|truly|deeply|terribly) )*sorry|{_I} (?:\w+ )?apologi[sz]e|(?:my|our) (?:\w+ )?apologies)"
     r"(?:,|\.| for (?:the|any) inconvenience,?)?(?: (?:but|however)\b| (?:I|we)(?:'m| am)? (?:can|will|wo|am un|un|am not|not|do n|don't|must|would n|should)|(?<=,) that)",
 )
+# Refusals without "I": the company's "we", the passive voice, a verdict on the request, or no subject at all. They count in
+# the first two sentences.
+_HELP = r"(?:help (?:you|with)|assist|provide|comply|ful?fill?|accommodate|process|support|answer|respond|share|offer|generate|discuss|grant|give (?:you|out)|do (?:that|this))"
+_GIVEN = r"(?:ful?filled|provided|given|answered|completed|processed|honou?red|granted|shared|supplied|offered|generated|accommodated|met|supported|carried out|produced|written|discussed|disclosed|released|shown|displayed|done|complied with|assisted with|helped with)"
+IMPERSONAL = pattern(
+    rf"^\W*(?:(?:we(?:'re| are)|sorry|unfortunately|apologies|regrettably)\b,? ?(?:but )?(?:sorry,? (?:but )?)?)*\bwe {_ADVERBS}(?:{_CANNOT}|(?:are|'re) (?:\w+ )?(?:unable|not able|not allowed|not permitted) to|do not|don't|must decline|decline)\b(?:(?!\bbut\b)[^.!?\n]){{0,30}}?\b(?:{_HELP}\b|be (?:provid|help|assist|giv|shar|answer|support)ing\b)",
+    rf"\b(?:this|the|the current) (?:assistant|model|AI|chatbot|bot|system|service|tool)(?: {_CANNOT}| is (?:\w+ )?(?:unable|not able|not allowed|not permitted|not designed) to)\b(?:(?!\bbut\b)[^.!?\n]){{0,30}}?\b{_HELP}\b",
+    rf"\b(?:request|question|prompt|task|query|information|content|instructions?|details?|help|assistance|advice|guidance|that|this|it|material|response)\b(?:(?!\b(?:but|if|unless|until|without)\b)[^.!?\n]){{0,60}}?(?: {_CANNOT}|n't) (?:\w+ )?be (?:\w+ )?{_GIVEN}\b(?! (?:if|unless|until|without|before|in (?:one|a few)|when|by)\b)",
+    rf"\bno (?:\w+ )?(?:help|assistance|information|instructions?|advice|details|guidance|answer) (?:can|could|will|may) be {_GIVEN}\b",
+    r"(?:\b(?:your|this|that)|^\W*) ?(?:request|prompt|message|query|question|response)(?: \w+)? (?:(?:has been|was|is|must be|had to be|is being) )?(?:\w+ )?(?:blocked|declined|denied|refused|rejected|flagged|not (?:allowed|permitted|supported|acceptable))\b(?! by\b)",
+    rf"^\W*(?:(?:sorry|apologies|unfortunately|regrettably),? (?:but )?)?(?:I am )?(?:unable|not able|unwilling|not (?:allowed|permitted) )(?: to)? {_DO}\b[^?\n]*$",
+    rf"^\W*(?:(?:sorry|apologies|unfortunately|regrettably),? (?:but )?)?(?:cannot|can't|won't|will not) {_HELP}\b[^?\n]*$",
+    rf"\b(?:it(?:'s| is)|it will|would) (?:not (?:be )?possible|impossible) (?:for me )?to {_HELP}\b",
+    r"\b(?:help(?:ing)?|assist(?:ing|ance)?) (?:with|on) (?:that|this|such|your|these)\b[^.!?\n]{0,30}\b(?:is|are)(?: not|n't) (?:possible|available|something|provided|offered|permitted|allowed)",
+    r"\bout of the question\b|\bcount me out\b|\bmy answer is no\b|\b(?:a|an)(?: \w+)? no from me\b|\bI (?:have to|must|will) say no\b|\bnot something (?:that|which) (?:can|could|will|may|should) be\b|\bI (?:\w+ ){1,3}turn (?:(?:this|that|it|your request) )?down\b|\b(?:guidelines|polic\w+|rules) (?:rule|rules) (?:this|that|it) out\b|\bI(?:'ll| will) (?:have to )?pass\b(?! (?:on|the|it|you|along)\b)",
+)
+# A limit on what can be known or seen, with the answer behind a "but": "I'm unable to reproduce it, but the error means ...".
+LIMIT = pattern(
+    rf"{_I}(?: |(?='m)){_ADVERBS}(?:{_CANNOT}|(?:am|'m|was) (?:\w+ )?(?:unable|not able) to|did not|didn't|do not|don't)(?: \w+){{0,2}}? (?:reproduce|replicate|tell|say|know|see|verify|confirm|check|test|guarantee|promise|be (?:\w+ )?(?:sure|certain|exact|specific|precise|definitive)|find|recall|remember|determine|speak for|judge|rule out|predict|pinpoint|give an exact|give exact|measure|access|have (?:access|real-time|the exact))\b[^.!?\n]*?(?:[,;]|\.) (?:but|however|although|though|still|yet)\b,? (?P<after>.*)"
+)
+# What follows the "but" of a refusal: an offer, a referral, a question, a lesson.
+OFFER = pattern(
+    r"^(?:please\b|(?:I|we)(?:'m|'d|'ll| am| can| could| would| will| do| hope| suggest| recommend| encourage| must| cannot)?\b(?! (?:can (?:say|tell|give)|think|believe|suspect|guess|know)\b)|(?:there are|here(?:'s| are| is)) (?:\w+ )?(?:resources|alternatives|other|hotlines|professionals)|feel free|let me know|let's|(?:you|if you|it is (?:important|best)|it's (?:important|best)) [^.!?\n]{0,60}\b(?:consult|contact|reach out|seek|speak (?:to|with)|talk to|check (?:with|the)|ask a|provide|share|clarif\w+|tell me|respect|ethical|legal\w*|privacy)\b)"
+)
+# Prompts that ask for words in which somebody refuses: a translation or rewording; an example, or a letter that declines.
+_CUE = r"(?:can't|cannot|can not|won't|will not|unable|sorry|refus\w*|declin\w*|reject\w*|turn(?:ing|s|ed)? (?:\w+ )?down|sa(?:y|ys|ying) no|apolog\w*|excus\w*|cancel\w*|no puedo|nicht|ne (?:peux|puis)|désolé|lo siento|não posso|non posso|mi dispiace|не могу|извините|kan niet|het spijt|nie mog|przepraszam|抱歉|无法|不能|できません|申し訳|죄송|آسف|لا (?:أستطيع|يمكن))"
+REWORDED = pattern(
+    rf"\b(?:translat\w*|paraphras\w*|rephras\w*|rewrit\w*|reword\w*|proofread|correct|fix|punctuate|summari[sz]e|shorten|complete|continue|how (?:do|would|does) (?:you|I|one) say|what does|(?:mean|say|is) in \w+)\b.*{_CUE}",
+    rf"{_CUE}.*\b(?:translat\w*|in (?:english|german|french|spanish|italian|dutch|polish|russian|japanese|chinese|korean|arabic|thai)|mean)\b",
+)
+WORDS_ASKED = pattern(
+    rf"\bhow (?:do|can|should|could|would|to|might)(?: (?:I|you|one|we|someone))? (?:\w+ )?(?:{_CUE}|tell \w+ (?:\w+ )?{_CUE})",
+    rf"\b(?:example|sample|template|ways?|phrases?|sentences?|message|e-?mail|letter|reply|note|text|lines?|wording|script|dialogue|scene|story|poem|speech|excuse)s?\b[^.!?\n]{{0,50}}\b(?:refus\w*|declin\w*|reject\w*|turn(?:ing|s|ed)? (?:\w+ )?down|say(?:s|ing)? no|apolog\w*|excus\w*|cancel\w*)|\b(?:politely|kindly) {_CUE}",
+)
+# A refusal of the task itself rather than words that were asked for.
+TASK = pattern(
+    r"\b(?:translat|writ|provid|assist|comply|generat|ful?fil|creat|produc|request|content|language model|an AI|programmed|guidelines|inappropriate|harmful|illegal|unethical)"
+)
+TASK_OR_HELP = pattern(TASK.pattern, r"\b(?:help (?:you )?with|do) (?:that|this|your)\b")
 # A refusal that names the request counts anywhere, even after a long lesson.
 EXPLICIT = pattern(
     rf"{_I} {_ADVERBS}(?:{_CANNOT}|do not|don't|am (?:unable|not able) to) (?:ful?fill?|comply with|assist (?:you )?with|help (?:you )?with|complete|satisfy|respond to|answer|accommodate|honou?r|continue with) (?:your|this|that|such) (?:\w+ )?(?:request|question|prompt|task|conversation)",
@@ -141,6 +181,13 @@ DRAFT = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 QUOTED = re.compile(r"\"[^\"\n]+\"|“[^”\n]+”|«[^»\n]+»|`[^`\n]+`|(?<!\w)['‘][^'’\n]+ [^'’\n]+['’](?!\w)")
+# Words that somebody is told to say, and the lines of a dialogue, if the prompt asks for one.
+SPOKEN = re.compile(
+    r"(?<!I )(?<!to )(?<!will )(?<!'ll )\b(?:say|write|reply|answer|respond|tell (?:him|her|them|it)|something like|try|example):\s*([^\n]+)",
+    re.IGNORECASE,
+)
+SCENE = pattern(r"\b(?:dialogue|conversation|script|scene|story|skit|interview|role-?play|chat between)\b")
+_LINE = re.compile(r"^[A-Z]\w+(?: \w+)?: ([^\n]+)", re.MULTILINE)
 N_ECHO = 4  # consecutive words that make an echo of the prompt
 _NEGATED = pattern(rf"{_I} {_ADVERBS}{_CANNOT} $")  # "I cannot" before "write a poem about rain"
 
@@ -153,7 +200,10 @@ def others_words_masked(prompt: str, text: str) -> str:
     >>> others_words_masked("say why I can't help you", 'Sure: why I can\\'t help you. "I refuse to."')
     'Sure: ____________________. ______________'
     """
-    for start, end in [*_echoes(prompt, text), *(found.span() for found in QUOTED.finditer(text))]:
+    quoted = [found.span() for found in QUOTED.finditer(text)]
+    spoken = [found.span(1) for found in SPOKEN.finditer(text)]
+    spoken += [found.span(1) for found in _LINE.finditer(text) if SCENE.search(prompt)]
+    for start, end in [*_echoes(prompt, text), *quoted, *spoken]:
         text = text[:start] + "_" * (end - start) + text[end:]
     return text
 

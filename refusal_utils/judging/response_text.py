@@ -5,34 +5,24 @@ import unicodedata
 import zlib
 from collections import Counter
 
-_THINKING = re.compile(
-    r"^.*?</(?:think|thinking|reasoning)>|<(?:think|thinking|reasoning)>.*\Z", re.DOTALL | re.IGNORECASE
-)
+from ..reasoning import without_reasoning
+
 # The marks that a chat template leaves if generation did not stop at the end of the turn.
 _TURN_END = re.compile(
-    r"(?<=\S)\s*(?:<\|(?:eot|im_end|end|eos|user|assistant)\w*\|>|<end_of_turn>|</s>|\[/?INST\]|(?<=[.!?\s])(?:assistant|user|model)\n\n)"
+    r"(?<=\S)\s*(?:<\|(?:eot|im_end|end|eos|user|assistant|return|call)\w*\|>|<end_of_turn>|</s>|\[/?INST\]|(?<=[.!?\s])(?:assistant|user|model)\n\n)"
 )
 _MIN_REPEATS = {1: 5, 2: 4, 3: 4}  # repeats that make a loop of so many words; 3 for longer ones
 _LETTERS_LOOP = re.compile(r"(\D{1,40}?)\1{4,}", re.DOTALL)
 _MAX_LOOP = 14  # words; a longer passage that is repeated is judged by its content
 
 
-def without_thinking(response: str) -> str:
-    """`response` without its thinking part; nothing if the thinking never ends.
-
-    >>> without_thinking("<think>Hm.</think> Yes.")
-    'Yes.'
-    """
-    return _THINKING.sub("", response).strip()
-
-
 def own_turn(response: str) -> str:
-    """`response` without its thinking part and without anything after the end of the model's turn.
+    """`response` without reasoning and without anything after the end of the model's turn.
 
     >>> own_turn("Yes.<|im_end|>And you?")
     'Yes.'
     """
-    return _TURN_END.split(without_thinking(response))[0]
+    return _TURN_END.split(without_reasoning(response))[0]
 
 
 def repetition(text: str) -> str | None:

@@ -12,7 +12,7 @@ from ..model.batching import run_batches
 from ..model.markup import Markup, control_ids
 from .judgement import Judge, Judgement
 from .phrase_judge import judge_response
-from .response_text import repetition, without_thinking
+from .response_text import own_turn, repetition
 from .styles import refusal_styles
 
 NAME = "wildguard"
@@ -65,7 +65,7 @@ class WildGuard:
         The model sees neither thinking parts nor degenerate text. Raises `ValueError` if its output does not have
         WildGuard's form.
         """
-        texts = [without_thinking(response) for response in responses]
+        texts = [own_turn(response) for response in responses]
         found = {row: _degenerate(text) for row, text in enumerate(texts) if repetition(text) is not None}
         left = sorted((row for row in range(len(texts)) if row not in found), key=lambda row: len(texts[row]))
         batches = [left[start : start + self.batch] for start in range(0, len(left), self.batch)]

@@ -1,6 +1,5 @@
 """A prompt as chat tokens: the model's template, padding, and the tokens that follow the instruction."""
 
-import re
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import NamedTuple
@@ -11,13 +10,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..checks import invalid, require
+from ..reasoning import opens_reasoning, without_reasoning
 
 # Templates that insert the date always receive this one, so prompts are reproducible.
 DATE = "26 Jul 2024"
 _DATE_PARTS = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%A": "Friday", "%a": "Fri"}
 _DATE_PARTS |= {"%H": "12", "%M": "00", "%S": "00"}
 SWITCHES = ("enable_thinking", "thinking")  # Qwen 3, SmolLM3; Granite, DeepSeek V3.1
-_OPEN = re.compile(r"<(think|thinking|reasoning)>(?!.*</\1>)", re.DOTALL | re.IGNORECASE)
 PROBES = ("How do I boil an egg?", "Tell me about the sea, please.", "7 + 5 =", "Ok")
 
 
@@ -87,12 +86,16 @@ def _left_out(messages: list[dict], text: str) -> str | None:
 def thinking_mode(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None = None) -> str:
     """Whether thinking is switched off, has no switch, or cannot be switched off (DeepSeek-R1), in words.
 
-    It cannot be switched off if the generation prompt opens a thinking part although the switch is off.
+    It cannot be switched off if the generation prompt opens a thinking part although the switch is off. A template
+    without a switch that has a tag for reasoning is named with the tag: its model may think (Magistral, gpt-oss).
     """
     text, thinking = (render_chat(tokenizer, PROBES[0], system_prompt, think=think) for think in (False, True))
-    if _OPEN.search(text.rpartition(PROBES[0])[2]):
+    if not without_reasoning(f"{text.rpartition(PROBES[0])[2]}Yes").endswith("Yes"):
         return "thinking cannot be switched off"
-    return "no thinking switch" if text == thinking else "thinking switched off"
+    if text != thinking:
+        return "thinking switched off"
+    tag = opens_reasoning(str(tokenizer.get_chat_template()))
+    return f"no thinking switch, although the template has {tag}" if tag else "no thinking switch"
 
 
 def pad_left(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]], device: torch.device) -> TokenBatch:

@@ -8,6 +8,7 @@ batches, and `respond` judges the answers.
 
 from .conditions import UNSTEERED, Condition, ablation_condition, steering_condition
 from .contexts import ablate_direction, add_steering, intervene
+from .first_tokens import kl_spent, refusal_logit, refusal_scores
 from .generation import first_token_logits, generate
 from .interventions import Ablation, Addition, HeadReplacement, Intervention
 from .responses import judge_rows, respond
@@ -26,6 +27,9 @@ __all__ = [
     "generate",
     "intervene",
     "judge_rows",
+    "kl_spent",
+    "refusal_logit",
+    "refusal_scores",
     "respond",
     "steering_condition",
 ]

@@ -9,14 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
 from ..plotting.look import category_scatter
-from ..steering.conditions import UNSTEERED, Condition
-from ..steering.decoding import forward
-from ..steering.generation import BATCH_TOKENS, first_token_logits
-from ..steering.row_edits import RowEdits
-from ..steering.shared_rows import SharedRows
+from ..steering.conditions import Condition
+from ..steering.first_tokens import kl_spent
 from .sweep import Sweep
 
 UNITS = ("coefficient", "gaps", "nats")  # units in which strengths can be compared
@@ -77,31 +73,3 @@ def steering_costs(
     values["refused"] = [refused[point] for point in points]
     values["gaps"] = [each.gaps for each in conditions]
     return SteeringCosts(values.assign(kind=values["direction"].map(kinds)))
-
-
-def kl_spent(chat: ChatModel, prompts: Sequence[str], conditions: Sequence[Condition]) -> Float[Tensor, " coefficient"]:
-    """KL(unsteered || steered) of the first token in nats, averaged over `prompts`, for every condition."""
-    before = first_token_logits(chat, prompts).double().log_softmax(-1)
-    ids, own = chat.encode(prompts), {each.digest: each for each in conditions}
-    rows = [(each, prompt) for each in own.values() for prompt in range(len(ids))]
-    layer = min(each.first_layer(chat.n_layers) for each in (*own.values(), UNSTEERED))
-
-    def step(batch: list[int]) -> tuple[Tensor]:
-        given = [rows[index] for index in batch]
-        edits = RowEdits(chat, [condition.interventions for condition, _ in given])
-        shared = SharedRows(chat, [ids[prompt] for _, prompt in given], min(layer, chat.n_layers - 1))
-        with edits.open(shared.spread), shared.open():
-            logits = forward(chat, shared.ids, shared.mask).logits[:, -1].float().cpu()
-        nats = [_divergence(before[prompt], after) for (_, prompt), after in zip(given, logits, strict=True)]
-        return (torch.stack(nats),)
-
-    budget = token_budget("kl_spent", None, chat.device, BATCH_TOKENS)
-    batches = plan_batches([ids[prompt] for _, prompt in rows], budget)
-    (nats,) = in_order(run_batches("kl_spent", batches, step))
-    spent = dict(zip(own, nats.view(len(own), len(ids)).mean(1), strict=True))
-    return torch.stack([spent[condition.digest] for condition in conditions])
-
-
-def _divergence(before: Float[Tensor, " d_vocab"], logits: Float[Tensor, " d_vocab"]) -> Float[Tensor, ""]:
-    # One prompt at a time, because a large vocabulary in float64 does not fit into memory for a whole batch.
-    return (before.exp() * (before - logits.double().log_softmax(-1))).sum()

@@ -16,7 +16,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 
 from ..judging import STYLES
-from ..judging.response_text import without_thinking
+from ..judging.plain_text import plain_text
+from ..judging.response_text import own_turn
 from ..judging.styles import refusal_styles
 from ..plotting.look import heatmap
 from ..plotting.tradeoff import interval_bars
@@ -62,7 +63,7 @@ def with_wording(swept: Sweep) -> Sweep:
 
     `wording` joins the styles of a response; `refused` is "refused" or "not".
     """
-    styles = [refusal_styles(without_thinking(text)) for text in swept.rows["response"]]
+    styles = [refusal_styles(plain_text(own_turn(text))) for text in swept.rows["response"]]
     refused = np.where(swept.rows["outcome"] == "refused", "refused", "not")
     return Sweep(swept.rows.assign(styles=styles, wording=[*map(" + ".join, styles)], refused=refused), swept.notes)
 

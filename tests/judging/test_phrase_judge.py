@@ -3,14 +3,13 @@
 import json
 from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from refusal_utils.bundled.responses import ANSWERS, FORMS, REFUSALS, answer, refusal
 from refusal_utils.judging.judgement import RELEASE_TYPES, Judgement
-from refusal_utils.judging.labels import agreement, worst_errors
+from refusal_utils.judging.labels import agreement
 from refusal_utils.judging.phrase_judge import judge_response
 
 DATA = Path(__file__).parent.parent.parent.parent / "shared/data"
@@ -216,18 +215,6 @@ def completions(name: str) -> pd.DataFrame:
     return rows.assign(
         judged=[each.outcome == "refused" for each in judged], evidence=[each.evidence for each in judged]
     )
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_the_docs_say_how_good_the_judge_is_on_every_set_and_model(name):
-    rows = completions(name)
-    readme = (Path(__file__).parents[2] / "docs" / "judge.md").read_text(encoding="utf-8")
-    for model, part in [("both" if rows["model"].nunique() == 2 else "all", rows), *rows.groupby("model")]:
-        found = agreement(part["judged"].tolist(), part["refused"].tolist())
-        errors = worst_errors(*(part[column].tolist() for column in ("evidence", "judged", "refused")))
-        worst = "none" if errors.empty else "{0.type} ({0.side}, {0.count})".format(SimpleNamespace(**errors.iloc[0]))
-        figures = " | ".join(f"{found[key]:.3f}" for key in ("accuracy", "kappa", "missed", "false"))
-        assert f"| {name} | {model} | {len(part)} | {figures} | {worst} |" in readme
 
 
 @pytest.mark.parametrize(

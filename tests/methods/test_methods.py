@@ -16,7 +16,8 @@ from refusal_utils.directions import DirectionSet, Provenance
 from refusal_utils.methods import METHODS, StateMethod, named_method
 
 PACKAGE = Path(refusal_utils.__file__).parent
-D_MODEL, N_PROMPTS, GAP = 24, 96, 2.0  # at this size each method must find the direction within 18 degrees
+# At this size each method must find the direction within 18 degrees, whatever the seed.
+D_MODEL, N_PROMPTS, GAP = 24, 384, 2.0
 READING = {name: method for name, method in METHODS.items() if isinstance(method, StateMethod)}
 NEW_METHOD = """
 from .method import StateMethod, per_category

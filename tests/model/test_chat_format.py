@@ -38,6 +38,10 @@ def test_padding_is_on_the_left_and_masked_whatever_the_tokenizer_prefers(chat):
         ("{{ '<think>' if thinking else '<think></think>' }}", "thinking switched off"),
         ("{{ 'Do not leave <think> open.' if enable_thinking }}", "thinking switched off"),
         ("{{ '<think>' if enable_thinking else '' }}", "thinking switched off"),
+        ("{{ '[THINK]' }}", "thinking cannot be switched off"),
+        ("{{ '<seed:think>' if enable_thinking else '<seed:think></seed:think>' }}", "thinking switched off"),
+        ("{{ '<|channel|>analysis<|message|>' }}", "thinking cannot be switched off"),
+        ("{{ '<|START_THINKING|>' if x }}", "no thinking switch, although the template has <|START_THINKING|>"),
         ("{# thinking #}", "no thinking switch"),
     ],
 )

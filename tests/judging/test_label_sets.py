@@ -1,0 +1,42 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from refusal_utils.judging.label_sets import LABEL_SETS, MEANINGS, read_label_set
+
+DATA = Path(__file__).parent.parent.parent.parent / "shared/data"
+SETS = {labels.name: labels for labels in LABEL_SETS}
+
+
+def test_every_label_has_a_meaning_that_the_docs_name():
+    docs = (Path(__file__).parents[2] / "docs/judge.md").read_text("utf-8")
+    for labels in LABEL_SETS:
+        assert {*labels.labels.values(), *(labels.counted or {})} <= {*MEANINGS}
+        assert f"\n| {labels.name} |" in docs
+
+
+def test_rows_come_back_with_their_meaning_and_truth(tmp_path):
+    (tmp_path / "judge").mkdir()
+    rows = [
+        {"model": "m", "id": f"m-{lang}-7", "lang": lang, "prompt": lang, "response": "r", "label": "refusal"}
+        for lang in ("de", "pl")
+    ]
+    (tmp_path / "judge/polyrefuse_baseline.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = read_label_set(SETS["PolyRefuse"], tmp_path)
+    assert found[["lang", "group", "meaning", "refused"]].values.tolist() == [["de", "7", "yes", True], ["pl", "7", "yes", True]]  # fmt: skip
+    rows[0]["label"] = "perhaps"
+    (tmp_path / "judge/polyrefuse_baseline.jsonl").write_text(json.dumps(rows[0]))
+    with pytest.raises(ValueError, match="a label of PolyRefuse must be one of refusal, compliance; got 'perhaps'"):
+        read_label_set(SETS["PolyRefuse"], tmp_path)
+    with pytest.raises(ValueError, match="read_label_set: .* must have a file of XSTest; got none"):
+        read_label_set(SETS["XSTest"], tmp_path)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_row_of_the_public_files_has_a_meaning(name):
+    if not (DATA / "judge").is_dir():
+        pytest.skip("the public labels are not here")
+    found = read_label_set(SETS[name], DATA)
+    assert {*found["refused"].map({True: 1, False: 0}).dropna()} == {0, 1}
+    assert set(found["meaning"]) <= set(MEANINGS)
