@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -57,7 +57,11 @@ def render_messages(
     tokenizer: PreTrainedTokenizerBase, messages: list[dict], *, think: bool = False, generation_prompt: bool = True
 ) -> str:
     """`messages` in the model's chat template, with a fixed date. Raises whatever the template raises."""
-    options = {"add_generation_prompt": generation_prompt, "date_string": DATE, **dict.fromkeys(SWITCHES, think)}
+    options: dict[str, Any] = {
+        "add_generation_prompt": generation_prompt,
+        "date_string": DATE,
+        **dict.fromkeys(SWITCHES, think),
+    }
     template = _with_fixed_date(tokenizer.get_chat_template())
     return str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **options))
 

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from ..checks import invalid, require
 from .chat_format import TokenBatch, common_suffix, pad_left, probe_ids, thinking_mode
 from .defaults import decision_state
-from .encoding import check_system_prompt, encode_chats
+from .encoding import checked_tokenizer, encode_chats
 from .fingerprint import fingerprint
 from .loading import boot_bridge, check_device, check_placement, load_tokenizer, load_weights, memory_errors
 from .markup import Markup, read_markup
@@ -157,8 +157,7 @@ def load_chat_model(
     """
     _check_options(name, hf_model, device=device, dtype=dtype, device_map=device_map)
     source = find_source(name)
-    tokenizer = load_tokenizer(str(name), source.place)
-    check_system_prompt(tokenizer, system_prompt)
+    tokenizer = checked_tokenizer(load_tokenizer(str(name), source.place), system_prompt)
     rows = probe_ids(tokenizer, system_prompt)
     suffix = common_suffix(rows)
     with memory_errors(str(name)):

@@ -55,14 +55,20 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def check_system_prompt(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> None:
-    """Raise `ValueError` if a system prompt holds a marker of turns. Other special tokens may stand in it (Magistral)."""
+def checked_tokenizer(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> PreTrainedTokenizerBase:
+    """`tokenizer`, after a check that the system prompt holds no marker of turns. Raises `ValueError` if it does.
+
+    Other special tokens may stand in it (Magistral).
+    """
     if system_prompt is None:
-        return
+        return tokenizer
     markup, (own,) = read_markup(tokenizer), _tokens(tokenizer, [render_chat(tokenizer, PROBES[0])])
-    turns = replace(markup, ids=frozenset({*markup.control(own), markup.end_of_turn}))
+    turns = replace(
+        markup, ids=frozenset({*markup.control(own), *([] if markup.end_of_turn is None else [markup.end_of_turn])})
+    )
     must, found = "the system prompt must not contain chat markup", turns.find(system_prompt)
     require(found is None, "load_chat_model", must, repr(found), "Remove it.")
+    return tokenizer
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

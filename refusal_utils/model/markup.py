@@ -15,7 +15,9 @@ _LIKE_MARKUP = re.compile(r"[<\[].+[>\]]")
 _LIKE_CONTROL = re.compile(r"<[|｜].+[|｜]>")
 _HTML = "a b i p u s br em hr li ol td th tr ul col del div img ins pre sub sup code h1 h2 h3 h4 h5 h6 span table tbody thead tfoot strong caption blockquote"
 _HTML_TAG = re.compile(rf"</?(?:{'|'.join(_HTML.split())})\s*/?>", re.IGNORECASE)  # Gemma has a token for each
-_LIKE_HEADING = re.compile(r"[<>\[\]|#:{}]")  # a turn named by a plain word ("assistant") is none of the prompt's faults
+_LIKE_HEADING = re.compile(
+    r"[<>\[\]|#:{}]"
+)  # a turn named by a plain word ("assistant") is none of the prompt's faults
 _LONGEST = 40  # characters of a marker; longer ones are sentences of the template
 _RARE = "\U000fabcd"  # a character for private use
 _ASKED, _ANSWERED, _ASKED_AGAIN, _TOLD = "Ask7", "Answer7", "AskAgain7", "Told7"  # contents of messages, easy to find
@@ -47,7 +49,10 @@ class Markup:
         return str(self.tokenizer.convert_ids_to_tokens(control[0])) if control else named
 
     def as_text(self, text: str) -> str:
-        """`text` with a space inside each piece of markup, which makes it ordinary text; other texts are unchanged."""
+        """`text` with a space inside each piece of markup, which makes it ordinary text; other texts are unchanged.
+
+        Raises `ValueError` if markup remains all the same.
+        """
         while found := self.find(text):
             plain = re.sub(re.escape(found), lambda part: f"{part[0][0]} {part[0][1:]}", text, flags=re.IGNORECASE)
             if plain == text or len(found) < 2:  # another Unicode form, which the tokenizer reads as markup
@@ -112,7 +117,9 @@ def _try(tokenizer: PreTrainedTokenizerBase, chat: Sequence[tuple[str, str]], ge
     try:
         messages = [{"role": role, "content": content} for role, content in chat]
         return render_messages(tokenizer, messages, generation_prompt=generation_prompt)
-    except Exception:  # some templates take no system role or no second turn, and Jinja raises whatever their author chose
+    except (
+        Exception
+    ):  # some templates take no system role or no second turn, and Jinja raises whatever their author chose
         return None
 
 

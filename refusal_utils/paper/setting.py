@@ -68,8 +68,7 @@ def read_setting(folder: Path, model: str) -> Setting:
     found = _provenance(folder)
     draw = read_draw_rows(folder / "01_draw.csv")
     prompts, selections, readings = (
-        tuple(sorted({*draw[name]} - {""})) if name in draw else ()
-        for name in ("prompts", "selection", "over_refusal")
+        tuple(sorted({*draw[name]} - {""})) if name in draw else () for name in ("prompts", "selection", "over_refusal")
     )
     return Setting(
         model=model,

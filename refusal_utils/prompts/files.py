@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..checks import require
 from .categories import ALL_CATEGORIES, BENIGN
-from .tables import PROMPT_FILES, fault, numbered_rows
+from .tables import PROMPT_FILES, TEXT_COLUMNS, fault, numbered_rows
 
 FIELDS = ("id", "category", "text", "split", "pair_id")
 SPLITS = ("train", "eval")
@@ -28,7 +29,8 @@ def read_prompt_file(path: str | Path, category: str | None = None) -> pd.DataFr
     readable = path.is_file() and path.suffix.lower() in PROMPT_FILES
     kinds = ", ".join(PROMPT_FILES)
     require(readable, "read_prompt_file", f"the path must be a file of {kinds}", path, "Check the path.")
-    rows, lines = [], {}
+    rows: list[dict[str, Any]] = []
+    lines: dict[str, int] = {}
     for number, fields in numbered_rows(path):
         row = _row(path, number, fields, category)
         if row["id"] in lines:
@@ -41,10 +43,10 @@ def read_prompt_file(path: str | Path, category: str | None = None) -> pd.DataFr
     return frame.assign(kind=frame["category"].where(frame["category"] != BENIGN, frame["id"].str.split("-").str[0]))
 
 
-def _row(path: Path, number: int, fields: dict, category: str | None) -> dict[str, str]:
-    row = {name: _string(path, number, name, fields.get(name)) for name in FIELDS}
+def _row(path: Path, number: int, fields: dict, category: str | None) -> dict[str, Any]:
+    row: dict[str, Any] = {name: _string(path, number, name, fields.get(name)) for name in FIELDS}
     row["text"] = row["text"] or _string(path, number, "prompt", fields.get("prompt"))
-    row["category"] = row["category"] or str(category)
+    row["category"] = row["category"] or category
     if not row["text"]:
         raise fault(path, number, "no text or prompt")
     if row["category"] not in ALL_CATEGORIES:
@@ -65,7 +67,7 @@ def _string(path: Path, number: int, name: str, value: object) -> str:
         raise fault(path, number, f"the {name} {value!r:.60}, which is not text,")
     if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
         raise fault(path, number, f"a character in {name} that is no text (NUL, or half of a surrogate pair)")
-    if name != "text" and not value.strip().isprintable():
+    if name not in TEXT_COLUMNS and not value.strip().isprintable():
         raise fault(path, number, f"the {name} {value!r:.60}, which has a line break or control character,")
     return value.strip()
 

@@ -40,7 +40,7 @@ def numbered_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def fault(path: Path, number: int, reason: str, todo: str = "Correct or remove that line.") -> ValueError:
-    """The error about one line of a prompt file."""
+    """The error to raise about one line of a prompt file. Raises nothing itself."""
     must = "every row must be one prompt with a text and a known category"
     return invalid("read_prompt_file", must, f"{reason} at {path}, line {number}", todo)
 
@@ -91,7 +91,10 @@ def _cells(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         while len(cells) > len(names) and not cells[-1].strip():
             cells.pop()  # separators at the end of a line
         if len(cells) != len(names):
-            reason, todo = f"{len(cells)} cells under {len(names)} columns", "Put text that holds a separator in quotes."
+            reason, todo = (
+                f"{len(cells)} cells under {len(names)} columns",
+                "Put text that holds a separator in quotes.",
+            )
             raise fault(path, number, reason, todo)
         _check_swallowed(path, number, names, cells, separator)
         yield number, dict(zip(names, cells, strict=True))
@@ -111,7 +114,9 @@ def _separator(path: Path, text: str) -> str:
 
 def _split(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """(number of its first line, cells) of every row that is not blank."""
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=separator != "\t")
+    rows = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=separator != "\t"
+    )
     number = 1
     with _long_cells(len(text)):
         try:

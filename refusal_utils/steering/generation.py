@@ -161,7 +161,7 @@ def _frame(
     for key in {row.key for row in rows}:
         tokens, _, *log_prob = log.values[key]
         own, stopped = until_stop(tokens[:max_new_tokens], stops)
-        text = str(chat.tokenizer.decode(own, skip_special_tokens=True)).strip()
+        text = str(chat.tokenizer.decode(list(own), skip_special_tokens=True)).strip()
         found[key] = (text, len(own) + stopped, stopped, *map(exp, log_prob))
     fields = ("name", "direction", "coefficient", "gaps")
     told = [(row.prompt, *(getattr(row.condition, each) for each in fields), *found[row.key]) for row in rows]

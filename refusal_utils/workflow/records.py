@@ -120,6 +120,8 @@ def _code() -> str:
 def _stamps(place: Path) -> list[tuple[str, int, int]]:
     """Name, size and time of all files in a model's folder, of the prompt files in a folder, or of one file (a GGUF model, prompts)."""
     is_model = (place / "config.json").exists()
-    inside = [file for file in sorted(place.glob("*")) if is_model or file.suffix.lower() in (*PROMPT_FILES, ".parquet")]
+    inside = [
+        file for file in sorted(place.glob("*")) if is_model or file.suffix.lower() in (*PROMPT_FILES, ".parquet")
+    ]
     files = [place] if place.is_file() else inside
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]

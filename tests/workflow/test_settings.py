@@ -27,7 +27,10 @@ def test_values_are_read_as_python_or_as_text():
         ("LAYER=deep", "LAYER: .*integer.*; got 'deep'"),
         ("N_PROMPTS=0", "N_PROMPTS: .*greater than or equal to 1; got 0"),
         ("DTYPE=float8", "DTYPE: .*'float16'; got 'float8'"),
-        ("PROMPTS=papre", "PROMPTS: must be 'builtin', 'paper', a folder .* or a .jsonl or .csv file; got 'papre'"),
+        (
+            "PROMPTS=papre",
+            "PROMPTS: must be 'builtin', 'paper', a folder .* or a .jsonl or .csv or .tsv file; got 'papre'",
+        ),
     ],
 )
 def test_a_wrong_assignment_is_refused(text, message):
