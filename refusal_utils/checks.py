@@ -1,5 +1,10 @@
 """One format for errors about arguments, and one for claims that a notebook checks."""
 
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -21,6 +26,34 @@ def require(holds: bool, function: str, must: str, got: object, todo: str) -> No
     """Raise `ValueError` (see `invalid`) unless `holds`."""
     if not holds:
         raise invalid(function, must, got, todo)
+
+
+def require_known(
+    function: str, what: str, value: object, known: Iterable[object], todo: str = "Use one of these."
+) -> None:
+    """Raise `ValueError` in the name of `function` unless `value` is among `known`; a near miss is pointed out."""
+    names = [str(name) for name in known]
+    must, todo = f"{what} must be one of {', '.join(names)}", did_you_mean(value, names) or todo
+    require(isinstance(value, str) and value in names, function, must, repr(value), todo)
+
+
+def did_you_mean(value: object, known: Iterable[str]) -> str:
+    """A question that names what is spelled most like `value`; empty if nothing is.
+
+    >>> did_you_mean("advise", ["advice", "benign"]), did_you_mean("x", ["advice"])
+    ("Did you mean 'advice'?", '')
+    """
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(str(value).lower(), names, n=1)
+    return f"Did you mean {names[near[0]]!r}?" if near else ""
+
+
+def require_folder(function: str, path: Path) -> None:
+    """Raise `ValueError` in the name of `function` unless `path` is a folder to write to, or one can be made there."""
+    place = next((each for each in (path, *path.parents) if os.path.lexists(each)), path)
+    why = "a file" if not place.is_dir() else "" if os.access(place, os.W_OK | os.X_OK) else "write-protected"
+    must, got = "results need a folder that can be written to", f"{path}" if place == path else f"{path} in {place}"
+    require(not why, function, must, f"{got}, which is {why}", "Choose another folder.")
 
 
 def require_finite(function: str, values: Float[Tensor, "..."], what: str) -> None:

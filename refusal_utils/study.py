@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
-from .checks import require
+from .checks import did_you_mean, require
 from .directions.direction_set import DirectionSet, Provenance
 from .geometry.labelled import Labelled
 from .methods import named_method
@@ -20,9 +20,10 @@ from .model.artifacts import model_notes
 from .model.capture import Activations, capture_activations, profile_places
 from .model.chat_model import BUNDLED, ChatModel, load_chat_model
 from .model.defaults import NOT_PUBLISHED
+from .model.names import cache_key, claim_folder, model_folder
 from .model.sources import origin
 from .paper.tables import published_pool_rows
-from .plotting.saving import model_folder, save_figure
+from .plotting.saving import save_figure
 from .prompts.categories import BENIGN, CATEGORY_IDS
 from .prompts.draws import DRAW_COLUMNS, draw_digest, draw_prompts, held_out, read_draw
 from .prompts.loading import load_prompts
@@ -70,12 +71,12 @@ class Study:
 
     @property
     def folder(self) -> Path:
-        """The folder of this model's figures and tables: `<figures_dir>/<model>`."""
+        """The folder of this model's figures and tables: `<figures_dir>/<model>`, see `model_folder`."""
         return model_folder(self.model, self.figures_dir)
 
     def cache_file(self, name: str) -> Path:
         """The file that keeps rows of this model between notebooks: `<cache_dir>/<name>_<model>.jsonl.gz`."""
-        return self.cache_dir / f"{name}_{self.folder.name}.jsonl.gz"
+        return self.cache_dir / f"{name}_{cache_key(self.model)}.jsonl.gz"
 
     @property
     def is_reference(self) -> bool:
@@ -115,8 +116,8 @@ class Study:
             outcome_of=lambda asked: self.respond(asked, **responding)["outcome"],
             published=published_pool_rows(),
         ).assign(prompts=self.source)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        draw[[*DRAW_COLUMNS, "over_refusal", "prompts"]].to_csv(self.folder / "01_draw.csv", index=False)
+        folder = claim_folder(self.model, self.figures_dir)
+        draw[[*DRAW_COLUMNS, "over_refusal", "prompts"]].to_csv(folder / "01_draw.csv", index=False)
         self.__dict__.pop("draw", None)  # so that `.draw` reads the new file
         return draw
 
@@ -158,7 +159,11 @@ class Study:
         """The states of a category's drawn prompts, or of the benign ones. Raises `ValueError` if none were drawn."""
         refused, answered = self.sides(layer, pos)
         states = {**refused, BENIGN: answered}.get(category, answered[:0])
-        must, todo = "the category must have been drawn", f"Use one of {', '.join((*CATEGORY_IDS, BENIGN))}."
+        known = (*CATEGORY_IDS, BENIGN)
+        must, todo = (
+            "the category must have been drawn",
+            did_you_mean(category, known) or f"Use one of {', '.join(known)}.",
+        )
         require(len(states) > 0, "Study.states", must, repr(category), todo)
         return states
 
@@ -217,8 +222,7 @@ class Study:
 
     def save_table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
         """Write a table as `<name>.csv` next to the figures, and return it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        table.to_csv(self.folder / f"{name}.csv")
+        table.to_csv(claim_folder(self.model, self.figures_dir) / f"{name}.csv")
         return table
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import invalid, require
+from ..checks import require, require_known
 from ..model.artifacts import load_tensors, model_notes, require_same_model, save_tensors
 from ..model.chat_model import ChatModel
 from .ablation import require_unit
@@ -131,9 +131,7 @@ class DirectionSet:
         return cosine_frame(self.vectors, self.names)
 
     def _index(self, name: str) -> int:
-        if name not in self.names:
-            must = f"the name must be one of {', '.join(self.names)}"
-            raise invalid("DirectionSet", must, repr(name), "Choose one of these.")
+        require_known("DirectionSet", "the name", name, self.names)
         return self.names.index(name)
 
     def save(self, path: str | Path) -> Path:

@@ -16,7 +16,7 @@ from sklearn.manifold import trustworthiness
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from ..checks import require, require_finite
+from ..checks import require, require_finite, require_known
 from ..directions.direction_set import DirectionSet
 from ..plotting.look import DIVERGING, heatmap
 from ..plotting.points import add_arrows, coordinate_slider, embedding_scatter, projection_scatter
@@ -71,8 +71,7 @@ class Views:
         Raises `ValueError` for any other view.
         """
         known = ["PCA", "LDA", *self.umaps]
-        must = f"the view must be one of {', '.join(known)}"
-        require(view in known, "Views.coordinates", must, view, "Use its name.")
+        require_known("Views.coordinates", "the view", view, known)
         if view in self.umaps:
             values, axis = self.umaps[view].numpy(), "UMAP"
         else:

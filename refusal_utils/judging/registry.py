@@ -2,8 +2,9 @@
 
 import pkgutil
 from importlib import import_module
+from types import ModuleType
 
-from ..checks import require
+from ..checks import require_known
 from .judgement import Judge
 
 
@@ -12,11 +13,14 @@ def named_judge(name: str) -> Judge:
 
     Raises `ValueError` for an unknown name, and if the judge cannot be loaded.
     """
+    judges = known_judges()
+    todo = "Use one of these, or add a file to refusal_utils/judging."
+    require_known("named_judge", "the judge", name, sorted(judges), todo)
+    return judges[name].load()
+
+
+def known_judges() -> dict[str, ModuleType]:
+    """The modules of this package that define a judge, by its name."""
     package = import_module(__package__ or "")
     modules = [import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__)]
-    judges = {module.NAME: module for module in modules if hasattr(module, "NAME")}
-    must = f"the judge must be one of {', '.join(sorted(judges))}"
-    require(
-        name in judges, "named_judge", must, repr(name), "Use one of these, or add a file to refusal_utils/judging."
-    )
-    return judges[name].load()
+    return {module.NAME: module for module in modules if hasattr(module, "NAME")}

@@ -7,7 +7,7 @@ method, add a file: every comparison of methods then includes it.
 from importlib import import_module
 from pkgutil import iter_modules
 
-from ..checks import require
+from ..checks import require_known
 from .method import Method, SearchMethod, StateMethod, per_category
 
 __all__ = ["METHODS", "Method", "SearchMethod", "StateMethod", "named_method", "per_category"]
@@ -24,6 +24,5 @@ METHODS: dict[str, Method] = _find_methods()
 
 def named_method(name: str) -> Method:
     """The method called `name`. Raises `ValueError` for an unknown one."""
-    must = f"the method must be one of {', '.join(METHODS)}"
-    require(name in METHODS, "named_method", must, repr(name), "Choose one of these.")
+    require_known("named_method", "the method", name, METHODS)
     return METHODS[name]

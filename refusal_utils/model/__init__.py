@@ -2,10 +2,15 @@
 
 `chat_model` loads a model (`loading`, `chat_format`, `defaults` and `fingerprint` are its parts), `capture` reads
 activations, `batching` runs any computation over many prompts, and `store` and `artifacts` write files that survive
-crashes and know their model.
+crashes and know their model. `names` gives every model a folder of its own. Names are imported when first used.
 """
 
-from .capture import Activations, capture_activations
-from .chat_model import ChatModel, load_chat_model
+import lazy_loader
 
-__all__ = ["Activations", "ChatModel", "capture_activations", "load_chat_model"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "capture": ["Activations", "capture_activations"],
+        "chat_model": ["ChatModel", "load_chat_model"],
+    },
+)

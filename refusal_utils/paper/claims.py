@@ -26,8 +26,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..model.chat_model import BUNDLED
-from ..plotting.saving import model_folder
+from ..model.names import BUNDLED
 from .measures import AGREES, DIFFERS, RATES, UNDECIDED, Measure, Tables, measure_claims
 from .setting import Setting, read_setting
 
@@ -95,7 +94,8 @@ def check_claims(folder: str | Path, model: str) -> Claims:
     """
     setting = read_setting(Path(folder), model)
     tables = Tables(Path(folder), setting)
-    return Claims(tuple(measure_claims(tables)), _setting(setting, tables.read(RATES, "judge", "max_new_tokens")))
+    measured = {"model": Path(folder).name, **_setting(setting, tables.read(RATES, "judge", "max_new_tokens"))}
+    return Claims(tuple(measure_claims(tables)), measured)
 
 
 def describe_setting(setting: dict[str, Any]) -> str:
@@ -135,7 +135,7 @@ def _setting(setting: Setting, rates: pd.DataFrame) -> dict[str, Any]:
         "weights": _weights(notes.get("dequantized_from")),
     }
     kind = "test organism" if setting.model == BUNDLED else "chat model"
-    return {"model": model_folder(setting.model).name, "kind": kind, **values}
+    return {"kind": kind, **values}
 
 
 def _weights(quantization: str | None) -> str:

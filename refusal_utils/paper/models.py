@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..checks import require
+from ..model.names import FIGURES
 from ..plotting.pairs import heatmap_panels
-from ..plotting.saving import FIGURES, model_folder, write_figure
+from ..plotting.saving import write_figure
 from ..plotting.tradeoff import tradeoff_panels
 from ..prompts.categories import CATEGORY_IDS
 from .claims import CLAIMS, CLAIMS_FILE, describe_setting
 from .measures import COUNTED
+from .setting import figures_of
 from .tables import CITATION, published_cosines
 
 COSINES, RATES, CURVES = "03_cosine_matrix.csv", "07_rates.csv", "07_tradeoff.csv"
@@ -30,10 +31,7 @@ def compare_models(models: Sequence[str], root: str | Path | None = None) -> lis
     A model without the tables of a figure is left out of it; a figure without any model is not drawn. Raises
     `ValueError` if a model has no folder.
     """
-    folders = [model_folder(model, root) for model in models]
-    for folder in folders:
-        todo = f"Run python -m refusal_utils run --model {folder.name} first."
-        require(folder.is_dir(), "compare_models", "every model needs figures", f"no folder {folder}", todo)
+    folders = [figures_of("compare_models", model, root) for model in models]
     figures = {COSINES_FIGURE: cosine_maps(folders), TRADEOFF_FIGURE: tradeoff_maps(folders)}
     drawn = {name: figure for name, figure in figures.items() if figure is not None}
     return [path for name, figure in drawn.items() for path in write_figure(figure, Path(root or FIGURES) / name)]

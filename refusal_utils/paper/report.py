@@ -5,12 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..checks import require
-from ..model.chat_model import BUNDLED
-from ..plotting.saving import model_folder
+from ..model.names import BUNDLED, short_name
 from .claims import CLAIMS, CLAIMS_FILE, Claims, check_claims
 from .comparison import Comparison, compare
-from .setting import Setting
+from .setting import Setting, figures_of
 from .tables import CITATION
 
 _COLOURS = {"agrees": "#009E73", "differs": "#D55E00", "not comparable": "#666666", "missing": "#999999"}
@@ -36,9 +34,7 @@ def write_report(model: str = BUNDLED, root: str | Path | None = None) -> tuple[
 
     The paper's claims on the model are written to `claims.csv` there, and to the page. Raises `ValueError` if no notebook has run on the model, and as `compare` does.
     """
-    folder = model_folder(model, root)
-    todo = f"Run python -m refusal_utils run --model {model} first."
-    require(folder.is_dir(), "write_report", "the notebooks must have run on the model", f"no folder {folder}", todo)
+    folder = figures_of("write_report", model, root)
     found, claims = compare(folder, model), check_claims(folder, model)
     claims.rows().round(4).to_csv(folder / CLAIMS_FILE, index=False)
     table, page = folder / "comparison.csv", folder / "comparison.html"
@@ -49,7 +45,7 @@ def write_report(model: str = BUNDLED, root: str | Path | None = None) -> tuple[
 
 def comparison_page(found: Comparison, claims: Claims | None = None) -> str:
     """A page that opens offline: what the numbers were measured on, the claims, how to read the numbers, all numbers."""
-    name = model_folder(found.setting.model).name
+    name = short_name(found.setting.model)
     texts = [html.escape(text) for text in (f"{name} and the paper", describe(found.setting), _READING)]
     shown = _claims_table(claims) if claims else ""
     caption = f"<h1>{texts[0]}</h1><p>{texts[1]}</p>{shown}<p>{texts[2]}</p>{found.table().to_html(border=0)}"

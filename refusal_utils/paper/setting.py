@@ -7,7 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from ..checks import did_you_mean, require
 from ..directions.direction_set import DirectionSet, Provenance
+from ..model.names import folder_names, full_name, model_folder, owner, short_name
 from ..prompts.draws import draw_digest, read_draw_rows
 from .tables import GEMMA as GEMMA_MODEL
 from .tables import LLAMA as LLAMA_MODEL
@@ -64,7 +66,14 @@ LLAMA = Setting(LLAMA_MODEL, (15, 16), (-2,), "paper", ("behaviour",), ("unsafe"
 
 
 def read_setting(folder: Path, model: str) -> Setting:
-    """What the numbers in a model's folder were measured on, as notebooks 01 and 03 recorded it."""
+    """What the numbers in a model's folder were measured on, as notebooks 01 and 03 recorded it.
+
+    Raises `ValueError` if the folder belongs to another model.
+    """
+    whose, must = owner(folder), "the figures must be of the model asked for"
+    require(
+        whose in (None, full_name(model)), "read_setting", must, f"figures of {whose} for {model}", "Check its name."
+    )
     found = _provenance(folder)
     draw = read_draw_rows(folder / "01_draw.csv")
     prompts, selections, readings = (
@@ -82,6 +91,17 @@ def read_setting(folder: Path, model: str) -> Setting:
         direction_draw=found.draw if found else None,
         model_notes=found.model if found else {},
     )
+
+
+def figures_of(function: str, model: str, root: str | Path | None = None) -> Path:
+    """The folder with the figures of `model`. Raises `ValueError` in the name of `function` if there is none."""
+    folder, name = model_folder(model, root), full_name(model)
+    others = {owner(folder.with_name(each)) or "" for each in folder_names(model)} - {"", name}
+    got = f"no folder {folder}" + (f"; {short_name(model)} there is {' and '.join(sorted(others))}" if others else "")
+    near = did_you_mean(name, [owner(each) or each.name for each in folder.parent.glob("*/")])
+    todo = near or f"Run python -m refusal_utils run --model {model} first."
+    require(folder.is_dir(), function, "the notebooks must have run on the model", got, todo)
+    return folder
 
 
 def _provenance(folder: Path) -> Provenance | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..checks import require
+from ..checks import require_known
 from ..prompts.categories import BENIGN, CATEGORIES, CATEGORY_IDS
 
 GEMMA, LLAMA = "gemma-2-9b-it", "llama-3.1-8b-instruct"  # as Table 2 names them
@@ -51,8 +51,7 @@ def published_table(number: str | int) -> pd.DataFrame:
     is not included.
     """
     files = {file.stem.split("_")[0].removeprefix("table"): file for file in sorted(_DATA.glob("table*.csv"))}
-    must = f"the table must be one of {', '.join(files)}"
-    require(str(number) in files, "published_table", must, repr(number), "Table 1 is published_cosines().")
+    require_known("published_table", "the table", str(number), files, "Table 1 is published_cosines().")
     frame = pd.read_csv(files[str(number)])
     if "split" in frame:
         frame.insert(1, "category", frame["split"].map(_BY_SPLIT))

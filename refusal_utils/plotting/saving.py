@@ -3,9 +3,13 @@
 import asyncio
 import atexit
 import contextlib
+import os
 import re
 import shutil
+import signal
+import time
 import warnings
+from concurrent.futures import Future
 from functools import cache
 from pathlib import Path
 from threading import Thread
@@ -15,8 +19,9 @@ import pandas as pd
 import plotly
 import plotly.graph_objects as go
 
-_CHECKOUT = Path(__file__).parents[2]
-FIGURES = (_CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path()) / "figures"
+from ..model.names import FIGURES, claim_folder
+from ..model.names import model_folder as model_folder  # a public name of `plotting`
+
 PNG_SECONDS = 20  # a healthy Chrome starts in three seconds and draws in less than one
 _failures: list[Exception] = []
 
@@ -29,13 +34,12 @@ def save_figure(
     root: str | Path = FIGURES,
     origin: str = "",
 ) -> list[Path]:
-    """The paths written under `<root>/<model>/`: `<name>.html`, `<name>.csv` with `numbers`, and `<name>.png`.
+    """The paths written to the model's folder (`claim_folder`): `<name>.html`, `<name>.csv` with `numbers`, `<name>.png`.
 
     The HTML works offline and shares one `plotly.min.js` with its neighbours. There is no PNG without Chrome. If the
     title of the figure does not contain the model's name, the name is added as a subtitle. `origin`: see `name_model`.
     """
-    folder = model_folder(model, root)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = claim_folder(model, root)
     name_model(figure, folder.name, origin)
     written = write_figure(figure, folder / name)
     if numbers is not None:
@@ -49,18 +53,6 @@ def write_figure(figure: go.Figure, path: Path) -> list[Path]:
     page, picture = (path.with_name(f"{path.name}.{kind}") for kind in ("html", "png"))
     figure.write_html(page, include_plotlyjs="directory")
     return [page, picture] if chrome() and _write_png(figure, picture) else [page]
-
-
-def model_folder(model: str, root: str | Path | None = None) -> Path:
-    """The folder for the figures of `model`: `root` (`figures/` if None) and the last part of the model's name.
-
-    >>> model_folder("google/gemma-2-9b-it", "figures").as_posix()
-    'figures/gemma-2-9b-it'
-    >>> model_folder("Qwen/Qwen2.5-0.5B-Instruct-GGUF:qwen2.5-q4_k_m.gguf", "figures").as_posix()
-    'figures/qwen2.5-q4_k_m'
-    """
-    name = re.split("[/:]", model.rstrip("/"))[-1]
-    return Path(root or FIGURES) / re.sub(r"\.gguf$", "", name, flags=re.IGNORECASE)
 
 
 def name_model(figure: go.Figure, model: str, origin: str = "") -> go.Figure:
@@ -78,41 +70,69 @@ def chrome() -> str | None:
     """The path of a Chrome that can draw PNGs, or None without Chrome, kaleido or a plotly that supports kaleido 1."""
     try:
         import kaleido  # noqa: F401
-    except ImportError:
+    except Exception:  # missing, or broken: PNGs are optional
         return None
-    if tuple(map(int, plotly.__version__.split(".")[:2])) < (6, 1):
+    if tuple(map(int, re.findall(r"\d+", plotly.__version__)[:2])) < (6, 1):
         return None
-    return next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+    chosen = os.environ.get("BROWSER_PATH", "")  # the variable that kaleido reads
+    return next(filter(None, map(shutil.which, (chosen, "chromium", "google-chrome", "chrome"))), None)
 
 
 def _write_png(figure: go.Figure, path: Path) -> bool:
     """Whether Chrome drew the picture in time. After a failure Chrome is not tried again in this process."""
     if _failures:
         return False
+    part = path.with_name(f".{path.name}")  # kaleido creates the file before it draws
     try:
-        loop, browser = _chrome_server()
-        drawing = browser.write_fig(figure.to_dict(), path=str(path), opts={"format": "png"})
-        asyncio.run_coroutine_threadsafe(drawing, loop).result(PNG_SECONDS)
+        _draw(figure, part, time.monotonic() + PNG_SECONDS)
+        part.replace(path)
     except Exception as error:
         _failures.append(error)
-        warnings.warn(f"save_figure: no PNGs will be drawn, {type(error).__name__}: {error}", stacklevel=3)
+        _kill_chrome()
+        part.unlink(missing_ok=True)
+        is_late = isinstance(error, TimeoutError)
+        why = f"nothing within {PNG_SECONDS:.0f} seconds" if is_late else f"{type(error).__name__}: {error}"[:200]
+        text = f"save_figure: no PNGs will be drawn, because Chrome failed ({why}). Existing PNGs are of earlier runs."
+        warnings.warn(text, stacklevel=4)
         return False
     return True
 
 
+def _draw(figure: go.Figure, path: Path, deadline: float) -> None:
+    """Write the picture, or raise what Chrome raises, or `TimeoutError` at the `deadline`."""
+    loop, browser, opening = _chrome_server()
+    opening.result(deadline - time.monotonic())
+    drawing = browser.write_fig(figure.to_dict(), path=str(path), opts={"format": "png"}, cancel_on_error=True)
+    asyncio.run_coroutine_threadsafe(drawing, loop).result(deadline - time.monotonic())
+
+
 @cache
-def _chrome_server() -> tuple[asyncio.AbstractEventLoop, Any]:
-    """A separate event loop and one Chrome for all figures: starting Chrome takes longer than drawing ten."""
+def _chrome_server() -> tuple[asyncio.AbstractEventLoop, Any, Future[None]]:
+    """(an event loop of its own, one Chrome for all figures, its start): starting it takes longer than drawing ten."""
     import kaleido
 
     loop = asyncio.new_event_loop()
     Thread(target=loop.run_forever, daemon=True).start()
-    browser = kaleido.Kaleido(n=1, timeout=PNG_SECONDS, mathjax=False)  # MathJax would be fetched from the network
+    browser = kaleido.Kaleido(n=1, timeout=PNG_SECONDS, mathjax=False, path=chrome())  # MathJax needs the network
+    atexit.register(_close_chrome)
+    return loop, browser, asyncio.run_coroutine_threadsafe(browser.open(), loop)
 
-    def close() -> None:
-        with contextlib.suppress(Exception):
+
+def _close_chrome() -> None:
+    """Close Chrome, or kill it if it does not close."""
+    loop, browser, _ = _chrome_server()
+    try:
+        if not _failures:
             asyncio.run_coroutine_threadsafe(browser.close(), loop).result(PNG_SECONDS)
+    except Exception:
+        _kill_chrome()
 
-    asyncio.run_coroutine_threadsafe(browser.open(), loop).result(PNG_SECONDS)
-    atexit.register(close)
-    return loop, browser
+
+def _kill_chrome() -> None:
+    """Kill Chrome and its children at once, if it was started and still runs: a stuck one does not close by itself."""
+    process = getattr(_chrome_server()[1], "subprocess", None) if _chrome_server.cache_info().currsize else None
+    with contextlib.suppress(OSError):
+        if process is not None and hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        elif process is not None:
+            process.kill()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..checks import invalid, require
+from ..checks import invalid, require, require_known
 from .categories import ALL_CATEGORIES, BENIGN
 from .text_features import folded
 
@@ -49,8 +49,7 @@ def draw_prompts(
     is unknown or missing, if too few prompts of a label or too few benign ones qualify, or if fewer than three
     categories are left.
     """
-    known = f"select_by must be one of {', '.join(SELECTIONS)}"
-    require(select_by in SELECTIONS, "draw_prompts", known, repr(select_by), "Use one of these.")
+    require_known("draw_prompts", "select_by", select_by, SELECTIONS)
     readings = ("unsafe",) if select_by == "published" else OVER_REFUSAL
     must = f"over_refusal of a draw by {select_by} must be {' or '.join(map(repr, readings))}"
     require(over_refusal in readings, "draw_prompts", must, repr(over_refusal), "Leave it out.")

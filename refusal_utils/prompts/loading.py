@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..checks import require
+from ..checks import did_you_mean, require
 from .categories import ALL_CATEGORIES
 from .files import SPLITS, read_prompt_file
 from .public_datasets import paper_folder
@@ -27,7 +27,7 @@ def load_prompts(
     split, for a category without prompts, for a repeated id, and for a broken line (file and line number).
     """
     for name, value, known in (("category", category, ALL_CATEGORIES), ("split", split, SPLITS)):
-        todo = f"Use one of {', '.join(known)}, or leave it out."
+        todo = did_you_mean(value, known) or f"Use one of {', '.join(known)}, or leave it out."
         require(value in (None, *known), "load_prompts", f"the {name} must be a known one", repr(value), todo)
     found = pd.concat([read_prompt_file(file, own) for file, own in _prompt_files(source, cache_dir)])
     wanted = ALL_CATEGORIES if category is None else (category,)

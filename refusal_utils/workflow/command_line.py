@@ -4,8 +4,13 @@ Commands import what they need when they run: `--help` and `--version` load neit
 """
 
 import argparse
+import contextlib
 import os
+import re
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from .. import __version__
@@ -13,18 +18,28 @@ from .. import __version__
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0, or 1 after printing what is wrong with a notebook or an argument, or 130 after Ctrl-C."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     set_thread_defaults()
-    from .notebooks import NotebookFailure
-
     try:
-        options.act(options)
-    except (NotebookFailure, ValueError) as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
+        with _interruptible():
+            options.act(options)
     except KeyboardInterrupt:
         print("\nStopped. Finished notebooks are kept; the same command continues from there.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of the output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ModuleNotFoundError as error:
+        todo = "Run pip install 'refusal-utils[notebooks]'."
+        print(f"\nThe package {error.name} is needed and not installed. {todo}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        from .notebooks import NotebookFailure
+
+        if not isinstance(error, (NotebookFailure, ValueError, OSError)):
+            raise
+        print(f"\n{error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -36,28 +51,63 @@ def set_thread_defaults() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Inside, a request to end (`kill`, or a closed terminal) acts like Ctrl-C, which also ends the notebook's process."""
+    names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    changed = [name for name in names if signal.getsignal(name) is signal.SIG_DFL]  # `nohup` ignores SIGHUP
+    if threading.current_thread() is not threading.main_thread():
+        changed = []
+    for name in changed:
+        signal.signal(name, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for name in changed:
+            signal.signal(name, signal.SIG_DFL)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options; an unknown one ends the program, with a near miss if there is one."""
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        from ..checks import did_you_mean
+
+        known = re.findall(r"--\w+", options.parser.format_help())
+        near = next(filter(None, (did_you_mean(each, known) for each in unknown)), "")
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}. {near}".rstrip())
+    if options.command is None:
+        options.parser.error("a command is needed: run, report or settings")
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m refusal_utils", description="Run the refusal geometry notebooks.")
     parser.add_argument("--version", action="version", version=f"refusal-utils {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser.set_defaults(parser=parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     run = commands.add_parser("run", help="execute the notebooks in order, skipping finished ones")
     run.add_argument("--list", action="store_true", help="show each notebook's question, needs and duration; run none")
-    run.add_argument("--notebooks", nargs="*", default=(), metavar="NN", help="run only these, by number")
+    run.add_argument(
+        "--notebooks", nargs="+", default=(), metavar="NN", help="run only these: 03 06, or 03,06, or their names"
+    )
     run.add_argument("--size", metavar="SIZE", help="'quick', 'standard' (the default) or 'full'; see `settings`")
     run.add_argument("--prompts", metavar="SOURCE", help="'builtin', 'paper', a folder of prompt files, or one file")
     several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": [], "metavar": "NAME=VALUE"}
     run.add_argument("--set", help="set parameters of the notebooks (the command `settings` lists them)", **several)
     run.add_argument("--fresh", action="store_true", help="run finished notebooks again")
-    run.set_defaults(act=_run)
+    run.set_defaults(act=_run, parser=run)
     report = commands.add_parser("report", help="compare every number with the paper's; writes CSV and HTML")
-    report.add_argument("--models", nargs="+", metavar="ID", help="several models, and figures of them side by side")
-    report.set_defaults(act=_report)
+    which = report.add_mutually_exclusive_group()
+    which.add_argument("--models", nargs="+", metavar="ID", help="several models, and figures of them side by side")
+    report.set_defaults(act=_report, parser=report)
     model = "'bundled' (the default), 'smollm2', a Hugging Face id, a folder, or a .gguf file"
-    for command in (run, report):
-        command.add_argument("--model", metavar="ID", help=model)
+    for command, group in ((run, run), (report, which)):
+        group.add_argument("--model", metavar="ID", help=model)
         command.add_argument("--out", metavar="DIR", help="the figures folder of all models, or of this one")
     settings = commands.add_parser("settings", help="list the notebooks' parameters, and what --size sets")
-    settings.set_defaults(act=_settings)
+    settings.set_defaults(act=_settings, parser=settings)
     return parser
 
 

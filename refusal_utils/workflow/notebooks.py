@@ -3,12 +3,13 @@
 import ast
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checks import invalid
+from ..checks import did_you_mean, invalid, require
 
 _INSTALLED = Path(__file__).parents[1] / "_notebooks"
 NOTEBOOKS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "notebooks"
@@ -29,6 +30,20 @@ class NotebookFailure(Exception):
         return f"{self.notebook} failed in cell {self.cell}:\n{shown}\n{self.error}"
 
 
+class NotebookDied(NotebookFailure):
+    """A notebook whose process ended before it did; `cell` is 0 if it did not start, and `source` says where it was."""
+
+    def __str__(self) -> str:
+        """One sentence on what happened, and one on what to do."""
+        if not self.cell:
+            return f"{self.notebook} did not start: {self.error}. Check that ipykernel works in {sys.executable}."
+        return (
+            f"{self.notebook}: its process was killed in {self.source}, most likely because memory ran out ({self.error}). "
+            "Set --size quick, DTYPE=bfloat16 or a smaller MODEL, or close other programs; finished notebooks, cached "
+            "activations and responses are kept, and the same command continues from there."
+        )
+
+
 @dataclass(frozen=True)
 class Title:
     """What a notebook's title cell states: the question it answers, what it needs, and how long it takes."""
@@ -43,14 +58,25 @@ class Title:
         return re.findall(r"`(\d\d_\w+(?:<model>)?\.(?:csv|safetensors|jsonl\.gz))`", self.needs)
 
 
-def find_notebooks(numbers: Sequence[str] = ()) -> list[Path]:
-    """The notebooks with these numbers, or all of them in order. Raises `ValueError` for an unknown number."""
+def find_notebooks(wanted: Sequence[str] = ()) -> list[Path]:
+    """The notebooks with these numbers or names, each once, or all of them in order.
+
+    A text may hold several, separated by commas: `3`, `"03,06"`, `"03_direction_geometry"`, with or without `.ipynb`.
+    Raises `ValueError` for an unknown or empty one, and if there are no notebooks.
+    """
     known = {path.name[:2]: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
-    for number in numbers:
-        if number.zfill(2) not in known:
-            must = f"the number must be one of {', '.join(known)}"
-            raise invalid("find_notebooks", must, repr(number), "See the list with run --list.")
-    return [known[number.zfill(2)] for number in numbers] or list(known.values())
+    require(
+        bool(known), "find_notebooks", "there must be notebooks", f"none in {NOTEBOOKS}", "Install the package again."
+    )
+    named = known | {path.stem: path for path in known.values()} | {path.stem[3:]: path for path in known.values()}
+    asked = [name.strip() for text in wanted for name in str(text).split(",")]
+    plain = [Path(name).name.removesuffix(".ipynb").zfill(2) if name else "" for name in asked]
+    for name, text in zip(plain, asked, strict=True):
+        if name not in named:
+            must = f"the number must be one of {', '.join(known)}, or a notebook's name"
+            todo = did_you_mean(name, named) or "See the list with run --list."
+            raise invalid("find_notebooks", must, repr(text), todo)
+    return list(dict.fromkeys(named[name] for name in plain)) or list(known.values())
 
 
 def read_cells(path: Path) -> list[dict[str, Any]]:

@@ -11,11 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
-
 from ..model.progress import STATUS
 
-ENGINE = "refusal_utils"
 EVERY = 1.0, 30.0  # seconds between two updates: on a terminal, elsewhere
 _CLEAR = "\r\x1b[K"
 
@@ -96,29 +93,3 @@ def describe_status(status: dict[str, Any]) -> str:
     seconds = round(status["left"])
     hours = f"{seconds // 3600}:{seconds // 60 % 60:02}" if seconds >= 3600 else f"{seconds // 60}"
     return f"{rows}, {status['rate']:.1f} rows/s, {hours}:{seconds % 60:02} left"
-
-
-class _Engine(NBClientEngine):
-    """Papermill's engine, which tells `line` about each code cell that begins."""
-
-    @classmethod
-    def execute_managed_notebook(
-        cls, nb_man: NotebookExecutionManager, kernel_name: str, *, line: ProgressLine, **options: Any
-    ) -> Any:
-        number = {index: n for n, index in enumerate(_code_cells(nb_man.nb), 1)}
-        start = nb_man.cell_start
-
-        def begin(cell: Any, cell_index: int | None = None, **more: Any) -> Any:
-            if cell_index in number:
-                line.cell = f"cell {number[cell_index]} of {len(number)}"
-            return start(cell, cell_index, **more)
-
-        nb_man.cell_start = begin
-        return super().execute_managed_notebook(nb_man, kernel_name, **options)
-
-
-def _code_cells(notebook: Any) -> list[int]:
-    return [index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
-
-
-papermill_engines.register(ENGINE, _Engine)

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..model.names import cache_key
 from ..prompts.loading import prompts_dir
 from ..prompts.tables import PROMPT_FILES
 from .notebooks import find_notebooks, read_cells, read_title
@@ -84,9 +85,14 @@ class Run:
 
     def missing_inputs(self) -> list[Path]:
         """The files that the notebook's title cell names under **Needs** and that do not exist."""
-        names = [name.replace("<model>", self.figures.name) for name in read_title(self.notebook).inputs]
+        names = [name.replace("<model>", self._key) for name in read_title(self.notebook).inputs]
         files = [(self.cache if name.endswith(".gz") else self.figures) / name for name in names]
         return [file for file in files if not file.is_file()]
+
+    @property
+    def _key(self) -> str:
+        """What names the model in files of the cache."""
+        return cache_key(self.parameters.get("MODEL", self.figures.name))
 
     def _earlier_runs(self) -> dict[str, str]:
         names = [path.name for path in find_notebooks() if path.name < self.notebook.name]
@@ -94,7 +100,7 @@ class Run:
         return {name: record.run for name, record in records.items() if record}
 
     def _files(self) -> list[str]:
-        written = [*self.figures.glob(f"{self.number}_*"), *self.cache.glob(f"{self.number}_*{self.figures.name}*")]
+        written = [*self.figures.glob(f"{self.number}_*"), *self.cache.glob(f"{self.number}_*_{self._key}.*")]
         return sorted(str(file.resolve()) for file in written)
 
 

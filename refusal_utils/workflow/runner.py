@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..checks import invalid
-from ..plotting.saving import FIGURES, model_folder
-from .notebooks import NotebookFailure, find_notebooks, parameter_defaults, read_title
+from ..checks import did_you_mean, invalid, require_folder
+from ..model.names import BUNDLED, FIGURES, claim_folder, folder_names, model_folder
+from .notebooks import find_notebooks, parameter_defaults, read_title
 from .records import RENDERER, Run
 from .settings import Settings
 
@@ -18,35 +18,20 @@ from .settings import Settings
 def run_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> float:
     """Execute one notebook, write the executed copy to the folder `out`, and return the minutes it took.
 
-    Raises `ValueError` for a parameter that the notebook does not have, and `NotebookFailure` if a cell fails.
+    Raises `ValueError` for a parameter that the notebook does not have, `NotebookFailure` if a cell fails, and
+    `NotebookDied` if the notebook's process ends.
     """
-    import papermill
-
-    from .progress import ENGINE, ProgressLine
+    from .execution import execute
 
     known = parameter_defaults(path)
     if unknown := sorted(set(parameters) - set(known)):
         must = f"parameters must be among {', '.join(sorted(known))}"
-        raise invalid("run_notebook", must, ", ".join(unknown), f"See the parameters cell of {path.name}.")
+        todo = did_you_mean(unknown[0], known) or f"See the parameters cell of {path.name}."
+        raise invalid("run_notebook", must, ", ".join(unknown), todo)
     out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PLOTLY_RENDERER", RENDERER)
     began = time.time()
-    try:
-        with ProgressLine(path.stem) as line:
-            papermill.execute_notebook(
-                str(path),
-                str(out / path.name),
-                parameters=parameters,
-                cwd=str(path.parent),
-                kernel_name="python3",
-                engine_name=ENGINE,
-                progress_bar=False,
-                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-                line=line,
-            )
-    except papermill.PapermillExecutionError as error:
-        what = f"{error.ename}: {error.evalue}"
-        raise NotebookFailure(path.name, error.cell_index, error.source, what) from error
+    execute(path, out / path.name, parameters)
     return (time.time() - began) / 60
 
 
@@ -54,14 +39,20 @@ def run_notebooks(settings: Settings | None = None, numbers: Sequence[str] = (),
     """Execute notebooks in order, printing a line with the minutes of each; the first failure stops the run.
 
     Each notebook gets the `settings` that are among its parameters, and what their SIZE sets. A finished notebook (`Run.is_done`) is skipped
-    unless `fresh`. Raises `ValueError` for a setting that no chosen notebook has, for a notebook whose inputs neither
-    exist nor are written by a chosen one, and as `run_notebook` does.
+    unless `fresh`. Raises `ValueError` for a setting that no chosen notebook has, for a model or prompts that cannot be
+    found, for folders that cannot be written to, for a notebook whose inputs neither exist nor are written by a chosen
+    one, all before anything runs, and as `run_notebook` does.
     """
+
     settings = settings or Settings()
     chosen = find_notebooks(numbers)
     _require_known(chosen, settings)
     runs = [_plan(path, settings) for path in chosen]
     _require_inputs(runs, settings)
+    for folder in (runs[0].figures, runs[0].cache):
+        require_folder("run_notebooks", folder)
+    _require_sources(settings)
+    claim_folder(settings.MODEL, runs[0].figures.parent)
     for run in runs:
         digest = run.digest()
         if not fresh and run.is_done(digest):
@@ -78,7 +69,7 @@ def figures_root(settings: Settings) -> Path:
     if "FIGURES_DIR" not in settings.given:
         return FIGURES.resolve()
     root = Path(settings.FIGURES_DIR).expanduser().resolve()
-    return root.parent if root.name == model_folder(settings.MODEL).name else root
+    return root.parent if root.name in folder_names(settings.MODEL) else root
 
 
 def list_notebooks(numbers: Sequence[str] = ()) -> str:
@@ -107,7 +98,20 @@ def _require_known(chosen: Sequence[Path], settings: Settings) -> None:
     known = {name for path in chosen for name in parameter_defaults(path)}
     if unknown := sorted(set(settings.given) - known - {"MODEL", "FIGURES_DIR", "CACHE_DIR"}):
         must = f"a chosen notebook must have the parameter; they have {', '.join(sorted(known))}"
-        raise invalid("run_notebooks", must, ", ".join(unknown), "Leave it out, or choose other notebooks.")
+        todo = did_you_mean(unknown[0], known) or "Leave it out, or choose other notebooks."
+        raise invalid("run_notebooks", must, ", ".join(unknown), todo)
+
+
+def _require_sources(settings: Settings) -> None:
+    """Raise `ValueError` unless the model and the user's own prompts can be found and the prompts be read."""
+    if settings.MODEL != BUNDLED:
+        from ..model.sources import require_model  # loads PyTorch, which the bundled model does not need here
+
+        require_model(settings.MODEL)
+    if settings.PROMPTS not in ("builtin", "paper"):
+        from ..prompts.loading import load_prompts
+
+        load_prompts(source=settings.PROMPTS)
 
 
 def _require_inputs(runs: Sequence[Run], settings: Settings) -> None:

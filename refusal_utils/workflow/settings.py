@@ -2,14 +2,17 @@
 
 import ast
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from ..checks import invalid, require
+from ..checks import did_you_mean, invalid, require
+from ..model.names import full_name
+from ..prompts.categories import CATEGORY_IDS
 from ..prompts.tables import ONE_FILE
 from .sizes import SizeName, describe_sizes, size_values
 
@@ -35,7 +38,7 @@ class Settings(BaseSettings):
         None, description="Layer of the decision state; None uses a known one, else 'causal', a choice by effect."
     )
     POS: int | None = Field(None, description="Token position of the decision state; None is like LAYER = None.")
-    SEED: int = Field(0, description="Seed of every random draw.")
+    SEED: int = Field(0, ge=0, lt=2**32, description="Seed of every random draw.")
     FIGURES_DIR: str = Field("../figures", description="Folder with one folder of figures and tables per model.")
     CACHE_DIR: str = Field("../.cache", description="Folder for cached activations and responses.")
     SHOW_PROMPTS: bool = Field(False, description="Whether to print the text of harmful prompts.")
@@ -63,9 +66,9 @@ class Settings(BaseSettings):
     ALPHAS: list[float] | None = Field(None, description="Raw steering strengths, in place of GAPS.")
     CONTROL_GAPS: _Gaps = Field(None, description="Strengths of the control directions, in the manner of GAPS.")
     N_CONTROLS: int = Field(5, ge=1, description="Control directions of each of two kinds in the steering.")
-    MAX_ORR: float = Field(1.0, description="Highest over-refusal rate at which directions are matched.")
-    TARGET: float = Field(0.9, description="Refusal rate at which directions are matched.")
-    MARGIN: float = Field(0.1, gt=0, description="Equivalence margin between two curves.")
+    MAX_ORR: float = Field(1.0, ge=0, le=1, description="Highest over-refusal rate at which directions are matched.")
+    TARGET: float = Field(0.9, gt=0, le=1, description="Refusal rate at which directions are matched.")
+    MARGIN: float = Field(0.1, gt=0, lt=1, description="Equivalence margin between two curves.")
     MAX_NEW_TOKENS: int = Field(50, ge=1, description="Length of a response in tokens.")
     N_DRAWS: int = Field(500, ge=1, description="Bootstrap draws of the style tests.")
     N_EXAMPLES: int = Field(3, ge=0, description="Example responses shown per direction.")
@@ -81,14 +84,56 @@ class Settings(BaseSettings):
         """The values given, and those that SIZE sets for the other parameters."""
         return size_values(self.SIZE) | self.given
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then environment variables, which are read as `--set` reads values."""
+        return init_settings, _Environment(settings_cls)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: Any) -> Any:
+        """Refuse what pydantic would convert: an empty text and True as a number; and sort a set."""
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("must not be empty")
+        if isinstance(value, bool) and info.field_name != "SHOW_PROMPTS":
+            raise ValueError("must not be True or False")
+        if isinstance(value, (list, tuple, set, frozenset)):
+            if not value or not all(type(each) in (int, float) for each in value):
+                raise ValueError("must be numbers, at least one")
+            return sorted(value) if isinstance(value, (set, frozenset)) else list(value)
+        return value
+
     @field_validator("MODEL")
     @classmethod
-    def _absolute_model(cls, name: str) -> str:
+    def _full_model(cls, name: str) -> str:
         """Make a path absolute, because notebooks run in another folder; a Hugging Face id stays as it is."""
-        path = Path(name).expanduser()
-        is_path = name.startswith((".", "~", os.sep)) or (path / "config.json").is_file()
-        is_path |= path.suffix.lower() == ".gguf" and path.is_file()
-        return path.resolve().as_posix() if is_path else name
+        return full_name(name)
+
+    @field_validator("LAYER", "POS")
+    @classmethod
+    def _in_range(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, int) and (value < 0) != (info.field_name == "POS"):
+            raise ValueError("must be 0 or more" if info.field_name == "LAYER" else "must be negative: -1 is the last")
+        return value
+
+    @field_validator("EXAMPLE")
+    @classmethod
+    def _known_category(cls, name: str) -> str:
+        return _known(name, CATEGORY_IDS)
+
+    @field_validator("JUDGE")
+    @classmethod
+    def _known_judge(cls, name: str) -> str:
+        from ..judging.registry import known_judges  # loads PyTorch
+
+        return _known(name, known_judges())
 
     @field_validator("PROMPTS")
     @classmethod
@@ -97,8 +142,10 @@ class Settings(BaseSettings):
             return source
         path = Path(source).expanduser().resolve()
         if not path.is_dir() and not (path.is_file() and path.suffix.lower() in ONE_FILE):
-            files = " or ".join(ONE_FILE)
-            raise ValueError(f"must be 'builtin', 'paper', a folder with a file per category, or a {files} file")
+            files, beside = " or ".join(ONE_FILE), path.parent
+            near = [each.name for each in beside.iterdir()] if beside.is_dir() else []
+            must = f"must be 'builtin', 'paper', a folder with a file per category, or a {files} file"
+            raise ValueError(must, did_you_mean(Path(source).name, ["builtin", "paper", *near]))
         return path.as_posix()
 
 
@@ -113,16 +160,37 @@ def read_settings(assignments: Iterable[str] = (), **options: Any) -> Settings:
     """
     values = dict(map(_assignment, assignments))
     values |= {name: value for name, value in options.items() if value is not None}
+    fields = Settings.model_fields
+    variables = [name.removeprefix("REFUSAL_") for name in map(str.upper, os.environ) if name.startswith("REFUSAL_")]
+    for name in (*values, *(each for each in variables if not each.startswith("UTILS_"))):
+        if name not in fields:
+            must, todo = f"the parameter must be one of {', '.join(fields)}", did_you_mean(name, fields)
+            raise invalid("read_settings", must, name, todo or "Check the spelling.")
     try:
         return Settings(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        must = str(first.get("ctx", {}).get("error", first["msg"][:1].lower() + first["msg"][1:]))
-        if first["type"] == "extra_forbidden":
-            must = f"the parameter must be one of {', '.join(Settings.model_fields)}"
-            raise invalid("read_settings", must, name, "Check the spelling.") from None
-        raise invalid("read_settings", f"{name}: {must}", repr(first["input"]), "Correct the value.") from None
+        raise _as_sentence(error) from None
+
+
+def _as_sentence(error: ValidationError) -> ValueError:
+    """The first field's errors as one sentence, with a near miss of the values that the field knows."""
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    own = [each for each in error.errors() if each["loc"][0] == name]
+    causes = [each.get("ctx", {}).get("error") for each in own]
+    texts = [str(cause.args[0]) if cause else each["msg"].lower() for cause, each in zip(causes, own, strict=True)]
+    known = re.findall(r"'([\w ]+)'", " ".join(texts))
+    todo = next(
+        (cause.args[1] for cause in causes if cause and len(cause.args) > 1), did_you_mean(first["input"], known)
+    )
+    must = f"{name}: {' or '.join(dict.fromkeys(texts))}"
+    return invalid("read_settings", must, repr(first["input"]), todo or "Correct the value.")
+
+
+def _known(name: str, known: Iterable[str]) -> str:
+    if name not in known:
+        raise ValueError(f"must be one of {', '.join(known)}", did_you_mean(name, known))
+    return name
 
 
 def describe_settings() -> str:
@@ -145,7 +213,17 @@ def _assignment(text: str) -> tuple[str, Any]:
     require(is_assignment, "read_settings", "a setting must read NAME=VALUE", repr(text), "Write, for example, SEED=1.")
     if name in _OPTION_OF:
         raise invalid("read_settings", f"{name} must be set by its own option", repr(text), f"Use {_OPTION_OF[name]}.")
+    return name, _literal(value)
+
+
+def _literal(text: str) -> Any:
+    """The Python literal that `text` is, else the text itself."""
     try:
-        return name, ast.literal_eval(value)
+        return ast.literal_eval(text)
     except (SyntaxError, ValueError):
-        return name, value
+        return text
+
+
+class _Environment(EnvSettingsSource):
+    def prepare_field_value(self, field_name: str, field: Any, value: Any, value_is_complex: bool) -> Any:
+        return value if value is None else _literal(value)

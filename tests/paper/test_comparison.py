@@ -1,6 +1,7 @@
 """The tests write our files themselves, with the columns that notebooks 01, 03, 04 and 07 write."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import torch
 
 from refusal_utils.directions import DirectionSet, Provenance
 from refusal_utils.model.artifacts import model_notes
+from refusal_utils.model.names import full_name
 from refusal_utils.paper.comparison import Comparison, compare, difference
 from refusal_utils.paper.matches import NEEDED, ORACLES, RATES, STABILITY
 from refusal_utils.paper.report import comparison_page, describe, write_report
@@ -46,7 +48,7 @@ def write(tmp_path, chat):
     ):
         folder = tmp_path / model.split("/")[-1]
         folder.mkdir(exist_ok=True)
-        asked = dataclasses.replace(chat, system_prompt=system_prompt)
+        asked = dataclasses.replace(chat, name=model, system_prompt=system_prompt)
         save_direction(folder, asked, layer, pos)
         draw = pd.DataFrame({"category": ["advice"] * n + ["over_refusal"] * n + ["benign"] * n})
         draw["over_refusal"] = draw["category"].map({"over_refusal": over_refusal})
@@ -186,7 +188,7 @@ def test_numbers_of_an_earlier_draw_are_not_comparable(write, chat, stale, table
     digest = read_setting(folder, GEMMA).draw
     for draw in (digest, "an earlier one"):  # before control: the same draw
         if stale == "03_directions":
-            save_direction(folder, chat, 20, -2, draw)
+            save_direction(folder, dataclasses.replace(chat, name=GEMMA), 20, -2, draw)
         else:
             pd.read_csv(folder / stale).assign(draw=draw).to_csv(folder / stale, index=False)
         frame = compare(folder, GEMMA).rows
@@ -206,12 +208,16 @@ def test_the_papers_own_rows_are_gemmas_and_not_llamas(write):
     [("/models/Gemma-2-9B-it/", True), ("x/abliterated-gemma-2-9b-it", False), ("gemma-2-9b-it/step-7", False)],
 )
 def test_a_model_is_the_papers_only_by_the_whole_last_part_of_its_name(write, name, same):
-    frame = compare(write(GEMMA), name).rows
+    folder = write(GEMMA)
+    (folder / "model.json").write_text(json.dumps({"model": full_name(name)}))
+    frame = compare(folder, name).rows
     assert verdicts(frame, "1") == ({"agrees": 55} if same else {"not comparable": 55})
 
 
 def test_llama_under_its_former_name_is_llama(write):
-    frame = compare(write(LLAMA, layer=15), "meta-llama/Meta-Llama-3.1-8B-Instruct").rows
+    folder, former = write(LLAMA, layer=15), "meta-llama/Meta-Llama-3.1-8B-Instruct"
+    (folder / "model.json").write_text(json.dumps({"model": former}))
+    frame = compare(folder, former).rows
     assert verdicts(frame, "11") == {"agrees": 165}
 
 
@@ -302,6 +308,17 @@ def test_the_page_says_what_the_bundled_model_is_and_escapes_text(write):
     strange = Comparison(found.rows.assign(note="<script>"), Setting("<b>x", (), (), "<i>"))
     page = comparison_page(strange)
     assert not [tag for tag in ("<script>", "<b>x", "<i>") if tag in page]
+
+
+def test_a_report_on_another_model_of_the_same_last_name_is_refused_and_overwrites_nothing(write, capsys):
+    """The folder has no record, as before there were records: its directions' file says whose it is."""
+    folder = write("meta/chatty")
+    assert main(["report", "--model", "google/chatty", "--out", str(folder.parent)]) == 1
+    assert "no folder" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="^read_setting: .* figures of meta/chatty for google/chatty"):
+        compare(folder, "google/chatty")
+    assert not (folder / "comparison.csv").exists()
+    assert main(["report", "--model", "meta/chatty", "--out", str(folder.parent)]) == 0
 
 
 def test_a_report_needs_a_run_of_the_notebooks(tmp_path):

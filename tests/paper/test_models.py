@@ -80,10 +80,10 @@ def test_the_markdown_table_has_every_claim_and_the_numbers_of_the_tables(folder
 
 def test_compare_models_writes_the_figures_next_to_the_models(folders, monkeypatch):
     monkeypatch.setattr("refusal_utils.plotting.saving.chrome", lambda: None)
-    paths = compare_models(["org/bundled", "qwen"], folders[0].parent)
+    paths = compare_models(["bundled", "org/qwen"], folders[0].parent)
     assert [path.name for path in paths] == ["models_cosines.html", "models_tradeoff.html"]
     assert all(path.is_file() for path in paths)
-    with pytest.raises(ValueError, match="^compare_models: every model needs figures; got no folder"):
+    with pytest.raises(ValueError, match="^compare_models: the notebooks must have run on the model; got no folder"):
         compare_models(["nothing"], folders[0].parent)
 
 

@@ -31,7 +31,10 @@ def notebook(tmp_path, monkeypatch):
 
 @pytest.fixture
 def instant(monkeypatch):
-    """Executes no notebook: copies it to where the executed copy would go, and lists (number, parameters) of each."""
+    """Executes no notebook: copies it to where the executed copy would go, and lists (number, parameters) of each.
+
+    Models and prompts need not exist.
+    """
     asked = []
 
     def copy(path, out, parameters):
@@ -41,4 +44,5 @@ def instant(monkeypatch):
         return 0.0
 
     monkeypatch.setattr(runner, "run_notebook", copy)
+    monkeypatch.setattr(runner, "_require_sources", lambda settings: None)
     return asked

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 import refusal_utils
+from refusal_utils.workflow import runner
 from refusal_utils.workflow.command_line import main, set_thread_defaults
 from refusal_utils.workflow.settings import Settings
 from refusal_utils.workflow.sizes import SIZES
@@ -26,6 +27,65 @@ def test_the_package_exports_few_names_and_each_is_there():
     assert len(refusal_utils.__all__) <= 30
     assert {"open_study", "load_chat_model", "DirectionSet", "generate", "judge_response"} <= set(refusal_utils.__all__)
     assert all(getattr(refusal_utils, name) is not None for name in refusal_utils.__all__)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--notebooks"], "expected at least one argument"),
+        (["run", "--set"], "expected at least one argument"),
+        (["run", "--modle", "x"], "unrecognized arguments: --modle x. Did you mean '--model'?"),
+        (["--versoin"], "unrecognized arguments: --versoin. Did you mean '--version'?"),
+        (["report", "--model", "a", "--models", "b"], "not allowed with argument"),
+        ([], "a command is needed: run, report or settings"),
+    ],
+)
+def test_wrong_options_are_named(arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", ""], "MODEL: must not be empty"),
+        (["--model", "bundeld"], "Did you mean 'bundled'?"),
+        (["--model", "./nothing"], "nothing, which does not exist"),
+        (["--model", "FILE"], "FILE, which is none"),
+        (["--model", "empty"], "the model must be a folder with config.json"),
+        (["--model", "nothing.gguf"], "nothing.gguf, which does not exist"),
+        (["--model", "goggle/gemma-2-9b-it"], "Did you mean 'google/gemma-2-9b-it'?"),
+        (["--model", "models/chaty"], "Did you mean 'models/chatty'?"),
+        (["--prompts", ""], "PROMPTS: must not be empty"),
+        (["--prompts", "broken.csv"], "broken.csv"),
+        (["--size", ""], "SIZE: "),
+        (["--size", "quik"], "Did you mean 'quick'?"),
+        (["--out", ""], "FIGURES_DIR: must not be empty"),
+        (["--out", "FILE"], "which is a file"),
+        (["--out", "FILE/deeper"], "which is a file"),
+        (["--set", "CACHE_DIR=FILE"], "which is a file"),
+        (["--notebooks", ""], "the number must be one of"),
+        (["--notebooks", "01,77"], "got '77'"),
+        (["--notebooks", "01_eleven_categoris"], "Did you mean '01_eleven_categories'?"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence_before_anything_is_made(
+    arguments, message, tmp_path, monkeypatch, capsys, offline
+):
+    for name in ("empty", "models/chatty"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "models/chatty/config.json").write_text("{}")
+    (tmp_path / "FILE").write_text("")
+    (tmp_path / "broken.csv").write_text("category,text\nnothing,How?\n")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "FIGURES", tmp_path / "figures")
+    assert main(["run", *arguments]) == 1
+    said = capsys.readouterr().err.strip()
+    assert message in said
+    assert "\n" not in said
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_settings_lists_every_parameter_and_the_sizes(capsys):

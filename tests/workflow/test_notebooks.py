@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from refusal_utils.workflow import notebooks
 from refusal_utils.workflow.notebooks import Title, find_notebooks, parameter_defaults, read_cells, read_title
 from refusal_utils.workflow.settings import Settings
 
@@ -13,8 +14,17 @@ def test_find_notebooks_returns_them_in_order_or_by_number():
     names = [path.name[:2] for path in find_notebooks()]
     assert names == [f"{number:02}" for number in range(1, len(names) + 1)]
     assert [path.name[:2] for path in find_notebooks(["3", "01"])] == ["03", "01"]
-    with pytest.raises(ValueError, match="^find_notebooks: the number must be one of 01, 02, 03.*got '77'"):
-        find_notebooks(["77"])
+    chosen = ["3,01", "03_direction_geometry", "direction_geometry.ipynb", "notebooks/02_cached_activations.ipynb"]
+    assert [path.name[:2] for path in find_notebooks(chosen)] == ["03", "01", "02"]
+    for wrong in ("77", "", ",", "1,,3"):
+        with pytest.raises(ValueError, match="^find_notebooks: the number must be one of 01, 02, 03.*got '"):
+            find_notebooks([wrong])
+
+
+def test_an_installation_without_notebooks_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path)
+    with pytest.raises(ValueError, match="^find_notebooks: there must be notebooks; got none in"):
+        find_notebooks()
 
 
 @EVERY

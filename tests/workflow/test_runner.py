@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from refusal_utils.plotting.saving import FIGURES
+from refusal_utils.model.names import FIGURES, cache_key
 from refusal_utils.workflow.command_line import main
 from refusal_utils.workflow.records import read_record
 from refusal_utils.workflow.runner import figures_root, run_notebook
@@ -73,9 +73,9 @@ def test_a_run_with_missing_inputs_stops_before_it_begins_and_names_what_to_run(
     assert re.search(r"05 needs .*got no \S*m/03_directions.safetensors. Run --notebooks 03 05\.$", answer("5"))
     (figures / "03_directions.safetensors").write_text("")
     assert answer("5", "6") == "05 06"
-    assert re.search(r"07 needs .*got no \S*cache/06_sweep_m.jsonl.gz. Run --notebooks 06 07\.$", answer("7"))
+    assert re.search(r"07 needs .*got no \S*cache/06_sweep_m-\w{8}.jsonl.gz. Run --notebooks 06 07\.$", answer("7"))
     cache.mkdir()
-    (cache / "06_sweep_m.jsonl.gz").write_text("")
+    (cache / f"06_sweep_{cache_key('a/m')}.jsonl.gz").write_text("")
     assert answer("7") == "07"
 
 
@@ -122,11 +122,38 @@ def test_list_shows_every_notebook_and_runs_none(notebook, instant, capsys):
     assert instant == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the process is killed with a signal")
+def test_a_killed_notebook_is_one_sentence_that_says_what_is_kept(notebook, capsys):
+    notebook("01_good.ipynb")
+    notebook("02_big.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    assert main(["run"]) == 1
+    said = capsys.readouterr().err
+    assert re.search(
+        r"^02_big.ipynb: its process was killed in cell 3 of 3, most likely because memory ran out", said, re.M
+    )
+    assert "finished notebooks, cached activations and responses are kept" in said
+    assert "Traceback" not in said
+
+
+def test_a_foreign_kernel_called_python3_is_not_taken(notebook, tmp_path, monkeypatch):
+    foreign = tmp_path / "share" / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    spec = {"argv": ["/nothing/python", "-f", "{connection_file}"], "display_name": "Python 3", "language": "python"}
+    (foreign / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    path = notebook("01_a.ipynb", "import sys; print('runs in', sys.executable)")
+    run_notebook(path, tmp_path / "out", {})
+    assert f"runs in {sys.executable}" in (tmp_path / "out" / "01_a.ipynb").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent as a signal")
-def test_ctrl_c_keeps_what_is_finished(notebook, tmp_path):
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_keeps_what_is_finished_and_ends_the_notebooks_process(notebook, tmp_path, end):
     notebook("01_good.ipynb")
-    notebook("02_long.ipynb", f"open({str(tmp_path / 'began')!r}, 'w').close()\nimport time\ntime.sleep(120)")
+    began = f"import os, time\nopen({str(tmp_path / 'part')!r}, 'w').write(str(os.getpid()))\n"
+    began += f"os.rename({str(tmp_path / 'part')!r}, {str(tmp_path / 'began')!r})\ntime.sleep(120)"
+    notebook("02_long.ipynb", began)
     code = (
         "import signal, sys; from pathlib import Path; from refusal_utils.workflow import notebooks, runner; "
         "from refusal_utils.workflow.command_line import main; "
@@ -140,8 +167,10 @@ def test_ctrl_c_keeps_what_is_finished(notebook, tmp_path):
             deadline = time.time() + 90
             while not (tmp_path / "began").exists() and time.time() < deadline:
                 time.sleep(0.2)
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            os.kill(process.pid, end)
             out, err = process.communicate(timeout=60)
+            with pytest.raises(ProcessLookupError):
+                os.kill(int((tmp_path / "began").read_text()), 0)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -27,6 +27,29 @@ def test_values_are_read_as_python_or_as_text():
         ("LAYER=deep", "LAYER: .*integer.*; got 'deep'"),
         ("N_PROMPTS=0", "N_PROMPTS: .*greater than or equal to 1; got 0"),
         ("DTYPE=float8", "DTYPE: .*'float16'; got 'float8'"),
+        ("n_prompts=3", r"the parameter must be one of .*; got n_prompts. Did you mean 'N_PROMPTS'\?"),
+        ("N_PROMPTS=", "N_PROMPTS: must not be empty; got ''"),
+        ("SYSTEM_PROMPT= ", "SYSTEM_PROMPT: must not be empty; got ' '"),
+        ("N_PROMPTS=True", "N_PROMPTS: must not be True or False; got True"),
+        ("N_PROMPTS=None", "N_PROMPTS: .*integer; got None"),
+        ("N_PROMPTS=2.5", "N_PROMPTS: .*integer.*; got 2.5"),
+        ("N_PROMPTS=many", "N_PROMPTS: .*integer.*; got 'many'"),
+        ("SEED=-1", "SEED: .*greater than or equal to 0; got -1"),
+        ("LAYER=-1", "LAYER: must be 0 or more; got -1"),
+        ("POS=1", "POS: must be negative.*; got 1"),
+        ("TARGET=1.5", "TARGET: .*less than or equal to 1; got 1.5"),
+        ("MAX_ORR=-0.1", "MAX_ORR: .*greater than or equal to 0; got -0.1"),
+        ("GAPS=()", "GAPS: must be numbers, at least one; got ()"),
+        ("GAPS=0.5", "GAPS: .*list.*; got 0.5"),
+        ("ALPHAS=['a']", "ALPHAS: must be numbers, at least one; got .'a'."),
+        ("ALPHAS=[True]", "ALPHAS: must be numbers, at least one; got .True."),
+        ("ALPHAS={'a': 1}", "ALPHAS: .*list; got .'a': 1."),
+        ("GAPS=fw", r"GAPS: .*; got 'fw'. Did you mean 'few'\?"),
+        ("EXAMPLE=advise", r"EXAMPLE: must be one of .*; got 'advise'. Did you mean 'advice'\?"),
+        ("JUDGE=phrase", r"JUDGE: must be one of .*; got 'phrase'. Did you mean 'phrases'\?"),
+        ("SELECT_BY=behavior", r"SELECT_BY: .*; got 'behavior'. Did you mean 'behaviour'\?"),
+        ("DTYPE=bfloat", r"DTYPE: .*; got 'bfloat'. Did you mean 'bfloat16'\?"),
+        ("PROMPTS=bultin", r"PROMPTS: .*; got 'bultin'. Did you mean 'builtin'\?"),
         (
             "PROMPTS=papre",
             "PROMPTS: must be 'builtin', 'paper', a folder .* or a .jsonl or .csv or .tsv file; got 'papre'",
@@ -36,6 +59,32 @@ def test_values_are_read_as_python_or_as_text():
 def test_a_wrong_assignment_is_refused(text, message):
     with pytest.raises(ValueError, match=f"^read_settings: {message}"):
         read_settings([text])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("GAPS=(0.25, 0.5)", [0.25, 0.5]),
+        ("GAPS={0.5, 0.25}", [0.25, 0.5]),
+        ("GAPS=[1]", [1.0]),
+        ("N_PROMPTS='32'", 32),
+        ("N_PROMPTS=32.0", 32),
+        ("LAYER='7'", 7),
+        ("MARGIN=1e-2", 0.01),
+        ("SHOW_PROMPTS=yes", True),
+    ],
+)
+def test_a_value_of_another_form_is_converted_if_it_can_only_mean_one_thing(text, value, monkeypatch):
+    name, _, given = text.partition("=")
+    assert read_settings([text]).given == {name: value}
+    monkeypatch.setenv(f"REFUSAL_{name}", given)
+    assert Settings().given == {name: value}
+
+
+def test_a_misspelled_environment_variable_is_refused(monkeypatch):
+    monkeypatch.setenv("REFUSAL_LAYRE", "3")
+    with pytest.raises(ValueError, match=r"^read_settings: .*got LAYRE. Did you mean 'LAYER'\?"):
+        read_settings()
 
 
 def test_the_layer_may_be_chosen_by_effect():

@@ -1,0 +1,127 @@
+"""Several methods on the same states: do they find the same direction, how surely, and how fast?"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..directions import DirectionSet, Provenance, cosine_matrix
+from ..plotting.look import heatmap
+from .method import Sides, StateMethod, StateSource
+
+
+@dataclass(frozen=True, eq=False)
+class MethodComparison:
+    """The first direction of every method, from one set of states.
+
+    `vectors` are unit directions by name. `split_half` has the cosine between the directions of two random halves of the
+    prompts, a column per split; `seconds` is what one fit takes.
+    """
+
+    found: Mapping[str, DirectionSet] = field(repr=False)
+    split_half: pd.DataFrame = field(repr=False)
+    seconds: pd.Series
+
+    @property
+    def vectors(self) -> Float[Tensor, "category d_model"]:
+        """The first direction of every method, in their order."""
+        return torch.stack([directions.vectors[0] for directions in self.found.values()])
+
+    @property
+    def joined(self) -> DirectionSet:
+        """These directions as one set, named after their methods."""
+        sets = [*self.found.values()]
+        gaps = torch.stack([each.gaps[0] for each in sets])
+        return DirectionSet(tuple(self.found), self.vectors, gaps, sets[0].provenance)
+
+    def cosines(self) -> pd.DataFrame:
+        """Cosines between methods; on the diagonal the mean split-half cosine of each, which no pair need exceed.
+
+        Two methods with a cosine near their split-half cosines agree as well as each agrees with itself on half the data.
+        """
+        matrix = cosine_matrix(self.vectors)
+        matrix.fill_diagonal_(0)
+        own = torch.tensor(self.split_half.mean(axis=1).to_numpy(), dtype=torch.float32)
+        return pd.DataFrame((matrix + own.diag()).numpy(), index=list(self.found), columns=list(self.found))
+
+    def table(self) -> pd.DataFrame:
+        """By method: cosine with the first, mean and lowest split-half cosine, gap, number of directions, seconds."""
+        halves = self.split_half
+        columns = {
+            f"cosine with {next(iter(self.found))}": cosine_matrix(self.vectors)[0].tolist(),
+            "split half": halves.mean(axis=1).tolist(),
+            "lowest": halves.min(axis=1).tolist(),
+            "gap": [float(each.gaps[0]) for each in self.found.values()],
+            "directions": [len(each) for each in self.found.values()],
+            "seconds": self.seconds.tolist(),
+        }
+        return pd.DataFrame(columns, index=pd.Index(list(self.found), name="method"))
+
+    def figure(self, *, title: str) -> go.Figure:
+        """A map of `cosines`."""
+        return heatmap(self.cosines(), title=title, value="cosine, resid_pre (diagonal: split half)")
+
+
+def compare_methods(
+    study: StateSource,
+    methods: Mapping[str, StateMethod],
+    *,
+    layer: int | None = None,
+    pos: int | None = None,
+    categories: Sequence[str] | None = None,
+    n_splits: int = 10,
+    seed: int = 0,
+) -> MethodComparison:
+    """Every method's direction of these categories pooled (default: all), at `layer` and `pos` of a study's states.
+
+    For the split halves, both sides are split at random `n_splits` times, alike for all methods. Raises `ValueError` as
+    the methods do.
+    """
+    found, seconds, halves = {}, {}, {}
+    refused, answered = study.sides(layer, pos)
+    place = study.provenance(layer, pos)
+    whole = _Part(refused, answered, place)
+    splits = [_halves(whole, seed + number) for number in range(n_splits)]
+    for name, method in methods.items():
+        began = time.perf_counter()
+        found[name] = method.fit(whole, categories=categories, pooled=True)
+        seconds[name] = time.perf_counter() - began
+        pairs = [
+            [method.fit(half, categories=categories, pooled=True).vectors[0] for half in split] for split in splits
+        ]
+        halves[name] = [float(first @ second) for first, second in pairs]
+    return MethodComparison(found, pd.DataFrame.from_dict(halves, orient="index"), pd.Series(seconds))
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """States as a study gives them, already read at one place."""
+
+    refused: Sides
+    answered: Tensor
+    place: Provenance
+
+    def sides(self, layer: int | None = None, pos: int | None = None) -> tuple[Sides, Tensor]:
+        return self.refused, self.answered
+
+    def provenance(self, layer: int | None = None, pos: int | None = None) -> Provenance:
+        return self.place
+
+
+def _halves(whole: _Part, seed: int) -> tuple[_Part, _Part]:
+    """Two random disjoint halves of every side."""
+    draw = torch.Generator().manual_seed(seed)
+    shuffled = {name: rows[torch.randperm(len(rows), generator=draw)] for name, rows in whole.refused.items()}
+    answered = whole.answered[torch.randperm(len(whole.answered), generator=draw)]
+    first = _Part(
+        {name: rows[: len(rows) // 2] for name, rows in shuffled.items()}, answered[: len(answered) // 2], whole.place
+    )
+    second = _Part(
+        {name: rows[len(rows) // 2 :] for name, rows in shuffled.items()}, answered[len(answered) // 2 :], whole.place
+    )
+    return first, second
