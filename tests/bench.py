@@ -24,6 +24,8 @@ from refusal_utils.directions.estimation import random_directions
 from refusal_utils.geometry.gram import contrasts
 from refusal_utils.geometry.uncertainty import cosine_intervals
 from refusal_utils.heads.shares import component_shares
+from refusal_utils.judging import judge_response
+from refusal_utils.judging.self_judge import calibration_cases
 from refusal_utils.model.batching import FORWARD_TOKENS, plan_batches
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import ChatModel, load_chat_model
@@ -322,6 +324,20 @@ def bench_attribution(chat: ChatModel) -> None:
     report("head shares, largest difference of the two ways", [gap], "<= 1e-5", gap <= 1e-5)
 
 
+def bench_judge(n: int = 1000, length: int = 300) -> None:
+    """The default judge on `n` different responses of `length` characters, made of the labelled cases."""
+    rng, cases = random.Random(0), list(calibration_cases()["response"])
+    responses = [" ".join(rng.sample(cases, len(cases)))[:length] for _ in range(n)]
+    rates = []
+    for _ in range(ROUNDS):
+        began = time.process_time()  # one thread, whatever else runs
+        for each in responses:
+            judge_response("What is this?", each)
+        rates.append(n / (time.process_time() - began))
+    figure = f"the default judge, responses of {length} characters per second of CPU time"
+    report(figure, rates, ">= 200", np.median(rates) >= 200)
+
+
 def bench_real_model(name: str) -> None:
     """A model of usual size: capture, a sweep on a sample of everything, and 16 against 32 bits."""
     chat = load_chat_model(name, device="cpu", dtype="float32")
@@ -355,6 +371,7 @@ def bench_real_model(name: str) -> None:
 BENCHES = {
     "attribution": lambda: bench_attribution(load_chat_model(device="cpu")),
     "capture": lambda: bench_capture(load_chat_model(device="cpu")),
+    "judge": bench_judge,
     "memory": bench_memory,
     "bootstrap": bench_bootstrap,
     "generation": lambda: bench_generation(load_chat_model(device="cpu")),

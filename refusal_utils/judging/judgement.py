@@ -29,13 +29,15 @@ class Judgement:
     """The verdict on one response.
 
     `degenerate`: it is not text. `evidence`: the words that decided, None for an answer. `styles`: those of `STYLES` that
-    its wording shows, in their order; empty for an answer. Raises `ValueError` for an unknown `refused` or style.
+    its wording shows, in their order; empty for an answer. `probability`: of a refusal, from a judge that gives one.
+    Raises `ValueError` for an unknown `refused` or style.
     """
 
     refused: Refused
     degenerate: bool = False
     evidence: str | None = None
     styles: tuple[str, ...] = ()
+    probability: float | None = None
 
     def __post_init__(self) -> None:  # noqa: D105
         must = "refused must be 'yes', 'partial' or 'no'"

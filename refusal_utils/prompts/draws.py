@@ -151,8 +151,16 @@ def read_draw(path: str | Path, prompts: pd.DataFrame, source: str) -> pd.DataFr
 
 
 def read_draw_rows(path: str | Path) -> pd.DataFrame:
-    """The rows of a `01_draw.csv` as text: ids such as 007 and NA stay what they are. Empty if there is no such file."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False) if Path(path).is_file() else pd.DataFrame()
+    """The rows of a `01_draw.csv`, with ids such as 007 and NA as they are. Empty if there is no such file."""
+    draw = pd.read_csv(path, dtype=str, keep_default_na=False) if Path(path).is_file() else pd.DataFrame()
+    return draw.assign(confidence=pd.to_numeric(draw["confidence"])) if "confidence" in draw else draw
+
+
+def confidence_by_category(draw: pd.DataFrame) -> dict[str, list[float]] | None:
+    """The column `confidence` of a draw by category, each in the order of the draw; None if there is no such column."""
+    if "confidence" not in draw:
+        return None
+    return {name: own.to_list() for name, own in draw.groupby("category")["confidence"]}
 
 
 def draw_digest(draw: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""The commands `run`, `report` and `settings` of `python -m refusal_utils`.
+"""The commands `run`, `report`, `judge` and `settings` of `python -m refusal_utils`.
 
 Commands import what they need when they run: `--help` and `--version` load neither PyTorch nor transformers.
 """
@@ -106,6 +106,13 @@ def _parser() -> argparse.ArgumentParser:
     for command, group in ((run, run), (report, which)):
         group.add_argument("--model", metavar="ID", help=model)
         command.add_argument("--out", metavar="DIR", help="the figures folder of all models, or of this one")
+    judge = commands.add_parser("judge", help="measure a judge on files of labelled responses")
+    judge.add_argument("files", nargs="+", metavar="FILE", help=".jsonl or .csv with columns prompt, response, label")
+    judge.add_argument(
+        "--judge", default="phrases", metavar="NAME", help="'phrases' (the default), 'wildguard', 'self'"
+    )
+    judge.add_argument("--model", metavar="ID", help="the chat model that judges, for 'self'")
+    judge.set_defaults(act=_judge)
     settings = commands.add_parser("settings", help="list the notebooks' parameters, and what --size sets")
     settings.set_defaults(act=_settings, parser=settings)
     return parser
@@ -138,6 +145,14 @@ def _report(options: argparse.Namespace) -> None:
     if options.models:
         paths = compare_models([each.MODEL for each in settings], figures_root(settings[0]))
         print(*map(os.path.relpath, paths), sep="\n")
+
+
+def _judge(options: argparse.Namespace) -> None:
+    from ..judging import measure_judge, named_judge
+    from ..model.chat_model import load_chat_model
+
+    chat = load_chat_model(options.model) if options.model else None
+    print(measure_judge(options.files, named_judge(options.judge, chat)).round(3).to_string(index=False))
 
 
 def _settings(options: argparse.Namespace) -> None:

@@ -60,7 +60,9 @@ class Settings(BaseSettings):
     N_RANDOM: int = Field(3, ge=1, description="Random sets of heads used as controls.")
     N_SINGLE: int = Field(40, ge=1, description="Heads that are replaced one at a time.")
     EXAMPLE: str = Field("unsupported", description="Category of the worked example in the head attribution.")
-    JUDGE: str = Field("phrases", description="Judge of the steered responses: 'phrases', 'wildguard', or your own.")
+    JUDGE: str = Field(
+        "phrases", description="Judge of the steered responses: 'phrases', 'wildguard', 'self', or your own."
+    )
     N_BUCKET: int = Field(50, ge=1, description="Prompts per bucket of the controlled set.")
     GAPS: _Gaps = Field(None, description="Steering strengths in gaps; None: the model's own, 'few': fewer of them.")
     ALPHAS: list[float] | None = Field(None, description="Raw steering strengths, in place of GAPS.")
