@@ -8,9 +8,20 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from ..checks import require_known
+from .arditi_selection import select_place
 from .method import Method, SearchMethod, StateMethod, per_category
+from .selection import Selection
 
-__all__ = ["METHODS", "Method", "SearchMethod", "StateMethod", "named_method", "per_category"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "SearchMethod",
+    "Selection",
+    "StateMethod",
+    "named_method",
+    "per_category",
+    "select_place",
+]
 
 
 def _find_methods() -> dict[str, Method]:

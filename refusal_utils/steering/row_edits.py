@@ -37,12 +37,17 @@ class RowEdits:
         for name, edits in self.edits.items():
             self.edits[name] = [kept for edit in edits if (kept := edit.keep(rows, new_index)) is not None]
 
+    @property
+    def needs_marks(self) -> bool:
+        """Whether an edit depends on which token is which."""
+        return any(edit.needs_marks for edits in self.edits.values() for edit in edits)
+
     @contextmanager
     def open(self, spread: Callable[[Any], Any] = lambda value: value) -> Iterator[None]:
         """Apply the edits while open. `spread` turns the model's input into one row per row of the batch."""
         hooks = [(name, partial(self._apply, name)) for name in self.edits]
-        choosy = any(edit.needs_marks for edits in self.edits.values() for edit in edits)
-        with self.chat.bridge.hooks(fwd_hooks=hooks), self.marks.watch(self.chat, spread) if choosy else nullcontext():
+        watched = self.marks.watch(self.chat, spread) if self.needs_marks else nullcontext()
+        with self.chat.bridge.hooks(fwd_hooks=hooks), watched:
             yield
 
     def _apply(self, name: str, value: Tensor, hook: object) -> Tensor:

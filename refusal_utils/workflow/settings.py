@@ -34,8 +34,9 @@ class Settings(BaseSettings):
     DTYPE: Literal["float32", "bfloat16", "float16"] | None = Field(
         None, description="Precision of the model; None chooses float32 on CPU and 16 bits on a GPU."
     )
-    LAYER: int | Literal["causal"] | None = Field(
-        None, description="Layer of the decision state; None uses a known one, else 'causal', a choice by effect."
+    LAYER: int | Literal["causal", "select"] | None = Field(
+        None,
+        description="Layer of the decision state; None uses a known one, else 'causal', a choice by effect; 'select': by first tokens.",
     )
     POS: int | None = Field(None, description="Token position of the decision state; None is like LAYER = None.")
     SEED: int = Field(0, ge=0, lt=2**32, description="Seed of every random draw.")
