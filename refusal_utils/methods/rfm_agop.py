@@ -65,7 +65,8 @@ def gradient_product(
     distance = (squares[:, None] + squares - 2 * seen @ states.T).clamp(min=0).sqrt()
     distance.fill_diagonal_(0)
     kernel = torch.exp(-distance / bandwidth)
-    weights = torch.linalg.solve(kernel + ridge * torch.eye(len(states), dtype=states.dtype), labels)
+    root = torch.linalg.cholesky(kernel + ridge * torch.eye(len(states), dtype=states.dtype))
+    weights = torch.cholesky_solve(labels[:, None], root)[:, 0]
     near = distance < 1e-6 * distance.max()  # the same state, up to rounding
     pull = (kernel * weights / distance.masked_fill(near, 1.0)).masked_fill(near, 0.0) / bandwidth
     gradients = pull @ seen - pull.sum(1, keepdim=True) * seen

@@ -1,4 +1,4 @@
-"""The commands `run`, `report`, `judge` and `settings` of `python -m refusal_utils`.
+"""The commands `run`, `report`, `judge`, `settings` and `methods` of `python -m refusal_utils`.
 
 Commands import what they need when they run: `--help` and `--version` load neither PyTorch nor transformers.
 """
@@ -78,7 +78,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         near = next(filter(None, (did_you_mean(each, known) for each in unknown)), "")
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}. {near}".rstrip())
     if options.command is None:
-        options.parser.error("a command is needed: run, report or settings")
+        options.parser.error("a command is needed: run, report, judge, settings or methods")
     return options
 
 
@@ -115,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     judge.set_defaults(act=_judge)
     settings = commands.add_parser("settings", help="list the notebooks' parameters, and what --size sets")
     settings.set_defaults(act=_settings, parser=settings)
+    methods = commands.add_parser("methods", help="list the ways to find directions, with their options and sources")
+    methods.set_defaults(act=_methods, parser=methods)
     return parser
 
 
@@ -159,3 +161,12 @@ def _settings(options: argparse.Namespace) -> None:
     from .settings import describe_settings
 
     print(describe_settings())
+
+
+def _methods(options: argparse.Namespace) -> None:
+    from ..methods import methods_table
+
+    for name, row in methods_table().iterrows():  # a block for each: one line would be wider than a terminal
+        print(
+            f"{name}: {row.pop('title')}", *(f"  {key:8}{value}" for key, value in row.items() if value), "", sep="\n"
+        )
