@@ -20,14 +20,15 @@ from transformers import PreTrainedTokenizerBase
 from ..checks import invalid, require
 from .as_found import AsFound
 from .bridging import boot_bridge, context_length
-from .chat_format import TokenBatch, common_suffix, pad_left, probe_ids, render_chat, thinking_mode
+from .chat_format import TokenBatch, common_suffix, pad_left, probe_ids, thinking_mode
 from .defaults import decision_state
+from .encoding import checked_tokenizer, encode_chats
 from .fingerprint import fingerprint, signature
 from .loading import check_device, check_placement, load_tokenizer, load_weights, memory_errors
+from .markup import Markup, read_markup
 from .sources import BUNDLED, BUNDLED_WEIGHTS, find_source
 
 __all__ = ["BUNDLED", "BUNDLED_WEIGHTS", "ChatModel", "check_positions", "load_chat_model"]
-_ENCODED_AT_ONCE = 256  # prompts: a tokenizer's encoding takes about 10 kB for each in addition to the ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,24 +120,15 @@ class ChatModel:
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """The unpadded token ids of each prompt as a user's chat turn, with the generation prompt.
 
-        Raises `ValueError` for an empty prompt, one longer than the context, and one that ends differently.
+        Raises `ValueError` for a prompt that is empty, holds chat markup, exceeds the context, or ends differently.
         """
-        for index, prompt in enumerate(prompts):
-            must, got = "a prompt must be a text that is not empty", f"{prompt!r} as prompt {index}"
-            require(isinstance(prompt, str) and bool(prompt.strip()), "encode", must, got, "Drop it.")
-        texts = [render_chat(self.tokenizer, prompt, self.system_prompt) for prompt in prompts]
-        encoded: list[list[int]] = []
-        for start in range(0, len(texts), _ENCODED_AT_ONCE):
-            encoded += self.tokenizer(texts[start : start + _ENCODED_AT_ONCE], add_special_tokens=False)["input_ids"]
-        n_fixed = len(self.suffix)
-        for index, (prompt, ids) in enumerate(zip(prompts, encoded, strict=True)):
-            must = f"a prompt must fit the context of {self.n_context} tokens"
-            got = f"{len(ids)} in prompt {index} ({prompt[:40]!r}...)"
-            require(len(ids) <= self.n_context, "encode", must, got, "Shorten or drop it.")
-            must = "every prompt must end in the same template tokens"
-            got = f"{ids[-n_fixed:]} in prompt {index}, not {list(self.suffix)}"
-            require(tuple(ids[-n_fixed:]) == self.suffix, "encode", must, got, "Remove chat markup from the prompt.")
-        return encoded
+        n = self.n_context
+        return encode_chats(self.tokenizer, prompts, self.system_prompt, self.suffix, self.markup, n)
+
+    @cached_property
+    def markup(self) -> Markup:
+        """What marks turns in this model's chats; `.as_text(reply)` makes a text safe to put into a prompt."""
+        return read_markup(self.tokenizer)
 
     def pad(self, ids: Sequence[Sequence[int]]) -> TokenBatch:
         """`ids` padded on the left to one length, on the model's device, with the attention mask."""
@@ -179,7 +171,7 @@ def load_chat_model(
     """
     _check_options(name, hf_model, device=device, dtype=dtype, device_map=device_map)
     source = find_source(name)
-    tokenizer = load_tokenizer(str(name), source.place)
+    tokenizer = checked_tokenizer(load_tokenizer(str(name), source.place), system_prompt)
     suffix = common_suffix(rows := probe_ids(tokenizer, system_prompt))
     with memory_errors(str(name)):
         model = load_weights(str(name), source.place, device, dtype, device_map) if hf_model is None else hf_model

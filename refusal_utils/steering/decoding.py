@@ -1,6 +1,6 @@
 """Decoding of one batch whose rows are edited differently, with the KV cache; rows leave when they stop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,7 @@ def decode(
 
     This is not a generator: the interventions apply to the whole batch and must be undone even after an error.
     """
-    stops = torch.tensor(sorted(stop_tokens(chat)), device=chat.device)
+    stops = torch.tensor(sorted(stop_tokens(chat)), dtype=torch.long, device=chat.device)
     edits = RowEdits(chat, [row.condition.interventions for row in rows])
     shared = SharedRows.if_possible(chat, [row.ids for row in rows], min(row.first_layer for row in rows))
     choice = TokenChoice(sampling, [row.key for row in rows], max_new_tokens)
@@ -82,9 +82,18 @@ def forward(
     return plain_forward(chat.bridge.original_model, input_ids, attention_mask, **options)
 
 
-def stop_tokens(chat: ChatModel) -> set[int]:
-    """The ids of the tokens that end a response: those of the model's generation config, or else of the tokenizer."""
+def stop_tokens(chat: ChatModel) -> frozenset[int]:
+    """The ids of the tokens that end a response: of the generation config, of the tokenizer, and the template's end of turn.
+
+    Any of the three may be incomplete in a published model. Empty if the model has none: responses then end at their limit.
+    """
     model: Any = chat.bridge.original_model
-    found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    found = chat.tokenizer.eos_token_id if found is None else found
-    return set(found) if isinstance(found, list | tuple) else {found}
+    given = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    given = given if isinstance(given, list | tuple) else [given]
+    return frozenset({*given, chat.tokenizer.eos_token_id, chat.markup.end_of_turn} - {None})
+
+
+def until_stop(tokens: Sequence[int], stops: Collection[int]) -> tuple[Sequence[int], bool]:
+    """(`tokens` up to the first stop token and without it, whether there is one)."""
+    end = next((at for at, token in enumerate(tokens) if token in stops), None)
+    return (tokens, False) if end is None else (tokens[:end], True)

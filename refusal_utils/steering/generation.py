@@ -20,7 +20,7 @@ from ..model.chat_model import ChatModel
 from ..model.open_hooks import NOT_STORED, require_no_hooks
 from ..model.store import RowLog, content_key
 from .conditions import UNSTEERED, Condition
-from .decoding import Row, decode, forward, stop_tokens
+from .decoding import Row, decode, forward, stop_tokens, until_stop
 from .interventions import require_fit
 from .row_edits import RowEdits
 from .sampling import Sampling
@@ -66,12 +66,13 @@ def generate(
         drawn = sampling.parts(sample, max_new_tokens) if sampling else []
         key, first_layer = content_key(ids[prompt], each.digest, *drawn), min(each.first_layer(chat.n_layers), last)
         rows.append(Row(prompt, ids[prompt], each, key, first_layer, sample))
+    stops = stop_tokens(chat)
     log = RowLog("generate", None if cache_dir is None else _log_path(chat, Path(cache_dir)))
-    todo = {row.key: row for row in rows if not _is_complete(log.values.get(row.key), max_new_tokens)}
+    todo = {row.key: row for row in rows if not _is_complete(log.values.get(row.key), max_new_tokens, stops)}
     budget = token_budget("generate", batch_tokens, chat.device, BATCH_TOKENS)
     how = max_new_tokens, budget, log, "generate" if progress else "", sampling
     _decode_all(chat, [*todo.values()], *how)
-    return _frame(chat, rows, log, max_new_tokens, sampling is not None)
+    return _frame(chat, rows, log, max_new_tokens, stops, sampling is not None)
 
 
 def first_token_logits(
@@ -131,9 +132,9 @@ def _check_lengths(chat: ChatModel, ids: Sequence[Sequence[int]], max_new_tokens
         require(len(row) <= most, "generate", must, got, "Shorten or drop it, or lower max_new_tokens.")
 
 
-def _is_complete(stored: list | None, max_new_tokens: int) -> bool:
+def _is_complete(stored: list | None, max_new_tokens: int, stops: frozenset[int]) -> bool:
     """Whether a stored row (tokens, stopped) reaches `max_new_tokens` or the end of the response."""
-    return stored is not None and (stored[1] or len(stored[0]) >= max_new_tokens)
+    return stored is not None and (stored[1] or len(stored[0]) >= max_new_tokens or not stops.isdisjoint(stored[0]))
 
 
 def _decode_all(
@@ -166,14 +167,16 @@ def _decode_all(
         pass
 
 
-def _frame(chat: ChatModel, rows: list[Row], log: RowLog, max_new_tokens: int, are_drawn: bool) -> pd.DataFrame:
+def _frame(
+    chat: ChatModel, rows: list[Row], log: RowLog, max_new_tokens: int, stops: frozenset[int], are_drawn: bool
+) -> pd.DataFrame:
     """The frame of `generate`. Stored responses may be longer: greedy responses of all lengths begin alike."""
     found = {}
     for key in {row.key for row in rows}:
-        tokens, stopped, *log_prob = log.values[key]
-        cut = tokens[:max_new_tokens]
-        text = str(chat.tokenizer.decode(cut, skip_special_tokens=True)).strip()
-        found[key] = (text, len(cut), stopped and len(tokens) <= max_new_tokens, *map(exp, log_prob))
+        tokens, _, *log_prob = log.values[key]
+        own, stopped = until_stop(tokens[:max_new_tokens], stops)
+        text = str(chat.tokenizer.decode(list(own), skip_special_tokens=True)).strip()
+        found[key] = (text, len(own) + stopped, stopped, *map(exp, log_prob))
     fields = ("name", "direction", "coefficient", "gaps")
     told = [(row.prompt, *(getattr(row.condition, each) for each in fields), *found[row.key]) for row in rows]
     columns = ["prompt", "condition", "direction", "coefficient", "gaps", "response", "n_tokens", "stopped"]
