@@ -52,7 +52,10 @@ def _require_parallel(rows: pd.DataFrame, languages: Sequence[str]) -> None:
     counts = counts.reindex(wanted, fill_value=0)[list(languages)]
     wrong = counts.stack()[lambda found: found != 1]
     must = "every pair_id must have one prompt to refuse and one benign prompt in every language"
-    first = [f"{n} {'to refuse' if harmful else 'benign'} of {pair!r} in {code}" for (pair, harmful, code), n in wrong[:1].items()]
+    first = [
+        f"{n} {'to refuse' if harmful else 'benign'} of {pair!r} in {code}"
+        for (pair, harmful, code), n in wrong[:1].items()
+    ]
     require(not first, _FUNCTION, must, ", ".join(first), "Add or remove prompts.")
     repeated = rows["id"][rows["id"].duplicated()].to_list()
     require(not repeated, _FUNCTION, "ids must be unique", f"{repeated[:1]} twice", "Rename one.")

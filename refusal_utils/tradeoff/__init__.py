@@ -8,6 +8,7 @@ one refusal rate, at which `style_shares`, `dependence` and `guess_direction` as
 from .controlled_set import controlled_set, describe_buckets
 from .controls import OURS, with_controls
 from .costs import steering_costs
+from .cross_language import CrossLanguage, cross_language
 from .curves import tradeoff_curves
 from .knob_test import knob_test
 from .matching import common_strength, match_refusal_rate
@@ -20,12 +21,14 @@ from .variance import variance_shares
 
 __all__ = [
     "OURS",
+    "CrossLanguage",
     "Guesses",
     "SteeringRates",
     "Sweep",
     "choose_gaps",
     "common_strength",
     "controlled_set",
+    "cross_language",
     "departures",
     "dependence",
     "describe_buckets",

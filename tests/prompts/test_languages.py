@@ -73,9 +73,15 @@ def test_own_files_are_ordered_as_asked_and_row_i_translates_row_i(tmp_path):
     ("change", "message"),
     [
         (lambda rows: rows[:-1], "every pair_id must have .*; got 0 benign of '2' in pt-br"),
-        (lambda rows: [*rows, {**rows[0], "text": "another"}], "every pair_id must have .*; got 2 to refuse of '1' in en"),
+        (
+            lambda rows: [*rows, {**rows[0], "text": "another"}],
+            "every pair_id must have .*; got 2 to refuse of '1' in en",
+        ),
         (lambda rows: rows[:4], "there must be at least two languages; got en"),
-        (lambda rows: [{**rows[0], "language": ""}, *rows[1:]], "every prompt must name its language; got none for .*a-1"),
+        (
+            lambda rows: [{**rows[0], "language": ""}, *rows[1:]],
+            "every prompt must name its language; got none for .*a-1",
+        ),
         (lambda rows: [{**row, "language": ""} for row in rows], "every prompt must name its language"),
         (lambda rows: [{**row, "pair_id": ""} for row in rows], "every pair_id must have .*; got 2 to refuse of ''"),
     ],
