@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
@@ -42,8 +43,8 @@ class Outcomes:
         """The outcomes in `rows` (columns id, harmful, direction, gaps, outcome, maybe bucket) at these strengths.
 
         `levels` gives the strengths of every direction in gaps. Unsteered rows are a point of every direction,
-        whichever direction they are listed under. Broken text is not a refusal, and a point with more than
-        `MAX_DEGENERATE` of it is not usable. Raises `ValueError` if a direction lacks a strength or a prompt.
+        whichever direction they are listed under. Broken text and what was not judged are no refusals, and a point with more than
+        `MAX_DEGENERATE` of them is not usable. Raises `ValueError` if a direction lacks a strength or a prompt.
         """
         cells = pd.MultiIndex.from_tuples([(name, float(gaps)) for name in levels for gaps in levels[name]])
         asked = pd.MultiIndex.from_frame(rows[["direction", "gaps"]]).isin(cells)
@@ -59,7 +60,9 @@ class Outcomes:
         must = "every direction needs every strength and prompt"
         require(not missing, "Outcomes", must, f"gaps at {missing}", "Run the sweep for them.")
         values = table.to_numpy(dtype=object).reshape(len(levels), len(strengths), -1)
-        usable = ((values == "broken").mean(-1) <= MAX_DEGENERATE) & ~empty.to_numpy().reshape(len(levels), -1)
+        usable = (
+            np.isin(values.astype(str), ("broken", "not judged")).mean(-1) <= MAX_DEGENERATE
+        ) & ~empty.to_numpy().reshape(len(levels), -1)
         prompts = rows.drop_duplicates("id").set_index("id").loc[table.columns]
         harmful = torch.tensor(prompts["harmful"].to_numpy(dtype=bool))
         codes = torch.tensor(pd.factorize(prompts["bucket"])[0]) if "bucket" in prompts else harmful.long()

@@ -53,7 +53,8 @@ class Sweep:
     def refused(self, by: str | Sequence[str] = "direction") -> pd.Series:
         """The share of responses refused, over harmful and benign prompts alike, in the order of the rows."""
         keys = [by] if isinstance(by, str) else list(by)
-        return self.rows.assign(refused=self.rows["outcome"] == "refused").groupby(keys, sort=False)["refused"].mean()
+        rows = self.rows[self.rows["outcome"] != "not judged"]
+        return rows.assign(refused=rows["outcome"] == "refused").groupby(keys, sort=False)["refused"].mean()
 
     def matched(self) -> pd.DataFrame:
         """The strength in gaps and the refusal rate of every direction, for a sweep at one strength per direction."""
