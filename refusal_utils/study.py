@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,17 @@ from torch import Tensor
 from .checks import did_you_mean, require
 from .directions.direction_set import DirectionSet, Provenance
 from .geometry.labelled import Labelled
-from .methods import named_method
+from .methods import Selection, named_method, select_place
 from .model.artifacts import model_notes
 from .model.capture import Activations, capture_activations, profile_places
 from .model.chat_model import BUNDLED, ChatModel, load_chat_model
 from .model.defaults import NOT_PUBLISHED
 from .model.names import cache_key, claim_folder, model_folder
-from .model.sources import origin
+from .model.sources import origin, require_model
 from .paper.tables import published_pool_rows
 from .plotting.saving import save_figure
-from .prompts.categories import BENIGN, CATEGORY_IDS
-from .prompts.draws import DRAW_COLUMNS, draw_digest, draw_prompts, held_out, read_draw
+from .prompts.categories import ALL_CATEGORIES, BENIGN
+from .prompts.draws import DRAW_COLUMNS, confidence_by_category, draw_digest, draw_prompts, held_out, read_draw
 from .prompts.loading import load_prompts
 from .prompts.text_features import form_features
 from .steering.places import PlaceEffects, place_by_effect
@@ -51,18 +51,19 @@ class Study:
         return chat
 
     @cached_property
-    def places(self) -> PlaceEffects | None:
+    def places(self) -> PlaceEffects | Selection | None:
         """The effects that the decision state was chosen by; None if it was given, recorded or published."""
         return self._placed[1]
 
     @cached_property
-    def _placed(self) -> tuple[ChatModel, PlaceEffects | None]:
+    def _placed(self) -> tuple[ChatModel, PlaceEffects | Selection | None]:
         layer, pos = self.loading.get("layer"), self.loading.get("pos")
-        asked = layer == "causal"
+        asked = layer in ("causal", "select")
         chat = load_chat_model(self.model, **{**self.loading, "layer": None if asked else layer})
         if not (asked or chat.decision_source.startswith(NOT_PUBLISHED)):  # a given layer or pos comes first there
             return chat, None
-        return place_by_effect(chat, self.prompts, pos=pos, required=asked, cache_dir=self.cache_dir)
+        choose = select_place if layer == "select" else partial(place_by_effect, required=asked)
+        return choose(chat, self.prompts, pos=pos, cache_dir=self.cache_dir)
 
     @cached_property
     def prompts(self) -> pd.DataFrame:
@@ -98,35 +99,42 @@ class Study:
     ) -> pd.DataFrame:
         """Draw `n` prompts of every category and `n` benign ones, and write them to `01_draw.csv`, which `.draw` reads.
 
-        `select_by` and `over_refusal` are those of `draw_prompts`. `n` is reduced to the size of the smallest category,
-        and to at most 32 unless prompts are selected by label. Only a selection by behaviour loads the model; its options
-        of `respond` are `responding`. Prompts come from the train split, or from both splits if they are neither built
-        in nor selected by label, because few prompts of a small category are refused.
+        `select_by` and `over_refusal` are those of `draw_prompts`. `n` is at most the size of the smallest category, and
+        32 unless prompts are selected by label. Only a selection by behaviour loads the model (`responding`: options of
+        `respond`). Prompts are from the train split, or from both if neither built in nor selected by label.
         """
         rows = self.prompts
         if select_by == "label" or self.source == "builtin":
             rows = rows[rows["split"] == "train"]
-        most = n if select_by == "label" else min(n, 32)
         draw = draw_prompts(
             rows,
             select_by,
-            min(most, int(rows.groupby("category").size().min())),
+            min(n if select_by == "label" else min(n, 32), int(rows.groupby("category").size().min())),
             seed=self.seed,
             over_refusal=over_refusal,
             outcome_of=lambda asked: self.respond(asked, **responding)["outcome"],
             published=published_pool_rows(),
         ).assign(prompts=self.source)
+        require_model(self.model)  # a draw by label loads no model, and a misspelt one should leave no folder
         folder = claim_folder(self.model, self.figures_dir)
         draw[[*DRAW_COLUMNS, "over_refusal", "prompts"]].to_csv(folder / "01_draw.csv", index=False)
         self.__dict__.pop("draw", None)  # so that `.draw` reads the new file
         return draw
 
+    def rate_draw(self, confidence: Sequence[float] | pd.Series) -> None:
+        """Keep in `01_draw.csv` how surely each drawn prompt is refused, from -1 to 1, as `refusal_confidence` finds it."""
+        self.draw["confidence"] = list(confidence)
+        self.draw.drop(columns="text").to_csv(self.folder / "01_draw.csv", index=False)
+
+    def confidence(self) -> dict[str, Float[Tensor, "_"]] | None:
+        """The confidence of the drawn prompts by category; None before `rate_draw`."""
+        rated = confidence_by_category(self.draw)
+        return None if rated is None else {name: Tensor(values) for name, values in rated.items()}
+
     def held_out(self, n: int | None = None) -> pd.DataFrame:
         """The prompts that no direction was estimated from, or `n` random ones of each kind."""
         rows = held_out(self.prompts, self.draw)
-        if n is None:
-            return rows
-        return rows.sample(frac=1, random_state=self.seed).groupby("kind").head(n).sort_index()
+        return rows if n is None else rows.sample(frac=1, random_state=self.seed).groupby("kind").head(n).sort_index()
 
     def unsteered(self, max_new_tokens: int = 50, n: int | None = None, **options: Any) -> pd.DataFrame:
         """The judged responses of the unsteered model to `held_out(n)`; `options` as in `respond`.
@@ -159,12 +167,8 @@ class Study:
         """The states of a category's drawn prompts, or of the benign ones. Raises `ValueError` if none were drawn."""
         refused, answered = self.sides(layer, pos)
         states = {**refused, BENIGN: answered}.get(category, answered[:0])
-        known = (*CATEGORY_IDS, BENIGN)
-        must, todo = (
-            "the category must have been drawn",
-            did_you_mean(category, known) or f"Use one of {', '.join(known)}.",
-        )
-        require(len(states) > 0, "Study.states", must, repr(category), todo)
+        todo = did_you_mean(category, ALL_CATEGORIES) or f"Use one of {', '.join(ALL_CATEGORIES)}."
+        require(len(states) > 0, "Study.states", "the category must have been drawn", repr(category), todo)
         return states
 
     def labelled(self, prompts: pd.DataFrame) -> Labelled:
@@ -238,8 +242,7 @@ def open_study(
     """A study of `model` on `prompts`: `.chat`, `.prompts`, `.draw`, `.states("advice")`, `.directions`, `.save(...)`.
 
     `prompts`: `"builtin"`, `"paper"`, a folder or a file (`load_prompts`). `loading`: options of `load_chat_model` such
-    as dtype, layer and pos. `layer="causal"` chooses layer and position (or the layer alone, if `pos` is given) by their
-    effect on train prompts (`place_effects`), as happens by default if nothing is given, recorded or published for the
-    model. Nothing is loaded until it is used.
+    as dtype, layer and pos. `layer="causal"` chooses layer and position (the layer alone, if `pos` is given) by their
+    effect on train prompts (the default if none is known), `"select"` by first tokens. Loads nothing until it is used.
     """
     return Study(model, prompts, Path(figures_dir), Path(cache_dir), seed, loading)

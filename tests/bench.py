@@ -24,6 +24,10 @@ from refusal_utils.directions.estimation import random_directions
 from refusal_utils.geometry.gram import contrasts
 from refusal_utils.geometry.uncertainty import cosine_intervals
 from refusal_utils.heads.shares import component_shares
+from refusal_utils.judging import judge_response
+from refusal_utils.judging.self_judge import calibration_cases
+from refusal_utils.methods.arditi_selection import candidate_scores
+from refusal_utils.methods.candidates import Candidates, find_candidates
 from refusal_utils.model.batching import FORWARD_TOKENS, plan_batches
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import ChatModel, load_chat_model
@@ -322,6 +326,20 @@ def bench_attribution(chat: ChatModel) -> None:
     report("head shares, largest difference of the two ways", [gap], "<= 1e-5", gap <= 1e-5)
 
 
+def bench_judge(n: int = 1000, length: int = 300) -> None:
+    """The default judge on `n` different responses of `length` characters, made of the labelled cases."""
+    rng, cases = random.Random(0), list(calibration_cases()["response"])
+    responses = [" ".join(rng.sample(cases, len(cases)))[:length] for _ in range(n)]
+    rates = []
+    for _ in range(ROUNDS):
+        began = time.process_time()  # one thread, whatever else runs
+        for each in responses:
+            judge_response("What is this?", each)
+        rates.append(n / (time.process_time() - began))
+    figure = f"the default judge, responses of {length} characters per second of CPU time"
+    report(figure, rates, ">= 200", np.median(rates) >= 200)
+
+
 def bench_real_model(name: str) -> None:
     """A model of usual size: capture, a sweep on a sample of everything, and 16 against 32 bits."""
     chat = load_chat_model(name, device="cpu", dtype="float32")
@@ -350,11 +368,63 @@ def bench_real_model(name: str) -> None:
     report(f"{name}: sweep, times faster than the authors' way", authors, ">= 25", np.median(authors) >= 25)
     report(f"{name}: capture, bfloat16 over float32", captures, "-")
     report(f"{name}: sweep, bfloat16 over float32", generations, "-")
+    bench_selection(chat)
+
+
+def published_selection(plain: torch.nn.Module, chat: ChatModel, found: Candidates, layer: int, pos: int) -> None:
+    """One candidate the published way: three passes in batches of 32, hooks on plain Hugging Face, logits of all tokens."""
+    difference, _ = found.at(layer, pos)
+    unit = difference / difference.norm()
+
+    def without(value: torch.Tensor) -> torch.Tensor:
+        return value - (value @ unit)[..., None] * unit
+
+    def ablated() -> list:
+        blocks = plain.model.layers
+        handles = [each.register_forward_pre_hook(lambda m, args: (without(args[0]), *args[1:])) for each in blocks]
+        handles += [b.self_attn.register_forward_hook(lambda m, a, out: (without(out[0]), *out[1:])) for b in blocks]
+        return handles + [each.mlp.register_forward_hook(lambda m, a, out: without(out)) for each in blocks]
+
+    def added() -> list:
+        block = plain.model.layers[layer]
+        return [block.register_forward_pre_hook(lambda m, args: (args[0] + difference, *args[1:]))]
+
+    for texts, hook in ((found.refused_val, ablated), (found.answered_val, ablated), (found.answered_val, added)):
+        ids, handles = chat.encode(texts), hook()
+        for start in range(0, len(ids), 32):
+            with torch.inference_mode():
+                logits = plain(**chat.pad(ids[start : start + 32])._asdict()).logits
+            logits[:, -1].double().softmax(-1)
+        for handle in handles:
+            handle.remove()
+
+
+def bench_selection(chat: ChatModel) -> None:
+    """Arditi selection against the published way, both on samples of the candidates at every depth."""
+    plain, train = plain_model(chat), load_prompts(split="train")
+    how = {"n_train": 128, "n_validation": 32, "needs_tokens": True, "filter_prompts": True}
+    found = find_candidates("bench", chat, train, **how)
+    stride = max(1, chat.n_layers // 5)
+    layers = tuple(range(stride // 2 or 1, chat.n_layers, stride))
+    rows = list(layers)
+    some = dataclasses.replace(found, layers=layers, differences=found.differences[rows], answered=found.answered[rows])
+    slow, place = [], (layers[len(layers) // 2], found.positions[0])
+    slow.append(seconds(lambda: published_selection(plain, chat, found, *place)))
+    ours = seconds(lambda: candidate_scores(chat, some)) / len(some.places)
+    slow.append(seconds(lambda: published_selection(plain, chat, found, *place)))
+    n = chat.n_layers * len(found.positions)
+    sizes = f"{len(found.refused_val)} + {len(found.answered_val)} prompts"
+    print(
+        f"selection among {n} candidates on {sizes}: {ours:.2f} s a candidate, {np.mean(slow):.2f} s the published way"
+    )
+    ratios = [each / ours for each in slow]
+    report("selection, times faster than one candidate at a time", ratios, ">= 8", np.mean(ratios) >= 8)
 
 
 BENCHES = {
     "attribution": lambda: bench_attribution(load_chat_model(device="cpu")),
     "capture": lambda: bench_capture(load_chat_model(device="cpu")),
+    "judge": bench_judge,
     "memory": bench_memory,
     "bootstrap": bench_bootstrap,
     "generation": lambda: bench_generation(load_chat_model(device="cpu")),

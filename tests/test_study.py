@@ -8,7 +8,7 @@ from refusal_utils.directions import mean_direction
 from refusal_utils.judging import Judgement
 from refusal_utils.paper.tables import published_pool_rows
 from refusal_utils.prompts.categories import ALL_CATEGORIES, BENIGN
-from refusal_utils.prompts.draws import draw_prompts
+from refusal_utils.prompts.draws import draw_digest, draw_prompts
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.steering import generation, places
 from refusal_utils.steering.decoding import decode
@@ -75,6 +75,19 @@ def test_fewer_held_out_prompts_are_among_more_of_each_kind(study):
     assert set(few["id"]) < set(some["id"]) < set(everything["id"])
     assert list(some["id"]) == [id for id in everything["id"] if id in set(some["id"])]  # in their order
     assert list(some["id"]) != list(everything.groupby("kind").head(5)["id"])  # at random
+
+
+def test_a_rated_draw_keeps_its_confidence_in_the_file(study):
+    drawn = study.make_draw("label", 4)
+    assert study.confidence() is None
+    rated = pd.Series(range(len(drawn)), index=drawn.index) / 100
+    study.rate_draw(rated)
+    own = rated[drawn["category"] == "advice"]
+    again = open_study(figures_dir=study.figures_dir, cache_dir=study.cache_dir)
+    for each in (study, again):
+        assert set(each.confidence()) == set(ALL_CATEGORIES)
+        assert each.confidence()["advice"].tolist() == pytest.approx(own.tolist())
+    assert draw_digest(again.draw) == draw_digest(drawn)
 
 
 def test_the_unsteered_model_is_asked_once(study, chat, monkeypatch):

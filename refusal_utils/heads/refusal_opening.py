@@ -10,11 +10,11 @@ from torch import Tensor
 from ..model.chat_model import ChatModel
 from ..prompts.categories import BENIGN, CATEGORY_IDS
 from ..steering.first_tokens import refusal_logit
+from ..steering.openings import first_ids, opening_ids
 from .contributions import contributions
 from .overlap import top_heads
 from .shares import logit_shares
 
-COVERED = 0.8  # of the refusals begin with one of the tokens
 MOST = 0.5  # of a category's refusals must begin with them for its refusal logit to mean something
 N_PUSHED = 24  # prompts of a category over which a push is averaged
 
@@ -39,10 +39,9 @@ class RefusalOpening:
 
         `responses` has columns category, response and outcome.
         """
-        encoded = [chat.tokenizer(text, add_special_tokens=False)["input_ids"] for text in responses["response"]]
-        first = pd.Series([ids[0] if ids else None for ids in encoded], responses.index, dtype="Int64")
+        first = first_ids(chat, responses["response"])
         refused, answered = (responses["outcome"] == name for name in ("refused", "answered"))
-        tokens = _opening_tokens(first[refused], first[answered])
+        tokens = opening_ids(first[refused], first[answered])
         share = first.isin(tokens)[refused].astype(float).groupby(responses["category"]).mean()
         words = tuple(str(chat.tokenizer.decode([token])) for token in tokens)
         of_answers = float(first[answered].isin(tokens).astype(float).mean())
@@ -90,11 +89,3 @@ class RefusalOpening:
         top = {f"head {layer}.{head}": heads[layer, head] for layer, head in top_heads(heads, k)}
         sums = {"all heads": heads.sum(), "all MLPs": mlps.sum()}
         return pd.Series({name: float(value) for name, value in (top | sums).items()}, name="logits")
-
-
-def _opening_tokens(refused: pd.Series, answered: pd.Series) -> list[int]:
-    """The most frequent of the refusals' first tokens that are rarer among the answers' first tokens."""
-    shares, others = (side.value_counts(normalize=True, sort=False) for side in (refused, answered))
-    typical = shares[shares > others.reindex(shares.index, fill_value=0.0)]
-    typical = typical.sort_values(ascending=False, kind="stable")
-    return typical.index[typical.cumsum().shift(fill_value=0.0) < COVERED].tolist()

@@ -6,6 +6,7 @@ gives the others. A new judge is one file in this folder with a `NAME` and a fun
 
 from .judgement import STYLES, Judge, Judgement
 from .labels import agreement, read_labels, worst_errors, write_label_sheet
+from .measuring import measure_judge
 from .phrase_judge import judge_response
 from .registry import named_judge
 
@@ -15,6 +16,7 @@ __all__ = [
     "Judgement",
     "agreement",
     "judge_response",
+    "measure_judge",
     "named_judge",
     "read_labels",
     "worst_errors",

@@ -31,7 +31,8 @@ class Judgement:
 
     `degenerate`: it is not text. `evidence`: the words that decided, None for an answer. `styles`: those of `STYLES` that
     its wording shows, in their order; empty for an answer. `probability`: that of a refusal, if the judge has one. `kind`:
-    a refusal that asks back, or an answer that corrects the premise. `unjudged`: why there is no verdict. Raises `ValueError` for an unknown `refused` or style.
+    a refusal that asks back, or an answer that corrects the premise. `unjudged`: why there is no verdict.
+    Raises `ValueError` for an unknown `refused` or style.
     """
 
     refused: Refused

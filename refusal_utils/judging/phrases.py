@@ -158,7 +158,7 @@ BESIDES = pattern(r"\b(?:that said|with that (?:said|in mind)|nevertheless|here'
 INSTEAD = pattern(r"\binstead\b|\balternative\w*\b|\brather than\b")
 # A turn to an offer of something else: with N_PARTIAL words after it, the refusal is partial.
 TURNING = pattern(
-    r"\b(?:however|but|that said|instead|nevertheless),?\b[^.!?\n]*\b(?:I can|here (?:are|is)|you (?:can|could|may|might)|some)\b"
+    r"\b(?:however|but|that said|instead|nevertheless),?\b[^.!?\n]*?\b(?:I can|here (?:are|is)|you (?:can|could|may|might)|some)\b"
 )
 # Corrections of a premise are not lessons, although they say "not accurate" or "must point out".
 PREMISE = pattern(

@@ -7,10 +7,24 @@ method, add a file: every comparison of methods then includes it.
 from importlib import import_module
 from pkgutil import iter_modules
 
-from ..checks import require_known
-from .method import Method, SearchMethod, StateMethod, per_category
+import pandas as pd
 
-__all__ = ["METHODS", "Method", "SearchMethod", "StateMethod", "named_method", "per_category"]
+from ..checks import require_known
+from .arditi_selection import select_place
+from .method import Method, SearchMethod, StateMethod, per_category
+from .selection import Selection
+
+__all__ = [
+    "METHODS",
+    "Method",
+    "SearchMethod",
+    "Selection",
+    "StateMethod",
+    "methods_table",
+    "named_method",
+    "per_category",
+    "select_place",
+]
 
 
 def _find_methods() -> dict[str, Method]:
@@ -26,3 +40,18 @@ def named_method(name: str) -> Method:
     """The method called `name`. Raises `ValueError` for an unknown one."""
     require_known("named_method", "the method", name, METHODS)
     return METHODS[name]
+
+
+def methods_table() -> pd.DataFrame:
+    """By name: the title of every method, what it needs and which hook its source reads, its options, and the source."""
+    rows = {
+        name: {
+            "title": method.title,
+            "needs": ", ".join((*(["states"] if isinstance(method, StateMethod) else []), *method.needs)),
+            "reads": getattr(method, "reads", ""),
+            "options": ", ".join(f"{option}={default!r}" for option, default in method.options.items()),
+            "source": method.source,
+        }
+        for name, method in METHODS.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..directions import DirectionSet, Provenance, cosine_matrix
 from ..plotting.look import heatmap
-from .method import Sides, StateMethod, StateSource
+from ..prompts.categories import BENIGN
+from .method import Confidence, Sides, StateMethod, StateSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,7 @@ def compare_methods(
     found, seconds, halves = {}, {}, {}
     refused, answered = study.sides(layer, pos)
     place = study.provenance(layer, pos)
-    whole = _Part(refused, answered, place)
+    whole = _Part(refused, answered, place, study.confidence())
     splits = [_halves(whole, seed + number) for number in range(n_splits)]
     for name, method in methods.items():
         began = time.perf_counter()
@@ -105,6 +106,7 @@ class _Part:
     refused: Sides
     answered: Tensor
     place: Provenance
+    rated: Confidence | None
 
     def sides(self, layer: int | None = None, pos: int | None = None) -> tuple[Sides, Tensor]:
         return self.refused, self.answered
@@ -112,16 +114,21 @@ class _Part:
     def provenance(self, layer: int | None = None, pos: int | None = None) -> Provenance:
         return self.place
 
+    def confidence(self) -> Confidence | None:
+        return self.rated
+
+    def rows(self, chosen: Mapping[str, Tensor]) -> "_Part":
+        """The part of every side, "benign" included, that the indices `chosen` name."""
+        refused = {name: rows[chosen[name]] for name, rows in self.refused.items()}
+        rated = None if self.rated is None else {name: own[chosen[name]] for name, own in self.rated.items()}
+        return _Part(refused, self.answered[chosen[BENIGN]], self.place, rated)
+
 
 def _halves(whole: _Part, seed: int) -> tuple[_Part, _Part]:
     """Two random disjoint halves of every side."""
     draw = torch.Generator().manual_seed(seed)
-    shuffled = {name: rows[torch.randperm(len(rows), generator=draw)] for name, rows in whole.refused.items()}
-    answered = whole.answered[torch.randperm(len(whole.answered), generator=draw)]
-    first = _Part(
-        {name: rows[: len(rows) // 2] for name, rows in shuffled.items()}, answered[: len(answered) // 2], whole.place
-    )
-    second = _Part(
-        {name: rows[len(rows) // 2 :] for name, rows in shuffled.items()}, answered[len(answered) // 2 :], whole.place
-    )
-    return first, second
+    sides = {**whole.refused, BENIGN: whole.answered}
+    orders = {name: torch.randperm(len(rows), generator=draw) for name, rows in sides.items()}
+    first = {name: order[: len(order) // 2] for name, order in orders.items()}
+    second = {name: order[len(order) // 2 :] for name, order in orders.items()}
+    return whole.rows(first), whole.rows(second)

@@ -4,12 +4,13 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from sklearn.covariance import LedoitWolf, ShrunkCovariance
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
+from ..checks import require
 from .difference_in_means import difference
 from .method import StateMethod, per_category
+from .ridge_mean_difference import whiten
 
 
 def discriminant(
@@ -17,18 +18,23 @@ def discriminant(
     answered: Float[Tensor, "answered_prompt d_model"],
     shrinkage: float | Literal["auto"],
 ) -> Float[Tensor, " d_model"]:
-    """The normal of scikit-learn's discriminant plane between the two sides.
+    """The normal of the discriminant plane between the two sides, as scikit-learn's `LinearDiscriminantAnalysis` finds it.
 
-    The covariance of each side is shrunk towards a multiple of the identity by `shrinkage` (from 0 to 1), or by what
-    Ledoit and Wolf (2004) derive from the states. scikit-learn's own "auto" scales every feature first, which ties the
-    result to the axes. Raises `ValueError` if the two means coincide.
+    The covariance of each side is shrunk towards a multiple of the identity by `shrinkage` (above 0, at most 1), or by
+    what Ledoit and Wolf (2004) derive from the states. scikit-learn's own "auto" scales every feature first, which ties
+    the result to the axes, and its solver takes minutes at the width of a large model. Raises `ValueError` if the two
+    means coincide, and for another `shrinkage`.
     """
-    difference(refused, answered)  # raises if there is none
-    states = torch.cat([refused, answered]).double().numpy()
-    labels = torch.arange(len(states)) < len(refused)
-    covariance = LedoitWolf() if shrinkage == "auto" else ShrunkCovariance(shrinkage=shrinkage)
-    fitted = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=covariance).fit(states, labels.numpy())
-    return torch.as_tensor(fitted.coef_[0]).float()
+    must, todo = 'shrinkage must be "auto" or a number above 0, at most 1', "Use the default."
+    require(shrinkage == "auto" or 0 < float(shrinkage) <= 1, "discriminant", must, repr(shrinkage), todo)
+    between, n = difference(refused, answered).double(), len(refused) + len(answered)
+    rows, penalty = [], 0.0
+    for side in (refused.double(), answered.double()):
+        centred = side - side.mean(0)
+        share = float(ledoit_wolf_shrinkage(side.numpy()) if shrinkage == "auto" else shrinkage)
+        rows.append(centred * ((1 - share) / n) ** 0.5)
+        penalty += share * float(centred.square().sum()) / n / side.shape[1]
+    return whiten(between, torch.cat(rows), penalty).float()
 
 
 METHOD = StateMethod(

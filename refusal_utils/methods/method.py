@@ -16,8 +16,11 @@ from torch import Tensor
 
 from ..checks import require
 from ..directions import DirectionSet, Provenance, mean_difference, normalize
+from ..prompts.categories import BENIGN
 
 Sides = Mapping[str, Float[Tensor, "_ d_model"]]  # states by category
+# From -1 (always answered) to 1 (always refused), for every prompt by category, "benign" included.
+Confidence = Mapping[str, Float[Tensor, "_"]]
 Find = Callable[..., Mapping[str, Tensor]]
 POOLED = "refusal"  # the name of a direction from several categories together
 
@@ -34,12 +37,16 @@ class StateSource(Protocol):
     def provenance(self, layer: int | None = None, pos: int | None = None) -> Provenance:
         """Where these states come from."""
 
+    def confidence(self) -> Confidence | None:
+        """How surely the model refuses each of the drawn prompts; None if that was not measured."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """One way to find refusal directions.
 
-    `source`: the paper and equation. `needs`: what it takes besides states and labels, such as "forward passes".
+    `source`: the paper and equation. `needs`: what it takes besides states and labels, such as "forward passes", or
+    "confidence" (of a `StateMethod`: how surely the model refuses each prompt, if the study knows).
     `options`: its settings by name, with their defaults.
     """
 
@@ -66,7 +73,8 @@ class StateMethod(Method):
     """A method that reads states at one place.
 
     `find(refused, answered, **options)` gets states [prompt, d_model] by category, and those of the benign prompts. It
-    returns vectors [d_model] of any length by name. `per_category` makes one from a function of two sides. `reads`: the
+    returns vectors [d_model] of any length by name; one that needs the confidence gets it as `confidence`, or None.
+    `per_category` makes a `find` from a function of two sides. `reads`: the
     hook that the source reads. The output of a block ("resid_post") is the input of the next ("resid_pre"), so all
     methods get the same states; the provenance records the difference. `at_least`: prompts needed on every side.
     """
@@ -95,30 +103,45 @@ class StateMethod(Method):
         missing, drawn = [name for name in names if name not in refused], ", ".join(refused)
         must = f"the categories must be among those drawn, {drawn}"
         require(not missing, self.name, must, ", ".join(missing[:1]), "Draw it, or leave it out.")
+        confidence = study.confidence() if "confidence" in self.needs else None
         refused = {name: refused[name] for name in names}
         if pooled:
             refused = {POOLED: torch.cat([*refused.values()])}
-        return self.find_directions(refused, answered, study.provenance(layer, pos), **options)
+            if confidence is not None:
+                together = torch.cat([confidence[name] for name in names])
+                confidence = {POOLED: together, BENIGN: confidence[BENIGN]}
+        return self.find_directions(refused, answered, study.provenance(layer, pos), confidence, **options)
 
     def find_directions(
-        self, refused: Sides, answered: Float[Tensor, "answered_prompt d_model"], provenance: Provenance, **options: Any
+        self,
+        refused: Sides,
+        answered: Float[Tensor, "answered_prompt d_model"],
+        provenance: Provenance,
+        confidence: Confidence | None = None,
+        **options: Any,
     ) -> DirectionSet:
         """The directions that the method finds in these states.
 
         Vectors are scaled to norm 1 and point from the answered to the refused prompts. A direction's gap is the distance
         between the two means along it, so strengths in gaps compare methods. The provenance records the method,
-        its options, the vectors' norms before scaling, and the hook that the source reads. Raises `ValueError` for a side
-        with too few prompts, for states that are not finite, and as the method does.
+        its options, the vectors' norms before scaling, the hook that the source reads, and, for a method that needs the
+        `confidence`, whether there was one. Raises `ValueError` for a side with too few prompts, for states that are not
+        finite, for a confidence of other prompts, and as the method does.
         """
         chosen = self.chosen(options)
         for side, states in (*refused.items(), ("answered", answered)):
             _require_usable(self, side, states, provenance)
-        found = self.find(refused, answered, **chosen)
+        given = {"confidence": confidence} if "confidence" in self.needs else {}
+        if confidence is not None:
+            _require_confidence(self, {**refused, BENIGN: answered}, confidence)
+        found = self.find(refused, answered, **given, **chosen)
         everything = torch.cat([*refused.values()])
         differences = [mean_difference(refused.get(name, everything), answered) for name in found]
         vectors, gaps = zip(*map(_oriented, found.values(), differences), strict=True)
         norms = [float(vector.double().norm()) for vector in found.values()]
         settings = {**chosen, "norms": norms, "reads": self.reads}
+        if given:
+            settings["weights"] = "equal, no confidence given" if confidence is None else "confidence"
         notes = replace(provenance, estimator=self.name, settings=settings)
         return DirectionSet(tuple(found), normalize(torch.stack(vectors)), torch.stack(gaps), notes)
 
@@ -157,3 +180,11 @@ def _require_usable(method: StateMethod, side: str, states: Tensor, place: Prove
     rows = (~states.isfinite().all(-1)).nonzero()[:, 0].tolist()
     got = partial("prompt {} of {} at layer {}".format, rows[0] if rows else None, side, place.layer)
     require(not rows, method.name, "states must be finite", got(), "Drop the prompt, or use float32.")
+
+
+def _require_confidence(method: StateMethod, sides: Sides, confidence: Confidence) -> None:
+    must, todo = "every prompt must have a confidence from -1 to 1", "Measure it for the drawn prompts."
+    for side, states in sides.items():
+        own = confidence.get(side, states[:0])
+        require(len(own) == len(states), method.name, must, f"{len(own)} for {len(states)} prompts of {side}", todo)
+        require(bool((own.abs() <= 1).all()), method.name, must, f"another value for a prompt of {side}", todo)

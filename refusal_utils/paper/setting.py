@@ -99,7 +99,7 @@ def figures_of(function: str, model: str, root: str | Path | None = None) -> Pat
     folder, name = model_folder(model, root), full_name(model)
     others = {owner(folder.with_name(each)) or "" for each in folder_names(model)} - {"", name}
     got = f"no folder {folder}" + (f"; {short_name(model)} there is {' and '.join(sorted(others))}" if others else "")
-    near = did_you_mean(name, [owner(each) or each.name for each in folder.parent.glob("*/")])
+    near = did_you_mean(name, [each for own in folder.parent.glob("*/") for each in (own.name, owner(own) or own.name)])
     todo = near or f"Run python -m refusal_utils run --model {model} first."
     require(folder.is_dir(), function, "the notebooks must have run on the model", got, todo)
     return folder

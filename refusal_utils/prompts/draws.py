@@ -148,6 +148,13 @@ def read_draw(path: str | Path, prompts: pd.DataFrame, source: str) -> pd.DataFr
     return draw.merge(prompts[["id", "text"]], on="id", validate="one_to_one")
 
 
+def confidence_by_category(draw: pd.DataFrame) -> dict[str, list[float]] | None:
+    """The column `confidence` of a draw by category, each in the order of the draw; None if there is no such column."""
+    if "confidence" not in draw:
+        return None
+    return {name: own.to_list() for name, own in draw.groupby("category")["confidence"]}
+
+
 def draw_digest(draw: pd.DataFrame) -> str:
     """A short hash of a draw (the rows of `01_draw.csv`): equal for two draws only if they hold the same prompts.
 

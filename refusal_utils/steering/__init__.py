@@ -1,6 +1,6 @@
 """Change what a chat model does, and judge its responses.
 
-An intervention (`Addition`, `Ablation`, `HeadReplacement`) is a value; a `Condition` is a set of interventions with
+An intervention (`Addition`, `Ablation`, `SequentialAblation`, `HeadReplacement`) is a value; a `Condition` is a set of interventions with
 the direction and the strength that they stand for. `intervene`, `add_steering` and `ablate_direction` apply
 interventions to whatever runs inside a `with` block. `generate` answers many prompts under many conditions in shared
 batches, and `respond` judges the answers.
@@ -10,7 +10,7 @@ from .conditions import UNSTEERED, Condition, ablation_condition, steering_condi
 from .contexts import ablate_direction, add_steering, intervene
 from .first_tokens import kl_spent, refusal_logit, refusal_scores
 from .generation import first_token_logits, generate
-from .interventions import Ablation, Addition, HeadReplacement, Intervention
+from .interventions import Ablation, Addition, HeadReplacement, Intervention, SequentialAblation
 from .responses import judge_rows, respond
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Condition",
     "HeadReplacement",
     "Intervention",
+    "SequentialAblation",
     "ablate_direction",
     "ablation_condition",
     "add_steering",

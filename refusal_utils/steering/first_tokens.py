@@ -10,13 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..checks import require
-from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
-from .conditions import UNSTEERED, Condition
-from .decoding import forward
-from .generation import BATCH_TOKENS, first_token_logits
-from .row_edits import RowEdits
-from .shared_rows import SharedRows
+from .conditions import Condition
+from .generation import first_token_logits
+from .shared_passes import read_first_tokens
 
 
 def kl_spent(chat: ChatModel, prompts: Sequence[str], conditions: Sequence[Condition]) -> Float[Tensor, " coefficient"]:
@@ -61,21 +58,10 @@ def _measure(
     conditions: Sequence[Condition],
     measure: Callable[[int, Tensor], Tensor],
 ) -> Float[Tensor, "coefficient prompt"]:
-    """`measure(prompt, logits [d_vocab])` of every prompt under every condition; layers below all edits run once."""
-    ids, own = chat.encode(prompts), {each.digest: each for each in conditions}
-    rows = [(each, prompt) for each in own.values() for prompt in range(len(ids))]
-    layer = min(each.first_layer(chat.n_layers) for each in (*own.values(), UNSTEERED))
+    """`measure(prompt, logits [d_vocab])` of every prompt under every condition."""
 
-    def step(batch: list[int]) -> tuple[Tensor]:
-        given = [rows[index] for index in batch]
-        edits = RowEdits(chat, [condition.interventions for condition, _ in given])
-        shared = SharedRows(chat, [ids[prompt] for _, prompt in given], min(layer, chat.n_layers - 1))
-        with edits.open(shared.spread), shared.open():
-            logits = forward(chat, shared.ids, shared.mask).logits[:, -1].float().cpu()
-        return (torch.stack([measure(prompt, after) for (_, prompt), after in zip(given, logits, strict=True)]),)
+    def read(prompt_idx: Tensor, logits: Tensor, states: Tensor) -> tuple[Tensor]:
+        rows = zip(prompt_idx.tolist(), logits.float().cpu(), strict=True)
+        return (torch.stack([measure(prompt, row) for prompt, row in rows]),)
 
-    budget = token_budget(function, None, chat.device, BATCH_TOKENS)
-    batches = plan_batches([ids[prompt] for _, prompt in rows], budget)
-    (values,) = in_order(run_batches(function, batches, step))
-    found = dict(zip(own, values.view(len(own), len(ids)), strict=True))
-    return torch.stack([found[condition.digest] for condition in conditions])
+    return read_first_tokens(function, chat, prompts, conditions, read)[0]

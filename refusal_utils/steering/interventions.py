@@ -45,6 +45,16 @@ class Ablation:
 
 
 @dataclass(frozen=True, eq=False)
+class SequentialAblation(Ablation):
+    """x <- x - (x . r) r for one of the unit `directions` after the other, as rank-1 edits of the weights do.
+
+    Unless the directions are orthogonal, removing a later one puts part of an earlier one back: the order matters, and
+    less is removed than the span. Biases are edited too, which edits of weight matrices leave alone.
+    Source: Piras et al. 2511.08379, section 3 (several directions).
+    """
+
+
+@dataclass(frozen=True, eq=False)
 class HeadReplacement:
     """z of each of `heads` (layer, head_index) at `positions`, counted from the end of the prompt, becomes `values`.
 

@@ -136,7 +136,7 @@ def place_effects(
     if min(n.values()) < N_AT_LEAST:
         print(f"No place was chosen: only {len(refused)} prompts refused and {len(answered)} answered serve as probes")
         return PlaceEffects(pd.DataFrame(columns=COLUMNS), **n)
-    at = _conditions(chat, _reading(policy), _reading(benign), layers, positions, cache_dir)
+    at = _conditions(chat, reading_half(policy), reading_half(benign), layers, positions, cache_dir)
     how: dict[str, Any] = {"max_new_tokens": N_TOKENS, "cache_dir": cache_dir, "progress": progress}
     rows = _in_two_stages(chat, at, refused, answered, how)
     if stored is not None:
@@ -167,16 +167,16 @@ def _stored(chat: ChatModel, cache_dir: str | Path | None, asked: list) -> Path 
     return Path(cache_dir) / f"places_{key}.jsonl.gz"
 
 
-def _reading(side: pd.DataFrame) -> pd.DataFrame:
-    """The prompts that directions are estimated from: equally many of each category, at most half of it."""
-    most = N_DIRECTION // side["category"].nunique() if len(side) else 0
+def reading_half(side: pd.DataFrame, n: int = N_DIRECTION) -> pd.DataFrame:
+    """Up to `n` prompts that directions are read from: equally many of each category, at most half of it."""
+    most = n // side["category"].nunique() if len(side) else 0
     halves = side.groupby("category").cumcount() < side.groupby("category")["id"].transform("size") // 2
     return side[halves].groupby("category").head(most)
 
 
 def _probes(chat: ChatModel, side: pd.DataFrame, outcome: str, cache_dir: str | Path | None) -> pd.DataFrame:
-    """The first prompts of `side`, none of them of `_reading`, to which the model's response has this outcome."""
-    rest = side.drop(_reading(side).index).head(N_ASKED)
+    """The first prompts of `side`, none of them of `reading_half`, to which the model's response has this outcome."""
+    rest = side.drop(reading_half(side).index).head(N_ASKED)
     found = rest[:0]
     for start in range(0, len(rest), N_AT_ONCE):
         asked = rest[start : start + N_AT_ONCE]

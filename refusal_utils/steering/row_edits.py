@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..directions.ablation import orthonormal_basis
 from ..model.chat_model import ChatModel
-from .interventions import Ablation, Addition, HeadReplacement, Intervention, Tokens, require_fit
+from .interventions import Ablation, Addition, HeadReplacement, Intervention, SequentialAblation, Tokens, require_fit
 from .token_marks import TokenMarks
 
 
@@ -37,12 +37,17 @@ class RowEdits:
         for name, edits in self.edits.items():
             self.edits[name] = [kept for edit in edits if (kept := edit.keep(rows, new_index)) is not None]
 
+    @property
+    def needs_marks(self) -> bool:
+        """Whether an edit depends on which token is which."""
+        return any(edit.needs_marks for edits in self.edits.values() for edit in edits)
+
     @contextmanager
     def open(self, spread: Callable[[Any], Any] = lambda value: value) -> Iterator[None]:
         """Apply the edits while open. `spread` turns the model's input into one row per row of the batch."""
         hooks = [(name, partial(self._apply, name)) for name in self.edits]
-        choosy = any(edit.needs_marks for edits in self.edits.values() for edit in edits)
-        with self.chat.bridge.hooks(fwd_hooks=hooks), self.marks.watch(self.chat, spread) if choosy else nullcontext():
+        watched = self.marks.watch(self.chat, spread) if self.needs_marks else nullcontext()
+        with self.chat.bridge.hooks(fwd_hooks=hooks), watched:
             yield
 
     def _apply(self, name: str, value: Tensor, hook: object) -> Tensor:
@@ -62,10 +67,11 @@ def written_hooks(chat: ChatModel) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class _StreamEdit:
-    """x <- x - basis' basis x + vector at the chosen tokens. The rows of `basis` are orthonormal, or zero padding."""
+    """x <- x - (x read') removed + vector at the chosen tokens. Rows of `read` and `removed` may be zero padding."""
 
     vector: Float[Tensor, "batch 1 d_model"]
-    basis: Float[Tensor, "batch rank d_model"]
+    read: Float[Tensor, "batch rank d_model"]
+    removed: Float[Tensor, "batch rank d_model"]
     tokens: Tokens
     every: int
     keep_norm: bool
@@ -77,14 +83,14 @@ class _StreamEdit:
 
     def keep(self, rows: Int[Tensor, " kept"], new_index: dict[int, int]) -> "_StreamEdit":
         """The edit of these rows."""
-        return replace(self, vector=self.vector[rows], basis=self.basis[rows])
+        return replace(self, vector=self.vector[rows], read=self.read[rows], removed=self.removed[rows])
 
     def apply(self, value: Float[Tensor, "batch pos d_model"], marks: TokenMarks) -> Float[Tensor, "batch pos d_model"]:
         """`value` after the edit."""
-        vector, basis = self.vector.to(value.device), self.basis.to(value.device)
+        vector, read, removed = (each.to(value.device) for each in (self.vector, self.read, self.removed))
         edited = value + vector
-        if basis.shape[1]:
-            edited = edited - (value @ basis.mT) @ basis
+        if read.shape[1]:
+            edited = edited - (value @ read.mT) @ removed
         if self.keep_norm:
             edited = edited * (value.norm(dim=-1, keepdim=True) / edited.norm(dim=-1, keepdim=True).clamp(min=1e-12))
         if not self.needs_marks:
@@ -130,17 +136,19 @@ def _stream_edits(chat: ChatModel, rows: Sequence[Sequence[Intervention]]) -> It
             if isinstance(each, HeadReplacement):
                 continue
             keep_norm = isinstance(each, Addition) and each.keep_norm
+            in_turn = isinstance(each, SequentialAblation)
             for name in _hooks(chat, each):
-                groups[name, each.tokens, each.every, keep_norm][row].append(each)
+                groups[name, each.tokens, each.every, keep_norm, in_turn][row].append(each)
     first = chat.hook_name("resid_pre", 0)
-    for (name, *options), members in groups.items():
+    for (name, *options, in_turn), members in groups.items():
         # Rows of one condition share their content, so it is computed once.
         known = {tuple(map(id, own)): own for own in members}
-        content = {key: _content(chat, own, name == first) for key, own in known.items()}
-        vectors, bases = zip(*(content[tuple(map(id, own))] for own in members), strict=True)
+        content = {key: _content(chat, own, name == first, in_turn) for key, own in known.items()}
+        vectors, *removals = zip(*(content[tuple(map(id, own))] for own in members), strict=True)
         vector = torch.stack(vectors)[:, None].to(chat.device, chat.dtype)
-        basis = torch.nn.utils.rnn.pad_sequence(list(bases), batch_first=True).to(chat.device, chat.dtype)
-        yield name, _StreamEdit(vector, basis, *options)
+        padded = (torch.nn.utils.rnn.pad_sequence(list(each), batch_first=True) for each in removals)
+        read, removed = (each.to(chat.device, chat.dtype) for each in padded)
+        yield name, _StreamEdit(vector, read, removed, *options)
 
 
 def _hooks(chat: ChatModel, intervention: Addition | Ablation) -> list[str]:
@@ -149,20 +157,37 @@ def _hooks(chat: ChatModel, intervention: Addition | Ablation) -> list[str]:
     return [chat.hook_name("resid_pre", layer) for layer in intervention.layers]
 
 
-def _content(chat: ChatModel, members: list[Addition | Ablation], at_first_write: bool) -> tuple[Tensor, Tensor]:
-    """(what is added, orthonormal basis of what is removed) by one row's interventions at one hook, in float64."""
+def _content(
+    chat: ChatModel, members: list[Addition | Ablation], at_first_write: bool, in_turn: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(what is added, what is read, what is removed for it) by one row's interventions at one hook, in float64."""
     vector = torch.zeros(chat.d_model, dtype=torch.float64)
-    removed: list[Tensor] = []
+    directions = [vector.new_zeros(0, chat.d_model)]
     for each in members:
         if isinstance(each, Addition):
             vector = vector + each.vector.double().cpu()
             continue
-        removed.append(each.directions.double().cpu())
+        directions.append(each.directions.double().cpu())
         # The reference is put back exactly once: where the stream begins, or at the layers that were named.
         if each.reference is not None and (each.layers is not None or at_first_write):
-            own = orthonormal_basis(removed[-1])
-            vector = vector + (own @ each.reference.double().cpu()) @ own
-    return vector, orthonormal_basis(torch.cat(removed)) if removed else vector.new_zeros(0, chat.d_model)
+            read, removed = _removal(directions[-1], in_turn)
+            vector = vector + (read @ each.reference.double().cpu()) @ removed
+    return vector, *_removal(torch.cat(directions), in_turn)
+
+
+def _removal(directions: Float[Tensor, "rank d_model"], in_turn: bool) -> tuple[Tensor, Tensor]:
+    """(read, removed) such that x - (x read') removed has lost the span of `directions`, or each of them in turn.
+
+    (I - a a')(I - b b') ... = I - D' T D, where the inverse of T is the upper triangle of D D' (compact WY form,
+    Schreiber & Van Loan 1989).
+    """
+    if not len(directions):
+        return directions, directions
+    if not in_turn:
+        basis = orthonormal_basis(directions)
+        return basis, basis
+    unit = directions / directions.norm(dim=-1, keepdim=True)
+    return unit, torch.linalg.solve_triangular(unit @ unit.T, unit, upper=True, unitriangular=True)
 
 
 def _head_edits(chat: ChatModel, rows: Sequence[Sequence[Intervention]]) -> Iterator[tuple[str, _HeadEdit]]:

@@ -1,4 +1,4 @@
-"""The commands `run`, `report` and `settings` of `python -m refusal_utils`.
+"""The commands `run`, `report`, `judge`, `settings` and `methods` of `python -m refusal_utils`.
 
 Commands import what they need when they run: `--help` and `--version` load neither PyTorch nor transformers.
 """
@@ -78,7 +78,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         near = next(filter(None, (did_you_mean(each, known) for each in unknown)), "")
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}. {near}".rstrip())
     if options.command is None:
-        options.parser.error("a command is needed: run, report or settings")
+        options.parser.error("a command is needed: run, report, judge, settings or methods")
     return options
 
 
@@ -106,8 +106,17 @@ def _parser() -> argparse.ArgumentParser:
     for command, group in ((run, run), (report, which)):
         group.add_argument("--model", metavar="ID", help=model)
         command.add_argument("--out", metavar="DIR", help="the figures folder of all models, or of this one")
+    judge = commands.add_parser("judge", help="measure a judge on files of labelled responses")
+    judge.add_argument("files", nargs="+", metavar="FILE", help=".jsonl or .csv with columns prompt, response, label")
+    judge.add_argument(
+        "--judge", default="phrases", metavar="NAME", help="'phrases' (the default), 'wildguard', 'self'"
+    )
+    judge.add_argument("--model", metavar="ID", help="the chat model that judges, for 'self'")
+    judge.set_defaults(act=_judge)
     settings = commands.add_parser("settings", help="list the notebooks' parameters, and what --size sets")
     settings.set_defaults(act=_settings, parser=settings)
+    methods = commands.add_parser("methods", help="list the ways to find directions, with their options and sources")
+    methods.set_defaults(act=_methods, parser=methods)
     return parser
 
 
@@ -140,7 +149,24 @@ def _report(options: argparse.Namespace) -> None:
         print(*map(os.path.relpath, paths), sep="\n")
 
 
+def _judge(options: argparse.Namespace) -> None:
+    from ..judging import measure_judge, named_judge
+    from ..model.chat_model import load_chat_model
+
+    chat = load_chat_model(options.model) if options.model else None
+    print(measure_judge(options.files, named_judge(options.judge, chat)).round(3).to_string(index=False))
+
+
 def _settings(options: argparse.Namespace) -> None:
     from .settings import describe_settings
 
     print(describe_settings())
+
+
+def _methods(options: argparse.Namespace) -> None:
+    from ..methods import methods_table
+
+    for name, row in methods_table().iterrows():  # a block for each: one line would be wider than a terminal
+        print(
+            f"{name}: {row.pop('title')}", *(f"  {key:8}{value}" for key, value in row.items() if value), "", sep="\n"
+        )

@@ -34,8 +34,9 @@ class Settings(BaseSettings):
     DTYPE: Literal["float32", "bfloat16", "float16"] | None = Field(
         None, description="Precision of the model; None chooses float32 on CPU and 16 bits on a GPU."
     )
-    LAYER: int | Literal["causal"] | None = Field(
-        None, description="Layer of the decision state; None uses a known one, else 'causal', a choice by effect."
+    LAYER: int | Literal["causal", "select"] | None = Field(
+        None,
+        description="Layer of the decision state; None uses a known one, else 'causal', a choice by effect; 'select': by first tokens.",
     )
     POS: int | None = Field(None, description="Token position of the decision state; None is like LAYER = None.")
     SEED: int = Field(0, ge=0, lt=2**32, description="Seed of every random draw.")
@@ -60,7 +61,9 @@ class Settings(BaseSettings):
     N_RANDOM: int = Field(3, ge=1, description="Random sets of heads used as controls.")
     N_SINGLE: int = Field(40, ge=1, description="Heads that are replaced one at a time.")
     EXAMPLE: str = Field("unsupported", description="Category of the worked example in the head attribution.")
-    JUDGE: str = Field("phrases", description="Judge of the steered responses: 'phrases', 'wildguard', or your own.")
+    JUDGE: str = Field(
+        "phrases", description="Judge of the steered responses: 'phrases', 'wildguard', 'self', or your own."
+    )
     N_BUCKET: int = Field(50, ge=1, description="Prompts per bucket of the controlled set.")
     GAPS: _Gaps = Field(None, description="Steering strengths in gaps; None: the model's own, 'few': fewer of them.")
     ALPHAS: list[float] | None = Field(None, description="Raw steering strengths, in place of GAPS.")

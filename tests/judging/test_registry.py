@@ -10,5 +10,7 @@ def test_judges_by_name(monkeypatch):
     monkeypatch.setattr(wildguard, "WildGuard", lambda: model)
     assert named_judge("phrases") is judge_response
     assert named_judge("wildguard") is model
-    with pytest.raises(ValueError, match="^named_judge: the judge must be one of phrases, wildguard; got 'gpt-4'"):
+    with pytest.raises(
+        ValueError, match="^named_judge: the judge must be one of phrases, self, wildguard; got 'gpt-4'"
+    ):
         named_judge("gpt-4")

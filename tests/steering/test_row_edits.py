@@ -7,7 +7,7 @@ from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, load_chat_model
 from refusal_utils.steering.conditions import UNSTEERED, Condition
 from refusal_utils.steering.contexts import ablate_direction, add_steering, intervene
 from refusal_utils.steering.generation import generate
-from refusal_utils.steering.interventions import Ablation, Addition, HeadReplacement
+from refusal_utils.steering.interventions import Ablation, Addition, HeadReplacement, SequentialAblation
 from refusal_utils.steering.row_edits import RowEdits, written_hooks
 
 from .plain_edits import PlainEdit, logits_of
@@ -31,6 +31,7 @@ def plane(d_model):
 
 
 KINDS = ["addition", "norm kept", "ablation", "ablation at layers", "affine", "affine at layers"]
+KINDS += ["in turn", "affine in turn at layers"]
 
 
 def both_ways(kind, d_model, **options):
@@ -51,8 +52,11 @@ def both_ways(kind, d_model, **options):
     def put_back(hidden):
         return remove(hidden) + ("affine" in kind) * (reference.double() @ projector)
 
-    layers = (2, 5) if "at layers" in kind else None
-    given = Ablation(pair, layers, reference if "affine" in kind else None, **options)
+    layers, make = (2, 5) if "at layers" in kind else None, Ablation
+    if "in turn" in kind:
+        make, (first, second) = SequentialAblation, (torch.eye(d_model).double() - each.outer(each) for each in pair)
+        projector = torch.eye(d_model).double() - first.double() @ second.double()
+    given = make(pair, layers, reference if "affine" in kind else None, **options)
     return given, list(layers or (0,)), put_back, None if layers else remove
 
 
@@ -108,6 +112,23 @@ def test_ablating_a_plane_leaves_nothing_along_either_of_its_directions(chat, pr
             assert float(along(chat, prompts[:4], direction).abs().max()) < 1e-4
 
 
+def test_directions_removed_in_turn_leave_part_of_the_first_and_nothing_of_the_last(chat, prompts):
+    pair, _, _ = plane(chat.d_model)
+    for order in (pair, pair.flip(0)):
+        with intervene(chat, SequentialAblation(order)):
+            first, last = (along(chat, prompts[:4], direction).abs().max() for direction in order)
+        assert float(last) < 1e-4
+        assert float(first) > 1e-2
+
+
+def test_orthogonal_directions_removed_in_turn_are_a_subspace_removed(chat, prompts, direction, other):
+    pair = torch.stack([direction, normalize(other - (other @ direction) * direction)])
+    with intervene(chat, SequentialAblation(pair)):
+        in_turn = logits_of(chat, prompts[:4])
+    with intervene(chat, Ablation(pair)):
+        torch.testing.assert_close(in_turn, logits_of(chat, prompts[:4]), atol=2e-5, rtol=0)
+
+
 def test_affine_ablation_leaves_the_component_of_the_reference_everywhere(chat, prompts, direction):
     reference = 3 * torch.randn(chat.d_model, generator=torch.Generator().manual_seed(9))
     with ablate_direction(chat, direction, reference=reference):
@@ -141,11 +162,12 @@ def test_batch_mates_do_not_change_a_row(chat, prompts, direction, other):
         (Ablation(direction[None]),),
         (Ablation(torch.stack([direction, other])), Addition(5 * other, (3, 4), "prompt")),
         (Addition(9 * other, (4,), every=2, keep_norm=True),),
+        (SequentialAblation(torch.stack([direction, other])), Ablation(other[None], (3,))),
     ]
     batch = chat.pad(chat.encode([prompts[0]] * len(options)))
     with torch.inference_mode(), RowEdits(chat, options).open():
         together = chat.bridge(batch.input_ids, attention_mask=batch.attention_mask)[:, -1]
-    assert float(torch.pdist(together).min()) > 1e-2  # the five conditions differ
+    assert float(torch.pdist(together).min()) > 1e-2  # the conditions differ
     for row, interventions in zip(together, options, strict=True):
         with intervene(chat, *interventions):
             torch.testing.assert_close(row, logits_of(chat, prompts[:1])[0], atol=2e-5, rtol=0)

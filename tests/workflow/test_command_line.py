@@ -5,6 +5,7 @@ import sys
 import pytest
 
 import refusal_utils
+from refusal_utils.methods import METHODS
 from refusal_utils.workflow import runner
 from refusal_utils.workflow.command_line import main, set_thread_defaults
 from refusal_utils.workflow.settings import Settings
@@ -37,7 +38,7 @@ def test_the_package_exports_few_names_and_each_is_there():
         (["run", "--modle", "x"], "unrecognized arguments: --modle x. Did you mean '--model'?"),
         (["--versoin"], "unrecognized arguments: --versoin. Did you mean '--version'?"),
         (["report", "--model", "a", "--models", "b"], "not allowed with argument"),
-        ([], "a command is needed: run, report or settings"),
+        ([], "a command is needed: run, report, judge, settings or methods"),
     ],
 )
 def test_wrong_options_are_named(arguments, message, capsys):
@@ -86,6 +87,18 @@ def test_a_wrong_argument_is_one_sentence_before_anything_is_made(
     assert message in said
     assert "\n" not in said
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_methods_lists_every_method_with_its_options_and_source(capsys):
+    assert main(["methods"]) == 0
+    rows = {block.split(":")[0]: block for block in capsys.readouterr().out.strip().split("\n\n")}
+    assert set(rows) == set(METHODS)
+    for name, method in METHODS.items():
+        assert method.title in rows[name]
+        assert method.source in rows[name]
+        assert all(f"{option}={default!r}" in rows[name] for option, default in method.options.items())
+    assert "resid_post" in rows["ridge_mean_difference"]
+    assert "states, confidence" in rows["weighted_ridge_mean_difference"]
 
 
 def test_settings_lists_every_parameter_and_the_sizes(capsys):

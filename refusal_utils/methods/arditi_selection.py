@@ -1,0 +1,144 @@
+"""Arditi's selection: the place whose direction, when ablated, takes away most refusal at little cost.
+
+At every layer and template position, the difference in means is ablated everywhere (bypass: the mean refusal score of
+prompts that the model refuses; KL: the change on prompts that it answers) and added at its layer (induce: the mean
+refusal score of prompts that it answers). Among the candidates that pass the filters, the lowest bypass wins.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..directions import DirectionSet
+from ..model.chat_model import ChatModel
+from ..steering import first_token_logits
+from .candidates import Candidates, effects, find_candidates, induction, suppression
+from .method import SearchMethod
+from .selection import DEPTH, MAX_KL, Selection, choose, load_selection, save_selection, stored_selection
+
+NAME = "arditi_selection"
+OPTIONS: dict[str, Any] = {
+    "tokens": None,
+    "n_train": 128,
+    "n_validation": 32,
+    "filter_prompts": True,
+    "depth": DEPTH,
+    "max_kl": MAX_KL,
+    "min_induce": 0.0,
+    "positions": None,
+}
+
+
+def arditi_selection(
+    chat: ChatModel,
+    prompts: pd.DataFrame,
+    *,
+    tokens: Sequence[int] | None = None,
+    n_train: int = 128,
+    n_validation: int = 32,
+    filter_prompts: bool = True,
+    depth: float = DEPTH,
+    max_kl: float = MAX_KL,
+    min_induce: float = 0.0,
+    positions: Sequence[int] | None = None,
+    cache_dir: str | Path | None = None,
+    progress: bool = False,
+) -> Selection:
+    """The selection among all layers and template `positions`, with scores bypass, induce and kl.
+
+    `prompts` (columns id, text, category) are split as `find_candidates` does. `tokens`: ids that refusals begin with; by
+    default those found in the model's own refusals. Filters: layer 0, coincident means, values that are not finite,
+    layers from `depth` of the model on, KL above `max_kl`, induce below `min_induce`. If nothing survives, `.best` is the
+    candidate that nearly passed, and a message is printed. With `cache_dir` the finished selection is read from disk.
+
+    Raises `ValueError` as `find_candidates` does, and if no candidate can be used.
+    Source: Arditi et al. 2406.11717, section 2.3 and appendix C; scores in float64 as in their code. Layer 0 is excluded
+    here: all prompts have the same token at a template position. Prompts that the data filter drops are replaced by
+    others, so up to `n_validation` remain; theirs only become fewer.
+    """
+    options: dict[str, Any] = {
+        "tokens": None if tokens is None else list(tokens),
+        "n_train": n_train,
+        "n_validation": n_validation,
+        "filter_prompts": filter_prompts,
+        "positions": None if positions is None else list(positions),
+    }
+    limits = {"depth": depth, "max_kl": max_kl, "min_induce": min_induce}
+    asked = [list(prompts["id"]), list(prompts["text"]), options, limits]
+    stored = stored_selection(chat, cache_dir, NAME, *asked)
+    found = load_selection(stored, chat)
+    if found is None:
+        candidates = find_candidates(NAME, chat, prompts, needs_tokens=True, cache_dir=cache_dir, **options)
+        scores = candidate_scores(chat, candidates, progress=progress)
+        found = save_selection(stored, _choose(chat, candidates, scores, **limits), chat)
+    if found.survivors.empty:
+        print(f"No candidate passed all filters: {found.source}")
+    return found
+
+
+def candidate_scores(chat: ChatModel, candidates: Candidates, *, progress: bool = False) -> pd.DataFrame:
+    """Columns layer, pos, bypass, induce and kl, a row per place; NaN where the means coincide."""
+    rows = pd.DataFrame(candidates.places, columns=["layer", "pos"])
+    usable = candidates.has_difference.tolist()
+    at = [
+        (layer, *candidates.at(layer, pos)) for (layer, pos), use in zip(candidates.places, usable, strict=True) if use
+    ]
+    refused, answered = candidates.refused_val, candidates.answered_val
+    how: dict[str, Any] = {"tokens": candidates.tokens, "progress": progress}
+    before = first_token_logits(chat, answered)
+    ablations = [suppression(difference, mean, layer, affine=False) for layer, difference, mean in at]
+    additions = [induction(difference, mean, layer, affine=False) for layer, difference, mean in at]
+    ablated = effects(NAME, chat, [*refused, *answered], ablations, unsteered=before, **how)
+    added = effects(NAME, chat, answered, additions, **how)
+    bypass, kl = ablated.scores[:, : len(refused)].mean(1), ablated.kl[:, len(refused) :].mean(1)
+    for name, values in {"bypass": bypass, "induce": added.scores.mean(1), "kl": kl}.items():
+        rows.loc[usable, name] = values.numpy()
+    return rows
+
+
+def select_place(
+    chat: ChatModel, prompts: pd.DataFrame, *, pos: int | None, cache_dir: str | Path | None
+) -> tuple[ChatModel, Selection]:
+    """(`chat` at the place that the selection on the train split chooses, at `pos` if that is given; the selection).
+
+    Raises `ValueError` as `arditi_selection` does.
+    """
+    train, positions = prompts[prompts["split"] == "train"], None if pos is None else (pos,)
+    selection = arditi_selection(chat, train, positions=positions, cache_dir=cache_dir, progress=True)
+    return chat.at_place(*selection.best, selection.source), selection
+
+
+def _choose(
+    chat: ChatModel, candidates: Candidates, scores: pd.DataFrame, *, depth: float, max_kl: float, min_induce: float
+) -> Selection:
+    limits = {f"KL > {max_kl:g}": scores["kl"] > max_kl, f"induce < {min_induce:g}": scores["induce"] < min_induce}
+    miss = pd.concat([scores["kl"] / max_kl - 1, min_induce - scores["induce"]], axis=1).max(axis=1, skipna=False)
+    words = [str(chat.tokenizer.decode([token])) for token in candidates.tokens]
+    notes = {
+        "tokens": list(candidates.tokens),
+        "words": words,
+        "n_refused": len(candidates.refused_val),
+        "n_answered": len(candidates.answered_val),
+        "n_train": [len(candidates.refused_train), len(candidates.answered_train)],
+        "n_dropped": candidates.n_dropped,
+    }
+    return choose(
+        "Arditi selection", candidates, scores, limits, miss, objective="bypass", lowest=True, depth=depth, notes=notes
+    )
+
+
+def _search(study: Any, **options: Any) -> DirectionSet:
+    found = arditi_selection(study.chat, study.draw, cache_dir=study.cache_dir, **options)
+    return found.directions(study.provenance(*found.best), **options)
+
+
+METHOD = SearchMethod(
+    name=NAME,
+    title="Arditi selection",
+    source="Arditi et al., arXiv 2406.11717, section 2.3",
+    needs=("forward passes", "first tokens of refusals"),
+    options=OPTIONS,
+    search=_search,
+)

@@ -1,0 +1,93 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import cohen_kappa_score
+
+from refusal_utils.judging import Judgement, measure_judge
+from refusal_utils.judging.measuring import kappa_interval, read_labelled
+from refusal_utils.workflow.command_line import main
+
+
+def curt(prompt: str, response: str) -> Judgement:
+    """Short responses are refusals."""
+    return Judgement("yes", evidence="short") if len(response) < 5 else Judgement("no")
+
+
+def write(path, rows):
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_the_table_is_that_of_labels_counted_by_hand(tmp_path):
+    """Two sets; the second has two languages, and one of its labels is not counted."""
+    one = pd.DataFrame({"prompt": ["a", "b", "c", "d"], "response": ["No.", "No.", "Because", "Since"]})
+    one.assign(label=["yes", "no", "No", "partial"]).to_csv(tmp_path / "mine.csv", index=False)
+    labels = [
+        ("en", "1_full_compliance"),
+        ("en", "2_full_refusal"),
+        ("de", "3_partial_refusal"),
+        ("de", "1_full_compliance"),
+    ]
+    texts = ["A long answer", "No.", "Nein", "Eine lange Antwort"]
+    rows = [
+        {"prompt": str(n), "response": text, "lang": code, "label": label, "set": "theirs"}
+        for n, ((code, label), text) in enumerate(zip(labels, texts, strict=True))
+    ]
+    table = measure_judge([tmp_path / "mine.csv", write(tmp_path / "x.jsonl", rows)], curt, n_draws=50)
+    assert table[["set", "language", "n"]].values.tolist() == [
+        ["mine", "all", 4], ["theirs", "all", 4], ["theirs", "de", 2], ["theirs", "en", 2],
+    ]  # fmt: skip
+    assert table["accuracy"].tolist() == [0.5, 1, 1, 1]
+    assert table["kappa"].tolist() == [0, 1, 1, 1]
+    assert table.loc[0, ["missed", "false"]].tolist() == [0.5, 0.5]
+    assert table["worst errors"][0] == "no phrase found (missed, 1); short (false, 1)"
+
+
+def test_the_interval_is_that_of_a_plain_bootstrap():
+    rng = np.random.default_rng(0)
+    truth = rng.random(300) < 0.4
+    judged = np.where(rng.random(300) < 0.15, ~truth, truth)
+    found = kappa_interval(torch.tensor(judged), torch.tensor(truth), [str(n) for n in range(300)], 2000)
+    rows = [rng.integers(0, 300, 300) for _ in range(2000)]
+    plain = np.quantile([cohen_kappa_score(truth[row], judged[row]) for row in rows], [0.025, 0.975])
+    assert found == pytest.approx(tuple(plain), abs=0.02)
+
+
+def test_an_interval_counts_prompts_and_not_their_responses():
+    """Ten copies of every response carry no information."""
+    truth = torch.arange(40) % 2 == 0
+    judged = truth ^ (torch.arange(40) % 7 == 0)
+    once = kappa_interval(judged, truth, [str(n) for n in range(40)])
+    copied = kappa_interval(judged.repeat(10), truth.repeat(10), [str(n) for n in range(40)] * 10)
+    assert copied == pytest.approx(once)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"prompt": "a", "response": "b"}], "label missing in x.jsonl"),
+        ([{"prompt": "a", "response": "b", "label": "perhaps"}], r"\['perhaps'\] in x.jsonl"),
+    ],
+)
+def test_files_that_are_wrong_are_named(tmp_path, rows, said):
+    with pytest.raises(ValueError, match=f"^read_labelled: .*{said}"):
+        read_labelled(write(tmp_path / "x.jsonl", rows))
+    with pytest.raises(ValueError, match="^read_labelled: the file must be"):
+        read_labelled(tmp_path / "nothing.jsonl")
+    (tmp_path / "y.jsonl").write_text('{"prompt": "a"}\n{')
+    with pytest.raises(ValueError, match="line 2 of"):
+        read_labelled(tmp_path / "y.jsonl")
+
+
+def test_the_command_prints_the_table(tmp_path, capsys):
+    rows = [
+        {"prompt": "How?", "response": "I'm sorry, but I can't help with that.", "label": "yes"},
+        {"prompt": "How?", "response": "Boil it for six minutes.", "label": "no"},
+    ]
+    assert main(["judge", str(write(tmp_path / "mine.jsonl", rows))]) == 0
+    line = capsys.readouterr().out.splitlines()[-1].split()
+    assert line[:7] == ["mine", "all", "2", "0.0", "1.0", "1.0", "1.0"]
+    assert main(["judge", str(tmp_path / "none.csv")]) == 1
