@@ -1,7 +1,7 @@
 """The entry point: a study of one model on one set of prompts, with its draw and its folders for figures and caches."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Study:
     cache_dir: Path
     seed: int
     loading: dict[str, Any]
+    _captured: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def chat(self) -> ChatModel:
@@ -137,10 +138,7 @@ class Study:
         return rows if n is None else rows.sample(frac=1, random_state=self.seed).groupby("kind").head(n).sort_index()
 
     def unsteered(self, max_new_tokens: int = 50, n: int | None = None, **options: Any) -> pd.DataFrame:
-        """The judged responses of the unsteered model to `held_out(n)`; `options` as in `respond`.
-
-        Notebooks that pass the same `max_new_tokens` and `n` share these responses: the model is asked once.
-        """
+        """The judged responses of the unsteered model to `held_out(n)`, cached; `options` as in `respond`."""
         return self.respond(self.held_out(n), max_new_tokens=max_new_tokens, **options)
 
     def widened(self, n_prompts: int) -> pd.DataFrame:
@@ -156,10 +154,12 @@ class Study:
         usual = {**profile_places(self.chat), "cache_dir": self.cache_dir, "progress": True}
         return capture_activations(self.chat, list(texts), **{**usual, **options})
 
-    @cached_property
+    @property
     def activations(self) -> Activations:
         """The drawn prompts' activations at all layers and template positions, in the order of `draw`."""
-        return self.capture(list(self.draw["text"]))
+        if self._captured.get("key") != (key := (self.chat.signature, draw_digest(self.draw))):  # edited, or drawn anew
+            self._captured.update(key=key, found=self.capture(list(self.draw["text"])))
+        return self._captured["found"]
 
     def states(
         self, category: str, layer: int | None = None, pos: int | None = None
@@ -175,7 +175,7 @@ class Study:
         """The activations of `prompts` (columns text and category) with their categories, at all captured places."""
         return Labelled(self.capture(list(prompts["text"])), tuple(prompts["category"]))
 
-    @cached_property
+    @property
     def drawn(self) -> Labelled:
         """`activations` with the categories of the drawn prompts."""
         return Labelled(self.activations, tuple(self.draw["category"]))
@@ -195,7 +195,7 @@ class Study:
         layer = self.chat.decision_layer if layer is None else layer
         return self.drawn.sides(layer, self.chat.decision_pos if pos is None else pos)
 
-    @cached_property
+    @property
     def directions(self) -> DirectionSet:
         """The eleven directions of this draw at the decision layer and position: differences in means."""
         return self.directions_at(self.chat.decision_layer, self.chat.decision_pos)

@@ -116,6 +116,12 @@ def test_states_sides_and_directions_are_those_of_the_drawn_prompts(study, chat)
     torch.testing.assert_close(study.directions["advice"], mean_direction(refused["advice"], answered))
     assert study.place == f"resid_pre, layer {chat.decision_layer}, pos {chat.decision_pos}"
     assert len(study.benign_form) == len(answered)
+    with torch.no_grad():
+        weight = chat.bridge.blocks[0].mlp.out.original_component.weight
+        weight.mul_(2)
+        assert not torch.equal(study.states("advice"), refused["advice"])  # of the model as it is now
+        weight.div_(2)
+    assert torch.equal(study.states("advice"), refused["advice"])
     with pytest.raises(ValueError, match="^Study.states: the category must have been drawn; got 'recipes'"):
         study.states("recipes")
 
@@ -168,7 +174,7 @@ def test_a_causal_choice_that_is_asked_for_replaces_a_record_and_keeps_a_given_p
     assert (study.chat.decision_layer, study.chat.decision_pos) == (5, -1)
     assert study.places.best == (5, -1)
     assert place_calls[0]["positions"] == (-1,)
-    assert vars(study.chat)["fingerprint"] == chat.fingerprint  # kept, not computed again
+    assert study.chat.fingerprint == chat.fingerprint
     plain = open_study("bundled", cache_dir=tmp_path / "cache", device="cpu")
     assert (plain.places, len(place_calls)) == (None, 1)
 

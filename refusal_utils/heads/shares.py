@@ -17,6 +17,7 @@ from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel, check_positions
 from ..model.forward import read_hooks
+from ..model.open_hooks import require_no_hooks
 from .folded_block import MOST_ERROR, FoldedBlock, frozen_scale, norm_gain
 
 _FUNCTION = "component_shares"
@@ -86,6 +87,8 @@ def component_shares(
 
     batches = plan_batches(ids, token_budget(_FUNCTION, batch_tokens, chat.device))
     found = Shares(*in_order(run_batches(_FUNCTION, batches, step)))
+    must = "no hook may be open, because shares are those of the model's own weights"
+    require_no_hooks(_FUNCTION, chat, must, "Close it.")
     _check_sum(chat, found)
     return found
 

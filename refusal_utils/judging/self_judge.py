@@ -117,8 +117,9 @@ def yes_log_odds(chat: ChatModel, prompts: Sequence[str], responses: Sequence[st
     must, todo = "a model judges without hooks", "Judge after the steering context has closed."
     require(not is_open, "SelfJudge", must, "open hooks", todo)
     yes, no = answer_tokens(chat)
-    pairs = zip(prompts, responses, strict=True)
-    ids = chat.encode([QUESTION.format(prompt=a[:LONGEST], response=b[:LONGEST]) for a, b in pairs])
+    asked, given = ([chat.markup.as_text(text[:LONGEST]) for text in texts] for texts in (prompts, responses))
+    pairs = zip(asked, given, strict=True)
+    ids = chat.encode([QUESTION.format(prompt=prompt, response=response) for prompt, response in pairs])
 
     def step(rows: list[int]) -> tuple[Tensor]:
         logits = _last_logits(chat, [ids[row] for row in rows])

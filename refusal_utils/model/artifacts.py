@@ -33,9 +33,10 @@ def model_notes(chat: ChatModel) -> dict[str, Any]:
 
 def require_same_model(function: str, notes: Mapping[str, Any], chat: ChatModel) -> None:
     """Raise `ValueError` in the name of `function` unless `notes` describe `chat`: weights, tokenizer, template, dtype."""
-    got = f"a file of {notes['model']} ({notes['fingerprint']}) for {chat.name} ({chat.fingerprint})"
+    current = chat.fingerprint
+    got = f"a file of {notes['model']} ({notes['fingerprint']}) for {chat.name} ({current})"
     todo = "Run the notebook that writes it on this model."
-    require(notes["fingerprint"] == chat.fingerprint, function, "file and model must belong together", got, todo)
+    require(notes["fingerprint"] == current, function, "file and model must belong together", got, todo)
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Shaped[Tensor, "..."]], notes: Mapping[str, Any]) -> Path:

@@ -19,6 +19,7 @@ from .activation_store import ActivationStore
 from .batching import plan_batches, run_batches, token_budget
 from .chat_model import ChatModel, check_positions
 from .forward import read_hooks
+from .open_hooks import NOT_STORED, require_no_hooks
 
 _FUNCTION = "capture_activations"
 
@@ -66,11 +67,14 @@ def capture_activations(
     `batch_tokens`: padded tokens per batch.
 
     Raises `ValueError` for no prompts, a layer or position out of range, another hook, a single prompt that does not
-    fit into memory, values that are not finite (prompt and layer named), and a cache that cannot be read or written.
+    fit into memory, values that are not finite (prompt and layer named), a cache that cannot be read or written, and
+    a cache while anything is hooked to the model (`open_hooks`).
     """
     layers = tuple(range(chat.n_layers)) if layers is None else _whole("layers", layers)
     positions = (chat.decision_pos,) if positions is None else _whole("positions", positions)
     _check_request(chat, prompts, layers, positions)
+    if cache_dir is not None:
+        require_no_hooks(_FUNCTION, chat, NOT_STORED, "Close it, or leave cache_dir out.")
     budget = token_budget(_FUNCTION, batch_tokens, chat.device)
     names = [chat.hook_name(hook, layer) for layer in layers]
     texts = list(prompts)

@@ -32,19 +32,59 @@ def render_chat(
 ) -> str:
     """`prompt` as one user turn in the model's chat template, with the generation prompt.
 
-    Templates that insert the date (Llama 3.2, SmolLM3) always insert `DATE`. Raises `ValueError` if the template
-    rejects a system role.
+    Templates that insert the date (Llama 3.2, SmolLM3) always insert `DATE`. Templates for several media get the text as a
+    part. Raises `ValueError` if the template rejects a system role, or does not write a message's text as it is.
     """
     system = [{"role": "system", "content": system_prompt}] if system_prompt is not None else []
-    messages = [*system, {"role": "user", "content": prompt}]
-    options: dict[str, Any] = {"add_generation_prompt": True, "date_string": DATE, **dict.fromkeys(SWITCHES, think)}
+    messages, text, problem = [*system, {"role": "user", "content": prompt}], "", None
     try:
-        template = _with_fixed_date(tokenizer.get_chat_template())
-        return str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **options))
+        text = render_messages(tokenizer, messages, think=think)
     except Exception as error:  # Jinja raises whatever the template's author chose
+        problem = error
+    if _left_out(messages, text) and (in_parts := _in_parts(tokenizer, messages, think)):
+        return in_parts
+    if problem is not None:
         turn, todo = ("a system role", "Leave system_prompt out.") if system else ("a user turn", "Check the template.")
-        got = f"{type(error).__name__}: {error}"
-        raise invalid("render_chat", f"the template must accept {turn}", got, todo) from error
+        got = f"{type(problem).__name__}: {problem}"
+        raise invalid("render_chat", f"the template must accept {turn}", got, todo) from problem
+    missing = _left_out(messages, text)
+    must, todo = "the template must write every message as it is", "Change that message, or check the chat template."
+    require(missing is None, "render_chat", must, f"{missing!r:.60} left out or changed", todo)
+    return text
+
+
+def render_messages(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict], *, think: bool = False, generation_prompt: bool = True
+) -> str:
+    """`messages` in the model's chat template, with a fixed date. Raises whatever the template raises."""
+    options: dict[str, Any] = {
+        "add_generation_prompt": generation_prompt,
+        "date_string": DATE,
+        **dict.fromkeys(SWITCHES, think),
+    }
+    template = _with_fixed_date(tokenizer.get_chat_template())
+    return str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **options))
+
+
+def _in_parts(tokenizer: PreTrainedTokenizerBase, messages: list[dict], think: bool) -> str | None:
+    """The chat with each text as a list of one part, for a template that writes no plain text; None if it does."""
+    plain = [{"role": "user", "content": PROBES[0]}]
+    parts = [each | {"content": [{"type": "text", "text": each["content"]}]} for each in messages]
+    try:
+        if PROBES[0] in render_messages(tokenizer, plain):
+            return None
+    except Exception:
+        pass  # the template takes parts only
+    try:
+        text = render_messages(tokenizer, parts, think=think)
+    except Exception:
+        return None
+    return None if "'type': 'text'" in text or _left_out(messages, text) else text
+
+
+def _left_out(messages: list[dict], text: str) -> str | None:
+    """The first content that `text` does not hold, up to blanks around it."""
+    return next((each["content"] for each in messages if each["content"].strip() not in text), None)
 
 
 def thinking_mode(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None = None) -> str:
@@ -63,23 +103,27 @@ def thinking_mode(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None 
 
 
 def pad_left(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]], device: torch.device) -> TokenBatch:
-    """`ids` padded on the left by the tokenizer, and the attention mask."""
-    # Transformers advises against padding after encoding, which saves nothing here: batches are formed by length.
-    tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
-    padded = tokenizer.pad({"input_ids": [list(row) for row in ids]}, padding_side="left", return_tensors="pt").to(
-        device
-    )
-    return TokenBatch(padded["input_ids"], padded["attention_mask"])
+    """`ids` padded on the left, and the attention mask.
+
+    A tokenizer without a pad token gets its stop token or token 0 there, which the mask hides.
+    """
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    pad, width = next(token for token in known if token is not None), max(map(len, ids))
+    padded = torch.tensor([[pad] * (width - len(row)) + list(row) for row in ids], device=device)
+    real = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=device)
+    return TokenBatch(padded, real)
 
 
 def probe_ids(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> list[list[int]]:
     """The token ids of a few short and different chats.
 
-    Raises `ValueError` unless each begins with one BOS token, or none if the tokenizer adds none to plain text (Qwen).
-    The token may occur again later: SmolLM2 begins every turn with it.
+    Raises `ValueError` unless they differ, and each begins with one BOS token, or none if the tokenizer adds none to plain
+    text (Qwen). The token may occur again later: SmolLM2 begins every turn with it.
     """
     texts = [render_chat(tokenizer, prompt, system_prompt) for prompt in PROBES]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    must, todo = "different prompts must give different tokens", "Check the chat template and the tokenizer."
+    require(len({*map(tuple, ids)}) == len(ids), "load_chat_model", must, "the same for two prompts", todo)
     bos = tokenizer.bos_token_id
     least = int(bos is not None and tokenizer(PROBES[0])["input_ids"][:1] == [bos])
     for row in ids:

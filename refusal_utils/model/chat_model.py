@@ -18,14 +18,17 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerBase
 
 from ..checks import invalid, require
-from .chat_format import TokenBatch, common_suffix, pad_left, probe_ids, render_chat, thinking_mode
+from .as_found import AsFound
+from .bridging import boot_bridge, context_length
+from .chat_format import TokenBatch, common_suffix, pad_left, probe_ids, thinking_mode
 from .defaults import decision_state
-from .fingerprint import fingerprint
-from .loading import boot_bridge, check_device, check_placement, load_tokenizer, load_weights, memory_errors
+from .encoding import checked_tokenizer, encode_chats
+from .fingerprint import fingerprint, signature
+from .loading import check_device, check_placement, load_tokenizer, load_weights, memory_errors
+from .markup import Markup, read_markup
 from .sources import BUNDLED, BUNDLED_WEIGHTS, find_source
 
 __all__ = ["BUNDLED", "BUNDLED_WEIGHTS", "ChatModel", "check_positions", "load_chat_model"]
-_ENCODED_AT_ONCE = 256  # prompts: a tokenizer's encoding takes about 10 kB for each in addition to the ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,8 @@ class ChatModel:
     Directions are read at `decision_layer` (`resid_pre`) and `decision_pos` (counted from the end of the prompt);
     `decision_source` names the origin of that choice. Every encoded prompt ends in the tokens of `suffix`.
     `dequantized_from` is the quantization of the GGUF file that the weights come from, such as Q4_K_M, or None.
+    `writes` are the hooks at which something is written to the residual stream, none if not all of it is known;
+    `has_cache` tells whether generation can keep past tokens. `as_found` is what a model passed as `hf_model` was like.
     """
 
     name: str
@@ -50,6 +55,9 @@ class ChatModel:
     system_prompt: str | None = None
     thinking: str = "no thinking switch"
     dequantized_from: str | None = None
+    writes: tuple[str, ...] = field(default=(), repr=False)
+    has_cache: bool = True
+    as_found: AsFound | None = field(default=None, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -77,13 +85,15 @@ class ChatModel:
         )
 
     def at_place(self, layer: int, pos: int, source: str) -> "ChatModel":
-        """The same loaded model with another decision state; what was computed about it, as the fingerprint, is kept."""
+        """The same loaded model with another decision state."""
         moved = copy(self)
         vars(moved).update(decision_layer=layer, decision_pos=pos, decision_source=source)
         return moved
 
     def unload(self) -> None:
-        """Free the model's memory; later use raises `ValueError`. A model passed as `hf_model` stays usable."""
+        """Free the model's memory; later use raises `ValueError`. A model passed as `hf_model` is as it was before loading."""
+        if self.as_found is not None:
+            self.as_found.restore()
         self.__dict__.pop("_hook_names", None)
         object.__setattr__(self, "bridge", _Unloaded(self.name))
         gc.collect()  # the bridge and its hooks refer to each other
@@ -110,33 +120,29 @@ class ChatModel:
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """The unpadded token ids of each prompt as a user's chat turn, with the generation prompt.
 
-        Raises `ValueError` for an empty prompt, one longer than the context, and one that ends differently.
+        Raises `ValueError` for a prompt that is empty, holds chat markup, exceeds the context, or ends differently.
         """
-        for index, prompt in enumerate(prompts):
-            must, got = "a prompt must be a text that is not empty", f"{prompt!r} as prompt {index}"
-            require(isinstance(prompt, str) and bool(prompt.strip()), "encode", must, got, "Drop it.")
-        texts = [render_chat(self.tokenizer, prompt, self.system_prompt) for prompt in prompts]
-        encoded: list[list[int]] = []
-        for start in range(0, len(texts), _ENCODED_AT_ONCE):
-            encoded += self.tokenizer(texts[start : start + _ENCODED_AT_ONCE], add_special_tokens=False)["input_ids"]
-        n_fixed = len(self.suffix)
-        for index, (prompt, ids) in enumerate(zip(prompts, encoded, strict=True)):
-            must = f"a prompt must fit the context of {self.n_context} tokens"
-            got = f"{len(ids)} in prompt {index} ({prompt[:40]!r}...)"
-            require(len(ids) <= self.n_context, "encode", must, got, "Shorten or drop it.")
-            must = "every prompt must end in the same template tokens"
-            got = f"{ids[-n_fixed:]} in prompt {index}, not {list(self.suffix)}"
-            require(tuple(ids[-n_fixed:]) == self.suffix, "encode", must, got, "Remove chat markup from the prompt.")
-        return encoded
+        n = self.n_context
+        return encode_chats(self.tokenizer, prompts, self.system_prompt, self.suffix, self.markup, n)
+
+    @cached_property
+    def markup(self) -> Markup:
+        """What marks turns in this model's chats; `.as_text(reply)` makes a text safe to put into a prompt."""
+        return read_markup(self.tokenizer)
 
     def pad(self, ids: Sequence[Sequence[int]]) -> TokenBatch:
         """`ids` padded on the left to one length, on the model's device, with the attention mask."""
         return pad_left(self.tokenizer, ids, self.device)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """A hash of the weights, architecture, tokenizer, template, system prompt and dtype."""
+        """A hash of the weights, architecture, tokenizer, template, system prompt and dtype, as they are now."""
         return fingerprint(self.bridge.original_model, self.tokenizer, self.system_prompt, self.dtype)
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """What changes with the model's weights, found in milliseconds, for results that are kept in memory only."""
+        return signature(self.bridge.original_model)
 
 
 def load_chat_model(
@@ -165,23 +171,22 @@ def load_chat_model(
     """
     _check_options(name, hf_model, device=device, dtype=dtype, device_map=device_map)
     source = find_source(name)
-    tokenizer = load_tokenizer(str(name), source.place)
-    rows = probe_ids(tokenizer, system_prompt)
-    suffix = common_suffix(rows)
+    tokenizer = checked_tokenizer(load_tokenizer(str(name), source.place), system_prompt)
+    suffix = common_suffix(rows := probe_ids(tokenizer, system_prompt))
     with memory_errors(str(name)):
         model = load_weights(str(name), source.place, device, dtype, device_map) if hf_model is None else hf_model
         check_placement(model)
-        model.eval()
         config, place = model.config.get_text_config(), model.get_input_embeddings().weight.device
-        bridge = boot_bridge(str(name), model, tokenizer, pad_left(tokenizer, rows, place))
-    state = decision_state(str(name), source.place, config.num_hidden_layers, len(suffix), layer, pos)
-    chat = ChatModel(
+        state = decision_state(str(name), source.place, config.num_hidden_layers, len(suffix), layer, pos)
+        _check_positions("load_chat_model", len(suffix), (state.pos,))
+        found = boot_bridge(str(name), model, tokenizer, pad_left(tokenizer, rows, place), config.num_hidden_layers)
+    return ChatModel(
         name=str(name),
-        bridge=bridge,
+        bridge=found.bridge,
         tokenizer=tokenizer,
         n_layers=config.num_hidden_layers,
         d_model=config.hidden_size,
-        n_context=config.max_position_embeddings,
+        n_context=context_length(config, tokenizer),
         decision_layer=state.layer,
         decision_pos=state.pos,
         decision_source=state.source,
@@ -189,17 +194,18 @@ def load_chat_model(
         system_prompt=system_prompt,
         thinking=thinking_mode(tokenizer, system_prompt),
         dequantized_from=source.dequantized_from if hf_model is None else None,
+        writes=found.writes,
+        has_cache=found.has_cache,
+        as_found=None if hf_model is None else found.as_found,
     )
-    check_positions("load_chat_model", chat, (chat.decision_pos,))
-    return chat
 
 
 def check_positions(function: str, chat: ChatModel, positions: Sequence[int]) -> None:
-    """Raise `ValueError` in the name of `function` unless every position is that of a template token.
+    """Raise `ValueError` in the name of `function` for a position whose token is not the same in every prompt."""
+    _check_positions(function, len(chat.suffix), positions)
 
-    Only these tokens are the same in every prompt, so only there can prompts be compared.
-    """
-    n_fixed = len(chat.suffix)
+
+def _check_positions(function: str, n_fixed: int, positions: Sequence[int]) -> None:
     must, todo = f"positions must lie in the template's last {n_fixed} tokens", f"Use -{n_fixed} to -1."
     for pos in positions:
         require(-n_fixed <= pos <= -1, function, must, pos, todo)

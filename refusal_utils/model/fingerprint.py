@@ -1,17 +1,26 @@
-"""A hash of everything that decides a chat model's activations: weights, architecture, tokenizer, template, dtype."""
+"""A hash of everything that decides a chat model's activations: weights, architecture, tokenizer, template, dtype.
+
+It is computed anew for every use, so that an edit of weights in place, an adapter that was switched on or another
+chat template gives another hash. That costs about as much as one pass over the weights in memory.
+"""
 
 import hashlib
 import json
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from jaxtyping import Int64
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .chat_format import PROBES, render_chat
 
 _NOT_OF_THE_MODEL = ("dtype", "torch_dtype", "transformers_version", "use_cache")
-_CHUNK = 1 << 21  # 64-bit words summed at once, so that large matrices need little extra memory
+_OF_TORCH = {*vars(nn.Module()), "_is_hf_initialized", "gradient_checkpointing"}  # attributes that compute nothing
+_WORDS = 1 << 17  # 64-bit words that are summed together: few enough to stay in a CPU's cache
+_WRAPPER = "._original_component"  # what TransformerLens adds to the names of modules
 
 
 def fingerprint(model: Any, tokenizer: PreTrainedTokenizerBase, system_prompt: str | None, dtype: torch.dtype) -> str:
@@ -21,14 +30,27 @@ def fingerprint(model: Any, tokenizer: PreTrainedTokenizerBase, system_prompt: s
     """
     rendered = render_chat(tokenizer, PROBES[0], system_prompt)
     parts = [_architecture(model), _tokenizer_state(tokenizer), tokenizer.chat_template, system_prompt, rendered]
-    digest = hashlib.sha256(json.dumps([*parts, str(dtype)]).encode())
+    digest = hashlib.sha256(json.dumps([*parts, str(dtype), *_modules(model)]).encode())
     seen: set[tuple[Any, ...]] = set()
-    for name, values in model.state_dict().items():
+    for name, values in _tensors(model):
         place = (values.data_ptr(), tuple(values.shape), values.stride(), values.dtype)
         if place not in seen:  # TransformerLens lists each weight under several names
             digest.update(f"{name} {tuple(values.shape)} {values.dtype} {_checksums(values)}".encode())
         seen.add(place)
     return digest.hexdigest()[:16]
+
+
+def signature(model: nn.Module) -> tuple[Any, ...]:
+    """What changes when weights are edited, replaced or added: a glance of milliseconds for results kept in memory.
+
+    It misses edits that touch few entries behind torch's back (`.data`), which `fingerprint` sees.
+    """
+    tensors = [(name, values) for name, values in _tensors(model) if values.numel()]
+    return tuple((name, values.data_ptr(), values._version, values.dtype, *_sample(values)) for name, values in tensors)
+
+
+def _sample(values: Tensor) -> list[float]:
+    return values.detach().flatten()[:: max(1, values.numel() // 16)][:16].tolist()
 
 
 def _architecture(model: Any) -> str:
@@ -43,6 +65,40 @@ def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:
     return backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
 
 
+def _modules(model: nn.Module) -> list[list[Any]]:
+    """Class and settings of every module: an adapter changes one of them, even if its weights stay the same."""
+    return [
+        [name.replace(_WRAPPER, ""), type(module).__qualname__, _settings(module)]
+        for name, module in model.named_modules()
+        if not type(module).__module__.startswith("transformer_lens")
+    ]
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """The numbers, switches and words among a module's attributes, such as the scale of an adapter."""
+    if isinstance(module, PreTrainedModel):  # these have a configuration, and attributes about their origin
+        return {}
+    own = {name: value for name, value in vars(module).items() if name not in _OF_TORCH and "cached" not in name}
+    return {name: repr(value) for name, value in sorted(own.items()) if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return isinstance(value, bool | int | float | str) or (
+        isinstance(value, list | tuple) and all(map(_is_plain, value))
+    )
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Weights and buffers. Frequencies that a forward pass may rewrite by the length of its prompts are left out."""
+    yield from model.state_dict().items()
+    for name, module in model.named_modules():
+        if getattr(module, "rope_type", None) not in ("dynamic", "longrope"):
+            own = module.named_buffers(name.replace(_WRAPPER, ""), recurse=False)
+            yield from (each for each in own if isinstance(each[1], Tensor))
+
+
 def _checksums(values: Tensor) -> list[int]:
     """Sums over the bits of `values`, computed on its own device.
 
@@ -50,7 +106,17 @@ def _checksums(values: Tensor) -> list[int]:
     change of one word changes the sum.
     """
     bits = values.detach().contiguous().view(-1).view(torch.uint8)
-    words = torch.nn.functional.pad(bits, (0, -len(bits) % 8)).view(torch.int64)
-    odd = torch.arange(min(len(words), _CHUNK), device=words.device) * 0x5851F42D4C957F2D
-    odd = (odd ^ (odd >> 31)) | 1
-    return [int((part * odd[: len(part)]).sum()) for part in words.split(_CHUNK)]
+    if len(bits) % 8:
+        bits = torch.nn.functional.pad(bits, (0, -len(bits) % 8))
+    words, odd = bits.view(torch.int64), _odd_numbers(values.device)
+    whole, rest = words[: len(words) // _WORDS * _WORDS], words[len(words) // _WORDS * _WORDS :]
+    together = 1 if values.device.type == "cpu" else 128
+    sums = [(rows * odd).sum(1) for rows in whole.view(-1, _WORDS).split(together)] if len(whole) else []
+    return torch.cat([*sums, (rest * odd[: len(rest)]).sum()[None]]).tolist()
+
+
+@lru_cache
+def _odd_numbers(device: torch.device) -> Int64[Tensor, " word"]:
+    with torch.inference_mode(False):
+        odd = torch.arange(_WORDS, device=device) * 0x5851F42D4C957F2D
+        return (odd ^ (odd >> 31)) | 1

@@ -1,26 +1,20 @@
-"""Tokenizer, weights and bridge of a model from a folder or the hub, with errors that name what to do."""
+"""Tokenizer and weights of a model from a folder or the hub, with errors that name what to do."""
 
 import contextlib
 import os
 from collections.abc import Iterator
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError
-from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..checks import invalid, require, require_known
 from .batching import is_out_of_memory
-from .chat_format import TokenBatch
 
-# Largest difference of logits between bridge and Hugging Face, relative to the largest logit above 1.
-PARITY = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ROOM = 0.8  # share of a GPU's memory that weights may take; the rest is for batches
 
 FUNCTION = "load_chat_model"
@@ -77,35 +71,6 @@ def check_placement(model: Any) -> None:
     require(not outside, FUNCTION, "every layer must fit on the devices that compute", got, todo)
 
 
-def boot_bridge(name: str, model: Any, tokenizer: PreTrainedTokenizerBase, probe: TokenBatch) -> TransformerBridge:
-    """The bridge around `model`, or around the language model inside a vision-language model.
-
-    Raises `ValueError` unless the left-padded `probe` gives the logits of each prompt alone in the Hugging Face model,
-    up to `PARITY`, and for an architecture that TransformerLens does not support.
-    """
-    real = probe.attention_mask.bool()
-    with torch.inference_mode():
-        alone = [model(ids[own][None]).logits[0] for ids, own in zip(probe.input_ids, real, strict=True)]
-    try:
-        language = _text_only(model)
-        bridge = TransformerBridge.boot_transformers(
-            language.config.name_or_path or name,
-            hf_model=language,
-            tokenizer=deepcopy(tokenizer),  # the bridge adds a BOS token to a tokenizer without one
-            device=probe.input_ids.device,
-        )
-        with torch.inference_mode():
-            actual = bridge(probe.input_ids, attention_mask=probe.attention_mask)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # the type differs between architectures and versions
-        got = f"{type(model).__name__} ({str(error)[:160]!r})"
-        todo = "Choose another model or another version of TransformerLens."
-        raise invalid(FUNCTION, "TransformerLens must support the architecture", got, todo) from error
-    _check_parity(name, torch.cat(alone), actual[real.to(actual.device)])
-    return bridge
-
-
 @contextlib.contextmanager
 def loading_errors(name: str, source: str | Path) -> Iterator[None]:
     """Raise a `ValueError` that names the cause for the many errors of loading in the block; hide the hub's bars."""
@@ -134,7 +99,7 @@ def memory_errors(name: str) -> Iterator[None]:
 
 
 def _known_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    known = {str(each).removeprefix("torch."): each for each in PARITY}
+    known = {str(each).removeprefix("torch."): each for each in DTYPES}
     name = str(dtype).removeprefix("torch.")
     require_known(FUNCTION, "dtype", name, known, "Leave it out (DTYPE = None) for the default of the device.")
     return known[name]
@@ -147,27 +112,6 @@ def _fits_one_gpu(name: str, source: str | Path, dtype: torch.dtype) -> bool:
         model = AutoModelForCausalLM.from_config(config)
     n_weights = sum(parameter.numel() for parameter in model.parameters())
     return n_weights * dtype.itemsize <= ROOM * torch.cuda.get_device_properties(0).total_memory
-
-
-def _text_only(model: Any) -> Any:
-    """The language model of a vision-language model (Gemma 3 from 4b on), sharing its weights; others unchanged."""
-    inner = getattr(getattr(model, "model", None), "language_model", None)
-    if inner is None:
-        return model
-    with torch.device("meta"):
-        text = AutoModelForCausalLM.from_config(model.config.get_text_config())
-    text.model, text.generation_config = inner, model.generation_config
-    text.set_output_embeddings(model.get_output_embeddings())
-    text.config.name_or_path = model.config.name_or_path
-    return text
-
-
-def _check_parity(name: str, expected: Float[Tensor, "token d_vocab"], actual: Float[Tensor, "token d_vocab"]) -> None:
-    gap = float((expected.float() - actual.to(expected.device).float()).abs().max())
-    bound = PARITY[expected.dtype] * max(1.0, float(expected.float().abs().max()))
-    must = f"the bridge must reproduce the Hugging Face logits within {bound:.2g}"
-    todo = "This architecture or version of TransformerLens is not supported."
-    require(gap <= bound, FUNCTION, must, f"a difference of {gap:.2g} for {name}", todo)
 
 
 def _load(name: str, source: str | Path, loader: Any, **options: Any) -> Any:

@@ -10,7 +10,7 @@ import pandas as pd
 from ..checks import did_you_mean, require
 from ..directions.direction_set import DirectionSet, Provenance
 from ..model.names import folder_names, full_name, model_folder, owner, short_name
-from ..prompts.draws import draw_digest
+from ..prompts.draws import draw_digest, read_draw_rows
 from .tables import GEMMA as GEMMA_MODEL
 from .tables import LLAMA as LLAMA_MODEL
 from .tables import plain_name
@@ -75,10 +75,9 @@ def read_setting(folder: Path, model: str) -> Setting:
         whose in (None, full_name(model)), "read_setting", must, f"figures of {whose} for {model}", "Check its name."
     )
     found = _provenance(folder)
-    draw = pd.read_csv(folder / "01_draw.csv") if (folder / "01_draw.csv").is_file() else pd.DataFrame()
+    draw = read_draw_rows(folder / "01_draw.csv")
     prompts, selections, readings = (
-        tuple(sorted(map(str, draw[name].dropna().unique()))) if name in draw else ()
-        for name in ("prompts", "selection", "over_refusal")
+        tuple(sorted({*draw[name]} - {""})) if name in draw else () for name in ("prompts", "selection", "over_refusal")
     )
     return Setting(
         model=model,

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..checks import invalid, require, require_known
 from .categories import ALL_CATEGORIES, BENIGN
+from .text_features import folded
 
 DRAW_COLUMNS = ["id", "category", "side", "split", "selection"]
 SELECTIONS = ("label", "behaviour", "behaviour at random", "published")
@@ -93,6 +94,7 @@ def _pool(
     outcome_of: OutcomeOf | None,
 ) -> pd.DataFrame:
     own = rows[rows["category"] == category]
+    own = own[~own["text"].map(folded).duplicated()]
     if category == BENIGN:
         own = own[own["id"].str.startswith("look_alike-xstest-") == (over_refusal == "safe_benign")]
     found, wanted = own, "available"
@@ -140,12 +142,18 @@ def read_draw(path: str | Path, prompts: pd.DataFrame, source: str) -> pd.DataFr
     """
     path = Path(path)
     require(path.is_file(), "read_draw", "notebook 01 must have written a draw", f"no {path}", "Run notebook 01 first.")
-    draw = pd.read_csv(path, keep_default_na=False)
+    draw = read_draw_rows(path)
     others = [f"prompts {each!r}" for each in draw["prompts"].unique() if each != source]
     others += [f"{id!r}, which is not among them" for id in sorted(set(draw["id"]) - set(prompts["id"]))]
     must, todo = f"the draw must be from the prompts {source!r}", f"Run notebook 01 again with PROMPTS={source!r}."
     require(not others, "read_draw", must, f"{', '.join(others[:1])} in {path}", todo)
     return draw.merge(prompts[["id", "text"]], on="id", validate="one_to_one")
+
+
+def read_draw_rows(path: str | Path) -> pd.DataFrame:
+    """The rows of a `01_draw.csv`, with ids such as 007 and NA as they are. Empty if there is no such file."""
+    draw = pd.read_csv(path, dtype=str, keep_default_na=False) if Path(path).is_file() else pd.DataFrame()
+    return draw.assign(confidence=pd.to_numeric(draw["confidence"])) if "confidence" in draw else draw
 
 
 def confidence_by_category(draw: pd.DataFrame) -> dict[str, list[float]] | None:
@@ -167,18 +175,14 @@ def draw_digest(draw: pd.DataFrame) -> str:
 
 
 def held_out(prompts: pd.DataFrame, draw: pd.DataFrame, limit: int | None = 400) -> pd.DataFrame:
-    """The rows of `prompts` that no direction was estimated from: `draw` has neither their id nor their text.
+    """The rows of `prompts` that no direction was estimated from: `draw` has neither their id nor their text, in any form.
 
     Of the built-in prompts only the eval split is returned, because the bundled model was trained on the other. At most
     `limit` prompts of each kind, eval prompts first, then in the order of `prompts`.
     """
-    used = set(map(_folded, draw["text"]))
-    rows = prompts[~prompts["id"].isin(draw["id"]) & ~prompts["text"].map(_folded).isin(used)]
+    used = set(map(folded, draw["text"]))
+    rows = prompts[~prompts["id"].isin(draw["id"]) & ~prompts["text"].map(folded).isin(used)]
     if "builtin" in set(draw["prompts"]):
         rows = rows[rows["split"] == "eval"]
     rows = rows.sort_values("split", kind="stable")  # eval, train
     return (rows if limit is None else rows.groupby("kind", sort=False).head(limit)).reset_index(drop=True)
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.lower().split())

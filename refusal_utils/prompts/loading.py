@@ -6,8 +6,9 @@ import pandas as pd
 
 from ..checks import did_you_mean, require
 from .categories import ALL_CATEGORIES
-from .files import ONE_FILE, PROMPT_FILES, SPLITS, read_prompt_file
+from .files import SPLITS, read_prompt_file
 from .public_datasets import paper_folder
+from .tables import ONE_FILE, PROMPT_FILES
 
 
 def load_prompts(
@@ -20,8 +21,8 @@ def load_prompts(
     """The prompts of `source`: columns id, category, text, split, pair_id (empty without a twin) and kind.
 
     `source` is `"builtin"`, `"paper"` (the public data sets, downloaded into `cache_dir` on first use), a folder with
-    `<category>.jsonl` (or .csv, .txt) for every category and `benign.jsonl`, or one .jsonl or .csv file whose prompts
-    name their category. `category` and `split` (`"train"` or `"eval"`) select some of them. `kind` is the category,
+    `<category>.jsonl` (or .csv, .tsv, .txt) for every category and `benign.jsonl`, or one .jsonl, .csv or .tsv file whose
+    prompts name their category. `category` and `split` (`"train"` or `"eval"`) select some of them. `kind` is the category,
     and for benign prompts `ordinary`, `look_alike` or `twin`. Raises `ValueError` for an unknown source, category or
     split, for a category without prompts, for a repeated id, and for a broken line (file and line number).
     """
@@ -43,12 +44,17 @@ def load_prompts(
 def _prompt_files(source: str | Path, cache_dir: str | Path) -> list[tuple[Path, str | None]]:
     """(file, category of those of its prompts that name none) for every file of `source`."""
     path = prompts_dir() if source == "builtin" else paper_folder(cache_dir) if source == "paper" else Path(source)
-    if path.is_file() and path.suffix in ONE_FILE:
+    if path.is_file() and path.suffix.lower() in ONE_FILE:
         return [(path, None)]
     inside = sorted(path.iterdir()) if path.is_dir() else []
-    files = [file for file in inside if file.suffix in PROMPT_FILES and file.stem in ALL_CATEGORIES]
-    must = "source must be 'builtin', 'paper', a folder with a file for every category, or a .jsonl or .csv file"
+    files = [file for file in inside if file.suffix.lower() in PROMPT_FILES and file.stem in ALL_CATEGORIES]
+    forms = ", ".join(ONE_FILE)
+    must = f"source must be 'builtin', 'paper', a folder with a file for every category, or a file of {forms}"
     require(bool(files), "load_prompts", must, repr(str(source)), "Check the spelling.")
+    names = [file.stem for file in files]
+    twice = [file.name for file in files if names.count(file.stem) > 1]
+    must, todo = "a category must have one file", "Keep one of them."
+    require(not twice, "load_prompts", must, f"{', '.join(twice)} in {path}", todo)
     return [(file, file.stem) for file in files]
 
 

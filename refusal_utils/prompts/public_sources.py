@@ -6,7 +6,6 @@ pinned to revisions that other published code pins, CoCoNot to that of inspect_e
 CSV equals the one in its GitHub repository at d7bb5bd.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import pandas as pd
 
 from ..checks import invalid, require
 from .categories import BENIGN
+from .tables import numbered_rows
 
 FILE_KINDS = (".jsonl", ".parquet", ".csv")
 
@@ -153,9 +153,7 @@ def _from_file(name: str, file: Path) -> pd.DataFrame:
     try:
         if file.suffix == ".parquet":
             return pd.read_parquet(file)
-        if file.suffix == ".csv":
-            return pd.read_csv(file, keep_default_na=False)
-        return pd.DataFrame(json.loads(line) for line in file.read_text("utf-8").split("\n") if line.strip())
+        return pd.DataFrame(fields for _, fields in numbered_rows(file))
     except (OSError, ValueError) as error:
         must = f"the file of {name} must be readable"
         raise invalid("read_source", must, f"{error} in {file}", "Download it again.") from error

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from .categories import ALL_CATEGORIES, CATEGORIES
-from .text_features import form_features
+from .text_features import folded, form_features
 
 
 @dataclass(frozen=True)
@@ -37,5 +37,5 @@ def summarize_prompts(prompts: pd.DataFrame) -> PromptSummary:
     sizes.insert(0, "cluster", [*kinds["cluster"], "-"])
     words = prompts[["category"]].assign(words=prompts["text"].str.split().str.len())
     forms = pd.DataFrame(form_features(prompts["text"])).groupby(prompts["category"].to_numpy()).mean()
-    train, held_out = (set(prompts.loc[prompts["split"] == split, "text"]) for split in ("train", "eval"))
+    train, held_out = (set(prompts.loc[prompts["split"] == split, "text"].map(folded)) for split in ("train", "eval"))
     return PromptSummary(kinds, sizes, words, forms.loc[list(sizes.index)], len(train & held_out))

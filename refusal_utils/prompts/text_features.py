@@ -1,6 +1,7 @@
 """What can be read off a prompt without a model: its words, their overlap with another's, and its form."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 _COMMON = frozenset(
@@ -8,6 +9,16 @@ _COMMON = frozenset(
 )
 NEAR_DUPLICATE = 0.5  # `jaccard` of the word 3-grams of two texts from which they count as the same
 _QUESTION_WORDS = ("how", "what", "who", "why", "when", "where", "which", "is", "are", "can", "do", "does")
+
+
+def folded(text: str) -> str:
+    """`text` without case, kinds of blanks and Unicode forms, as a key: equal for two writings of the same prompt.
+
+    >>> folded("Cafe\u0301  au lait") == folded("caf\u00e9 au LAIT")
+    True
+    """
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join("".join(letter for letter in plain if unicodedata.category(letter) != "Cf").split())
 
 
 def words_of(text: str) -> list[str]:

@@ -1,7 +1,6 @@
 """Decoding of one batch whose rows are edited differently, with the KV cache; rows leave when they stop."""
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ..model.chat_model import ChatModel
+from ..model.plain_forward import plain_forward
 from .conditions import Condition
 from .row_edits import RowEdits
 from .sampling import Sampling, TokenChoice
@@ -45,18 +45,19 @@ def decode(
 ) -> None:
     """Decode one batch, and call `finish` with each row as soon as it stops.
 
+    Models without a cache (`ChatModel.has_cache`) compute the whole text again for every token.
+
     This is not a generator: the interventions apply to the whole batch and must be undone even after an error.
     """
-    stops = torch.tensor(sorted(stop_tokens(chat)), device=chat.device)
+    stops = torch.tensor(sorted(stop_tokens(chat)), dtype=torch.long, device=chat.device)
     edits = RowEdits(chat, [row.condition.interventions for row in rows])
-    shared = SharedRows(chat, [row.ids for row in rows], min(row.first_layer for row in rows))
+    shared = SharedRows.if_possible(chat, [row.ids for row in rows], min(row.first_layer for row in rows))
     choice = TokenChoice(sampling, [row.key for row in rows], max_new_tokens)
     new = torch.empty(len(rows), 0, dtype=torch.long, device=chat.device)
-    cache = None
     with edits.open(shared.spread), shared.open():
         for n_new in range(1, max_new_tokens + 1):
-            out = forward(chat, shared.ids, shared.mask, past_key_values=cache, use_cache=True)
-            tokens, cache = choice.choose(out.logits[:, -1]).to(chat.device), out.past_key_values
+            out = forward(chat, shared.ids, shared.mask, **shared.past)
+            tokens = choice.choose(out.logits[:, -1]).to(chat.device)
             new = torch.cat([new, tokens[:, None]], dim=1)
             stopped = torch.isin(tokens, stops)
             ended = stopped | (n_new == max_new_tokens)
@@ -67,7 +68,7 @@ def decode(
             if ended.all():
                 return
             stay = (~ended).nonzero()[:, 0]
-            shared.advance(tokens[stay], stay, cache)
+            shared.advance(tokens[stay], stay, out)
             if ended.any():
                 edits.keep(stay)
                 choice.keep(stay)
@@ -77,20 +78,22 @@ def decode(
 def forward(
     chat: ChatModel, input_ids: Int[Tensor, "batch pos"], attention_mask: Int[Tensor, "batch token"], **options: Any
 ) -> Any:
-    """The Hugging Face output of one forward pass with explicit positions, and only the last logits if possible."""
-    model: Any = chat.bridge.original_model
-    known = inspect.signature(model.forward).parameters
-    if "position_ids" in known:
-        positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-        options["position_ids"] = positions[:, -input_ids.shape[1] :]
-    if "logits_to_keep" in known:
-        options["logits_to_keep"] = 1
-    return model(input_ids=input_ids, attention_mask=attention_mask, **options)
+    """`plain_forward` of the chat's Hugging Face model, with whatever is hooked to it."""
+    return plain_forward(chat.bridge.original_model, input_ids, attention_mask, **options)
 
 
-def stop_tokens(chat: ChatModel) -> set[int]:
-    """The ids of the tokens that end a response: those of the model's generation config, or else of the tokenizer."""
+def stop_tokens(chat: ChatModel) -> frozenset[int]:
+    """The ids of the tokens that end a response: of the generation config, of the tokenizer, and the template's end of turn.
+
+    Any of the three may be incomplete in a published model. Empty if the model has none: responses then end at their limit.
+    """
     model: Any = chat.bridge.original_model
-    found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    found = chat.tokenizer.eos_token_id if found is None else found
-    return set(found) if isinstance(found, list | tuple) else {found}
+    given = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    given = given if isinstance(given, list | tuple) else [given]
+    return frozenset({*given, chat.tokenizer.eos_token_id, chat.markup.end_of_turn} - {None})
+
+
+def until_stop(tokens: Sequence[int], stops: Collection[int]) -> tuple[Sequence[int], bool]:
+    """(`tokens` up to the first stop token and without it, whether there is one)."""
+    end = next((at for at, token in enumerate(tokens) if token in stops), None)
+    return (tokens, False) if end is None else (tokens[:end], True)

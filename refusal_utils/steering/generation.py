@@ -17,9 +17,10 @@ from torch import Tensor
 from ..checks import require
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
+from ..model.open_hooks import NOT_STORED, require_no_hooks
 from ..model.store import RowLog, content_key
 from .conditions import UNSTEERED, Condition
-from .decoding import Row, decode, forward
+from .decoding import Row, decode, forward, stop_tokens, until_stop
 from .interventions import require_fit
 from .row_edits import RowEdits
 from .sampling import Sampling
@@ -52,23 +53,26 @@ def generate(
     one of the model's own stop tokens, rather than by `max_new_tokens`).
 
     Raises `ValueError` without conditions, for two that agree in name, direction and coefficient (unless paired), for
-    an intervention that does not fit the model, for an unreadable or unwritable cache, and as `ChatModel.encode` does.
+    an intervention that does not fit the model, for prompts whose response would leave the context, for an unreadable or
+    unwritable cache, for a cache while anything is hooked to the model (`open_hooks`), and as `ChatModel.encode` does.
     """
     _check(chat, conditions, max_new_tokens, cache_dir is not None, len(prompts) if paired else None)
     ids = chat.encode(prompts)
+    _check_lengths(chat, ids, max_new_tokens)
     pairs = zip(conditions, range(len(ids)), strict=True) if paired else product(conditions, range(len(ids)))
-    last = 0 if _has_open_hooks(chat) else chat.n_layers - 1  # hooks from outside may act anywhere
+    last = 0 if _has_bridge_hooks(chat) else chat.n_layers - 1  # hooks from outside may act anywhere
     rows = []
     for (each, prompt), sample in product(pairs, range(sampling.n if sampling else 1)):
         drawn = sampling.parts(sample, max_new_tokens) if sampling else []
         key, first_layer = content_key(ids[prompt], each.digest, *drawn), min(each.first_layer(chat.n_layers), last)
         rows.append(Row(prompt, ids[prompt], each, key, first_layer, sample))
-    log = RowLog("generate", None if cache_dir is None else Path(cache_dir) / f"{chat.fingerprint}.jsonl")
-    todo = {row.key: row for row in rows if not _is_complete(log.values.get(row.key), max_new_tokens)}
+    stops = stop_tokens(chat)
+    log = RowLog("generate", None if cache_dir is None else _log_path(chat, Path(cache_dir)))
+    todo = {row.key: row for row in rows if not _is_complete(log.values.get(row.key), max_new_tokens, stops)}
     budget = token_budget("generate", batch_tokens, chat.device, BATCH_TOKENS)
     how = max_new_tokens, budget, log, "generate" if progress else "", sampling
     _decode_all(chat, [*todo.values()], *how)
-    return _frame(chat, rows, log, max_new_tokens, sampling is not None)
+    return _frame(chat, rows, log, max_new_tokens, stops, sampling is not None)
 
 
 def first_token_logits(
@@ -94,11 +98,6 @@ def first_token_logits(
     return in_order(run_batches("first_token_logits", batches, step, gradients=gradients))[0]
 
 
-def _has_open_hooks(chat: ChatModel) -> bool:
-    """Whether anything is hooked to the model's activations from outside."""
-    return any(point.fwd_hooks for point in chat.bridge.hook_dict.values())
-
-
 def _check(
     chat: ChatModel, conditions: Sequence[Condition], max_new_tokens: int, cached: bool, n_paired: int | None
 ) -> None:
@@ -112,14 +111,30 @@ def _check(
     require(n == 1 or n_paired is not None, name, must, f"{label!r} {n} times", "Rename one.")
     for each in {id(edit): edit for condition in conditions for edit in condition.interventions}.values():
         require_fit(chat, each)
-    must = "no other hook may be open if there is a cache_dir, because rows would be stored under a wrong key"
-    todo = "Pass the interventions as conditions."
-    require(not cached or not _has_open_hooks(chat), name, must, "open hooks", todo)
+    if cached:
+        require_no_hooks(name, chat, NOT_STORED, "Pass interventions as conditions, or leave cache_dir out.")
 
 
-def _is_complete(stored: list | None, max_new_tokens: int) -> bool:
+def _has_bridge_hooks(chat: ChatModel) -> bool:
+    return any(point.fwd_hooks for point in chat.bridge.hook_dict.values())
+
+
+def _log_path(chat: ChatModel, folder: Path) -> Path:
+    """The file of all responses of this model, as it is now and with these stop tokens."""
+    return folder / f"{content_key(chat.fingerprint, sorted(stop_tokens(chat)))}.jsonl"
+
+
+def _check_lengths(chat: ChatModel, ids: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    most = chat.n_context - max_new_tokens + 1  # the last new token is not read
+    must = f"prompt and {max_new_tokens} new tokens must fit the context of {chat.n_context}"
+    for index, row in enumerate(ids):
+        got = f"{len(row)} tokens in prompt {index}"
+        require(len(row) <= most, "generate", must, got, "Shorten or drop it, or lower max_new_tokens.")
+
+
+def _is_complete(stored: list | None, max_new_tokens: int, stops: frozenset[int]) -> bool:
     """Whether a stored row (tokens, stopped) reaches `max_new_tokens` or the end of the response."""
-    return stored is not None and (stored[1] or len(stored[0]) >= max_new_tokens)
+    return stored is not None and (stored[1] or len(stored[0]) >= max_new_tokens or not stops.isdisjoint(stored[0]))
 
 
 def _decode_all(
@@ -152,14 +167,16 @@ def _decode_all(
         pass
 
 
-def _frame(chat: ChatModel, rows: list[Row], log: RowLog, max_new_tokens: int, are_drawn: bool) -> pd.DataFrame:
+def _frame(
+    chat: ChatModel, rows: list[Row], log: RowLog, max_new_tokens: int, stops: frozenset[int], are_drawn: bool
+) -> pd.DataFrame:
     """The frame of `generate`. Stored responses may be longer: greedy responses of all lengths begin alike."""
     found = {}
     for key in {row.key for row in rows}:
-        tokens, stopped, *log_prob = log.values[key]
-        cut = tokens[:max_new_tokens]
-        text = str(chat.tokenizer.decode(cut, skip_special_tokens=True)).strip()
-        found[key] = (text, len(cut), stopped and len(tokens) <= max_new_tokens, *map(exp, log_prob))
+        tokens, _, *log_prob = log.values[key]
+        own, stopped = until_stop(tokens[:max_new_tokens], stops)
+        text = str(chat.tokenizer.decode(list(own), skip_special_tokens=True)).strip()
+        found[key] = (text, len(own) + stopped, stopped, *map(exp, log_prob))
     fields = ("name", "direction", "coefficient", "gaps")
     told = [(row.prompt, *(getattr(row.condition, each) for each in fields), *found[row.key]) for row in rows]
     columns = ["prompt", "condition", "direction", "coefficient", "gaps", "response", "n_tokens", "stopped"]

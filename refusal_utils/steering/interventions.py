@@ -1,12 +1,13 @@
 """Interventions on a chat model as values: what is done, where, and to which tokens. Nothing here runs a model."""
 
+import operator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import require, require_finite
+from ..checks import invalid, require, require_finite
 from ..directions.ablation import require_unit
 from ..model.chat_model import ChatModel, check_positions
 
@@ -82,10 +83,12 @@ def require_fit(chat: ChatModel, intervention: Intervention) -> None:
     if isinstance(intervention, HeadReplacement):
         _require_heads(chat, intervention)
         return
-    must, kind = "layers must name at least one layer", type(intervention).__name__
-    todo = "Name a layer; an Ablation without layers edits everything written to the stream."
-    require(intervention.layers is None or len(intervention.layers) > 0, "intervene", must, f"() in an {kind}", todo)
-    require(intervention.every >= 1, "intervene", "every must be at least 1", intervention.every, "Use 1 for all.")
+    _require_layers(chat, intervention)
+    every, tokens = intervention.every, intervention.tokens
+    require(isinstance(every, int), "intervene", "every must be a whole number", repr(every), "Use 1 for all.")
+    require(every >= 1, "intervene", "every must be at least 1", every, "Use 1 for all.")
+    must, todo = f"tokens must be one of {', '.join(get_args(Tokens))}", "Leave it out for all tokens."
+    require(tokens in get_args(Tokens), "intervene", must, repr(tokens), todo)
     vectors = [intervention.vector] if isinstance(intervention, Addition) else [intervention.directions]
     if isinstance(intervention, Ablation) and intervention.reference is not None:
         vectors.append(intervention.reference)
@@ -97,6 +100,25 @@ def require_fit(chat: ChatModel, intervention: Intervention) -> None:
         n_directions, must = len(intervention.directions), "an Ablation needs at least one direction"
         require(n_directions > 0, "intervene", must, "none", "Pass [rank, d_model] with rank >= 1.")
         require_unit("intervene", intervention.directions)
+
+
+def _require_layers(chat: ChatModel, intervention: Addition | Ablation) -> None:
+    layers, kind = intervention.layers, f"in an {type(intervention).__name__}"
+    if layers is None and isinstance(intervention, Ablation):
+        must = "everything that writes to the residual stream must be known to ablate a direction from all of it"
+        got = f"{type(chat.bridge.original_model).__name__}, where part of the direction is left"
+        require(bool(chat.writes), "intervene", must, got, "Name the layers of the Ablation.")
+        return
+    must, todo = "layers must be a list of whole numbers", "Write (3,) for layer 3."
+    try:
+        numbers = [operator.index(layer) for layer in layers or ()]
+    except TypeError as error:
+        raise invalid("intervene", must, f"{layers!r} {kind}", todo) from error
+    todo = "Name a layer; an Ablation without layers edits everything written to the stream."
+    require(len(numbers) > 0, "intervene", "layers must name at least one layer", f"{layers!r} {kind}", todo)
+    must, todo = f"the layer must be one of 0 to {chat.n_layers - 1}", "Count from 0, or from -1 for the last."
+    for layer in numbers:
+        require(-chat.n_layers <= layer < chat.n_layers, "intervene", must, f"{layer} {kind}", todo)
 
 
 def _require_heads(chat: ChatModel, replacement: HeadReplacement) -> None:

@@ -9,7 +9,8 @@ COVERED = 0.8  # of the refusals begin with one of the tokens
 
 def first_ids(chat: ChatModel, responses: pd.Series) -> pd.Series:
     """The id of the first token of each response, with the same index; missing for an empty one."""
-    encoded = [chat.tokenizer(text, add_special_tokens=False)["input_ids"] for text in responses]
+    options = {"add_special_tokens": False, "split_special_tokens": True}  # a response is text
+    encoded = [chat.tokenizer(text, **options)["input_ids"] for text in responses]
     return pd.Series([ids[0] if ids else None for ids in encoded], responses.index, dtype="Int64")
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..directions.ablation import orthonormal_basis
 from ..model.chat_model import ChatModel
+from ..model.stream_writes import replaces_stream
 from .interventions import Ablation, Addition, HeadReplacement, Intervention, SequentialAblation, Tokens, require_fit
 from .token_marks import TokenMarks
 
@@ -57,12 +58,8 @@ class RowEdits:
 
 
 def written_hooks(chat: ChatModel) -> list[str]:
-    """The names of all hooks at which something is written to the residual stream.
-
-    `resid_mid` is not among them: there, TransformerLens' bridge passes on a copy, so an edit has no effect.
-    """
-    writes = [chat.hook_name(hook, layer) for layer in range(chat.n_layers) for hook in ("attn_out", "mlp_out")]
-    return [chat.hook_name("resid_pre", 0), *writes]
+    """The names of all hooks at which something is written to the residual stream (see `stream_writes`)."""
+    return list(chat.writes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,11 +136,10 @@ def _stream_edits(chat: ChatModel, rows: Sequence[Sequence[Intervention]]) -> It
             in_turn = isinstance(each, SequentialAblation)
             for name in _hooks(chat, each):
                 groups[name, each.tokens, each.every, keep_norm, in_turn][row].append(each)
-    first = chat.hook_name("resid_pre", 0)
     for (name, *options, in_turn), members in groups.items():
         # Rows of one condition share their content, so it is computed once.
         known = {tuple(map(id, own)): own for own in members}
-        content = {key: _content(chat, own, name == first, in_turn) for key, own in known.items()}
+        content = {key: _content(chat, own, replaces_stream(name), in_turn) for key, own in known.items()}
         vectors, *removals = zip(*(content[tuple(map(id, own))] for own in members), strict=True)
         vector = torch.stack(vectors)[:, None].to(chat.device, chat.dtype)
         padded = (torch.nn.utils.rnn.pad_sequence(list(each), batch_first=True) for each in removals)
@@ -158,7 +154,7 @@ def _hooks(chat: ChatModel, intervention: Addition | Ablation) -> list[str]:
 
 
 def _content(
-    chat: ChatModel, members: list[Addition | Ablation], at_first_write: bool, in_turn: bool
+    chat: ChatModel, members: list[Addition | Ablation], on_stream: bool, in_turn: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(what is added, what is read, what is removed for it) by one row's interventions at one hook, in float64."""
     vector = torch.zeros(chat.d_model, dtype=torch.float64)
@@ -168,8 +164,8 @@ def _content(
             vector = vector + each.vector.double().cpu()
             continue
         directions.append(each.directions.double().cpu())
-        # The reference is put back exactly once: where the stream begins, or at the layers that were named.
-        if each.reference is not None and (each.layers is not None or at_first_write):
+        # The reference is put back where the whole stream is edited, not where one block adds to it.
+        if each.reference is not None and on_stream:
             read, removed = _removal(directions[-1], in_turn)
             vector = vector + (read @ each.reference.double().cpu()) @ removed
     return vector, *_removal(torch.cat(directions), in_turn)

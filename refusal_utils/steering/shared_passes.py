@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+from transformers import DynamicCache
 
 from ..model.batching import FORWARD_TOKENS, in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
@@ -94,7 +95,7 @@ class _Passes:
         own = [self.ids[row % n][self.n_begin :] for row in rows]
         chunk = self.chunk_of[rows[0] // n]
         members = [chunk.index(row // n) for row in rows]
-        shared = SharedRows(self.chat, own, self.first[chunk[0]])
+        shared = SharedRows.if_possible(self.chat, own, self.first[chunk[0]])
         edits = RowEdits(self.chat, [self.conditions[row // n].interventions for row in rows])
         options: dict[str, Any] = {}
         if self.n_begin:
@@ -119,7 +120,7 @@ class _Passes:
     def _cache(self, chunk: tuple[int, ...], shared: SharedRows, members: Int[Tensor, " row"]) -> Any:
         """The cache of the common tokens: below the first edited layer a row per prompt, above it a row per row."""
         if self.begun[0] != chunk:
-            begin = SharedRows(self.chat, [self.ids[0][: self.n_begin]] * len(chunk), self.first[chunk[0]])
+            begin = SharedRows.if_possible(self.chat, [self.ids[0][: self.n_begin]] * len(chunk), self.first[chunk[0]])
             edits = RowEdits(self.chat, [self.conditions[index].interventions for index in chunk])
             with edits.open(begin.spread), begin.open():
                 out = forward(self.chat, begin.ids, begin.mask, use_cache=True)
@@ -142,6 +143,8 @@ def _n_common(chat: ChatModel, ids: Sequence[list[int]]) -> int:
     config = model.config.get_text_config()
     longest, window = max(map(len, ids)), getattr(config, "sliding_window", None)
     is_short = window is None or longest < window
+    if not chat.has_cache or any(hasattr(part, "conv_states") for part in DynamicCache(config=config).layers):
+        return 0  # a recurrent state has no place for padding
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if not is_short or kinds - {"full_attention", "sliding_attention"}:
         return 0

@@ -7,27 +7,39 @@ activations, for as long as they generate the same tokens. Only from that layer 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from ..model.chat_model import ChatModel
+from ..model.plain_forward import MOST_DIFFERENT, plain_forward
+
+_CAN_SHARE: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # by bridge
 
 
 class SharedRows:
     """The rows of a batch in groups: all rows of a group have the same tokens so far.
 
-    `ids` and `mask` are the input of the next forward pass, one row per group. `group_idx` is the group of every row.
+    Without `share` every row is a group of its own. `ids`, `mask` and `past` are the input of the next forward pass, one row per group. `group_idx` is the group of every
+    row.
     """
 
-    def __init__(self, chat: ChatModel, prompts: Sequence[Sequence[int]], layer: int) -> None:
+    def __init__(self, chat: ChatModel, prompts: Sequence[Sequence[int]], layer: int, share: bool = True) -> None:
         self.chat, self.layer = chat, layer
-        groups = {prompt: index for index, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-        self.ids, self.mask = chat.pad([list(prompt) for prompt in groups])
-        self.group_idx: Int[Tensor, " row"] = torch.tensor(
-            [groups[tuple(prompt)] for prompt in prompts], device=chat.device
-        )
+        rows = [(0 if share else row, *prompt) for row, prompt in enumerate(prompts)]
+        groups = {row: index for index, row in enumerate(dict.fromkeys(rows))}
+        self.ids, self.mask = chat.pad([list(prompt) for _, *prompt in groups])
+        self.group_idx: Int[Tensor, " row"] = torch.tensor([groups[row] for row in rows], device=chat.device)
+        self.past: dict[str, Any] = {"use_cache": True} if chat.has_cache else {}
+
+    @classmethod
+    def if_possible(cls, chat: ChatModel, prompts: Sequence[Sequence[int]], layer: int) -> "SharedRows":
+        """Rows that share what they can: nothing in architectures whose blocks need more than their own rows."""
+        if chat.bridge not in _CAN_SHARE:
+            _CAN_SHARE[chat.bridge] = _can_share(chat)
+        return cls(chat, prompts, layer, _CAN_SHARE[chat.bridge])
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -49,16 +61,19 @@ class SharedRows:
             return value[self.group_idx.to(value.device)]
         return value
 
-    def advance(self, tokens: Int[Tensor, " kept"], kept: Int[Tensor, " kept"], cache: Any) -> None:
-        """Continue with the rows `kept`, which generated `tokens`; groups split where their rows differ."""
-        base = int(tokens.max()) + 1
+    def advance(self, tokens: Int[Tensor, " kept"], kept: Int[Tensor, " kept"], out: Any) -> None:
+        """Continue with the rows `kept`, which generated `tokens` after the pass `out`; groups split where rows differ."""
+        base, n_rows = int(tokens.max()) + 1, len(self.group_idx)
         pairs, self.group_idx = torch.unique(self.group_idx[kept] * base + tokens, return_inverse=True)
         parents = pairs // base
-        for layer, part in enumerate(cache.layers):
-            rows, n_before = (parents, len(self.ids)) if layer < self.layer else (kept, part.keys.shape[0])
-            if len(rows) != n_before or not rows.equal(torch.arange(n_before, device=rows.device)):
-                part.batch_select_indices(rows.cpu())  # the layers may lie on several devices
-        self.ids = (pairs % base)[:, None]
+        if self.chat.has_cache:
+            self.past["past_key_values"] = out.past_key_values
+            for layer, part in enumerate(out.past_key_values.layers):
+                rows, n_before = (parents, len(self.ids)) if layer < self.layer else (kept, n_rows)
+                if len(rows) != n_before or not rows.equal(torch.arange(n_before, device=rows.device)):
+                    part.reorder_cache(rows.cpu())  # the layers may lie on several devices
+        ids = (pairs % base)[:, None]
+        self.ids = ids if self.chat.has_cache else torch.cat([self.ids[parents], ids], dim=1)
         self.mask = torch.cat([self.mask[parents], self.mask.new_ones(len(parents), 1)], dim=1)
 
     def _spread_all(self, block: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -67,4 +82,26 @@ class SharedRows:
     def _spread_options(self, block: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """The mask and positions come from the model, one row per group; the stream comes from the block before."""
         stream = {name: value for name, value in kwargs.items() if name == "hidden_states"}
-        return args, {name: self.spread(value) for name, value in kwargs.items()} | stream
+        options = {name: self.spread(value) for name, value in kwargs.items()}
+        return (*args[:1], *self.spread(args[1:])), options | stream
+
+
+def _can_share(chat: ChatModel) -> bool:
+    """Whether rows that share a layer get the same logits as alone: tried with as many groups as there are heads.
+
+    BLOOM and MPT pass their blocks biases per head, which are mistaken for rows then.
+    """
+    model: Any = chat.bridge.original_model
+    n_groups = getattr(model.config.get_text_config(), "num_attention_heads", 2)
+    prompts = chat.encode([f"Is it {number}?" for number in range(n_groups)])
+    prompts.append(prompts[0])
+    shared = SharedRows(chat, prompts, 1)
+    with torch.inference_mode():
+        apart = plain_forward(model, *chat.pad(prompts)).logits[:, -1]
+        try:
+            with shared.open():
+                together = plain_forward(model, shared.ids, shared.mask).logits[:, -1]
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            return False
+    fits = together.shape == apart.shape
+    return fits and float((together - apart).abs().max()) <= MOST_DIFFERENT * max(1.0, float(apart.abs().max()))

@@ -11,13 +11,13 @@ from typing import Any
 
 from ..model.names import cache_key
 from ..prompts.loading import prompts_dir
+from ..prompts.tables import PROMPT_FILES
 from .notebooks import find_notebooks, read_cells, read_title
 
 PACKAGE = Path(__file__).parents[1]
 RENDERER = "plotly_mimetype"  # for figures in executed notebooks, unless PLOTLY_RENDERER is set
 _REFERENCE = "](../figures/bundled/"  # how notebooks link their reference pictures
 _KEY = "refusal_utils"
-_PROMPT_FILES = (".jsonl", ".csv", ".txt", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,8 @@ def _code() -> str:
 def _stamps(place: Path) -> list[tuple[str, int, int]]:
     """Name, size and time of all files in a model's folder, of the prompt files in a folder, or of one file (a GGUF model, prompts)."""
     is_model = (place / "config.json").exists()
-    inside = [file for file in sorted(place.glob("*")) if is_model or file.suffix in _PROMPT_FILES]
+    inside = [
+        file for file in sorted(place.glob("*")) if is_model or file.suffix.lower() in (*PROMPT_FILES, ".parquet")
+    ]
     files = [place] if place.is_file() else inside
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from ..checks import did_you_mean, invalid, require
 from ..model.names import full_name
 from ..prompts.categories import CATEGORY_IDS
-from ..prompts.files import ONE_FILE
+from ..prompts.tables import ONE_FILE
 from .sizes import SizeName, describe_sizes, size_values
 
 _OPTION_OF = {"MODEL": "--model", "FIGURES_DIR": "--out", "SIZE": "--size"}
@@ -144,7 +144,7 @@ class Settings(BaseSettings):
         if source in ("builtin", "paper"):
             return source
         path = Path(source).expanduser().resolve()
-        if not path.is_dir() and not (path.is_file() and path.suffix in ONE_FILE):
+        if not path.is_dir() and not (path.is_file() and path.suffix.lower() in ONE_FILE):
             files, beside = " or ".join(ONE_FILE), path.parent
             near = [each.name for each in beside.iterdir()] if beside.is_dir() else []
             must = f"must be 'builtin', 'paper', a folder with a file per category, or a {files} file"

@@ -36,6 +36,14 @@ def test_opening_tokens_are_those_of_refusals_and_not_of_answers(chat, opening):
     assert "also open 33% of the answers" in str(opening)
 
 
+def test_a_marker_in_a_response_is_read_as_the_text_that_it_is(chat):
+    marker = chat.tokenizer.convert_tokens_to_ids("<|end|>")
+    assert chat.tokenizer("<|end|> No.", add_special_tokens=False)["input_ids"][0] == marker  # before control
+    opening = RefusalOpening.from_responses(chat, responses({"advice": ["<|end|> No."]}, ["Sure."]))
+    assert marker not in opening.tokens
+    assert len(opening.tokens) == 1
+
+
 @pytest.mark.parametrize("refused", [{"advice": ["Sure"]}, {}])
 def test_nothing_is_measured_if_refusals_begin_as_answers_do_or_there_are_none(chat, refused):
     none = RefusalOpening.from_responses(chat, responses(refused, ["Sure"]))

@@ -22,6 +22,58 @@ def test_the_suffix_is_what_follows_every_instruction(chat):
         common_suffix([[1, 2], [1, 3]])
 
 
+TURNS = "{% for m in messages %}<|start|>{{ CONTENT }}<|end|>{% endfor %}<|start|><|assistant|>"
+PARTS = TURNS.replace(
+    "{{ CONTENT }}", "{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}"
+)
+
+
+def with_template(chat, template):
+    tokenizer = copy.deepcopy(chat.tokenizer)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+@pytest.mark.parametrize("template", [PARTS, TURNS.replace("CONTENT", "m.content[0]['text']")])
+def test_a_template_of_content_parts_gets_the_text_as_a_part(chat, template):
+    tokenizer = with_template(chat, template)
+    turns = "<|start|>Be kind.<|end|><|start|>Is it late?<|end|><|start|><|assistant|>"
+    assert render_chat(tokenizer, "Is it late?", "Be kind.") == turns
+    assert render_chat(tokenizer, "Is it late?") == turns.replace("<|start|>Be kind.<|end|>", "")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "'the same'",
+        "m.content[:3]",
+        "m.content | upper",
+        "(m.content if m.role == 'user' else '')",
+        "m.content | replace('e', '')",
+    ],
+)
+def test_a_template_that_drops_or_changes_a_text_is_rejected(chat, content):
+    tokenizer = with_template(chat, TURNS.replace("CONTENT", content))
+    with pytest.raises(ValueError, match="render_chat: the template must write every message as it is; got "):
+        render_chat(tokenizer, "Is it late?", "Be kind.")
+
+
+def test_prompts_that_become_the_same_tokens_are_rejected(chat, monkeypatch):
+    tokenizer = with_template(chat, TURNS.replace("CONTENT", "m.content"))
+    probe_ids(tokenizer, None)
+    monkeypatch.setattr(type(tokenizer), "__call__", lambda self, texts, **_: {"input_ids": [[3, 7]] * len(texts)})
+    with pytest.raises(ValueError, match="load_chat_model: different prompts must give different tokens"):
+        probe_ids(tokenizer, None)
+
+
+def test_a_tokenizer_without_pad_and_stop_tokens_pads_all_the_same(chat):
+    tokenizer = copy.deepcopy(chat.tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token = None
+    batch = pad_left(tokenizer, [[5], [6, 7, 8]], torch.device("cpu"))
+    assert batch.input_ids[0, -1] == 5
+    assert batch.attention_mask.tolist() == [[0, 0, 1], [1, 1, 1]]
+
+
 def test_padding_is_on_the_left_and_masked_whatever_the_tokenizer_prefers(chat):
     tokenizer = copy.deepcopy(chat.tokenizer)
     tokenizer.padding_side = "right"

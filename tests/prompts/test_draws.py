@@ -1,12 +1,14 @@
 """Which prompts directions are estimated from: by label, by behaviour, and the paper's own."""
 
 import json
+import unicodedata
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from refusal_utils.paper.setting import read_setting
 from refusal_utils.paper.tables import published_pool_rows
 from refusal_utils.prompts.categories import ALL_CATEGORIES, BENIGN, CATEGORY_IDS
 from refusal_utils.prompts.draws import (
@@ -20,6 +22,7 @@ from refusal_utils.prompts.draws import (
 )
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.prompts.public_datasets import load_source
+from refusal_utils.prompts.summary import summarize_prompts
 from tests.public_tables import write_paper_files
 
 ROWS = published_pool_rows()
@@ -200,6 +203,30 @@ def test_read_draw_gives_back_the_draw_with_its_texts(public, tmp_path):
     read = read_draw(tmp_path / "01_draw.csv", public, "paper")
     for column in (*DRAW_COLUMNS, "over_refusal", "text"):
         assert list(read[column]) == list(draw[column]), column
+
+
+def test_ids_that_look_like_numbers_or_missing_values_survive_a_draw(tmp_path):
+    rows = pd.DataFrame({"id": ["007", "7", "NA", "1e5"], "category": "advice", "text": list("abcd"), "split": "train"})
+    draw = written(rows.assign(side="refused", selection="label", over_refusal=""), "mine", tmp_path / "01_draw.csv")
+    read = read_draw(tmp_path / "01_draw.csv", rows, "mine")
+    assert read[["id", "text"]].to_numpy().tolist() == rows[["id", "text"]].to_numpy().tolist()
+    assert draw_digest(read) == draw_digest(draw.assign(prompts="mine")) == read_setting(tmp_path, "any").draw
+
+
+def test_two_unicode_forms_of_a_prompt_are_one_prompt(train):
+    """Before control: as strings they differ."""
+    accented = train.assign(text=train["text"] + " (in a caf\u00e9)")
+    again = accented.assign(
+        id="again-" + train["id"], text=[unicodedata.normalize("NFD", text) for text in accented["text"]]
+    )
+    both = pd.concat([accented, again])
+    assert both["text"].is_unique
+    draw = draw_prompts(both, "label", 64).assign(prompts="mine")
+    assert draw["text"].map(lambda text: unicodedata.normalize("NFC", text)).is_unique
+    rest = held_out(both, draw, limit=None)
+    assert len(rest) == len(both) - 2 * len(draw)
+    shared = summarize_prompts(pd.concat([accented, again.assign(split="eval")])).n_shared_texts
+    assert shared == len(accented)
 
 
 def test_read_draw_rejects_a_draw_of_other_prompts(public, tmp_path):

@@ -1,3 +1,4 @@
+import csv
 import json
 
 import pandas as pd
@@ -19,6 +20,8 @@ def test_read_prompt_file_takes_the_projects_own_files_unchanged(tmp_path):
         ("mine.txt", "Should I sell my boat?\r\n\n  May I park here? \n"),
         ("mine.csv", '\ufeffprompt,note\r\n"Should I sell my boat?",x\r\n\r\n"May I park here?",y\r\n'),
         ("mine.jsonl", '{"text": "Should I sell my boat?"}\n\n{"prompt": "May I park here?", "x": 1}\n'),
+        ("mine.jsonl", '{"text": "Should I sell my boat?"}\r\r\ufeff{"text": " May I park here?\\n"}\r'),
+        ("mine.txt", "\ufeffShould I sell my boat?\r \rMay I park here?"),
     ],
 )
 def test_read_prompt_file_reads_every_form(tmp_path, name, content):
@@ -33,6 +36,33 @@ def test_read_prompt_file_reads_every_form(tmp_path, name, content):
     ]
     assert set(rows["kind"]) == set(rows["category"]) == {"advice"}
     assert set(rows["split"]) == {"train"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("mine.csv", 'Text;ID\n"Is it 5"" wide; or 6, or 7?";007\n"Two\nlines?";NA\n'),
+        ("mine.csv", 'text,id,,\n"Is it 5"" wide; or 6, or 7?",007,,\n,,,\n"Two\nlines?",NA,,,\n'),
+        ("mine.csv", 'id, text\r007, "Is it 5"" wide; or 6, or 7?"\rNA, "Two\nlines?"\r'),
+        ("mine.CSV", '\ufeffid\ttext\r\n007\t"Is it 5"" wide; or 6, or 7?"\r\nNA\t"Two\nlines?"\r\n'),
+        ("mine.tsv", 'id\ttext\n007\t"Is it 5"" wide; or 6, or 7?"\nNA\t"Two\nlines?"\n'),
+        ("mine.csv", 'id | prompt\n007 | Is it 5" wide; or 6, or 7?\nNA | "Two\nlines?"\n'),
+    ],
+)
+def test_cells_are_read_with_any_usual_separator_and_ids_stay_text(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content.encode())
+    rows = read_prompt_file(tmp_path / name, "advice")
+    assert rows[["id", "text"]].to_numpy().tolist() == [
+        ["007", 'Is it 5" wide; or 6, or 7?'],
+        ["NA", "Two\nlines?"],
+    ]
+
+
+def test_a_cell_may_be_longer_than_the_csv_module_allows_by_itself(tmp_path):
+    limit = csv.field_size_limit()
+    (tmp_path / "a.csv").write_text(f"text\n{'long ' * limit}end\n")
+    assert read_prompt_file(tmp_path / "a.csv", "advice")["text"].str.endswith("long end").all()
+    assert csv.field_size_limit() == limit
 
 
 def test_read_prompt_file_keeps_what_the_rows_say_of_themselves(tmp_path):
@@ -60,16 +90,43 @@ def test_read_prompt_file_keeps_what_the_rows_say_of_themselves(tmp_path):
         ("a.jsonl", b'{"text": "fine"}\n{"text": ', r"invalid JSON .* at .*a\.jsonl, line 2"),
         ("a.jsonl", b'{"text": "fine"}\n\n["fine"]', r"JSON that is not an object at .*, line 3"),
         ("a.jsonl", b'{"question": "fine"}', "no text or prompt at .*, line 1"),
-        ("a.jsonl", b'{"text": "fine"}\n{"text": 5}', "no text or prompt at .*, line 2"),
-        ("a.jsonl", b'{"text": "fine", "split": ["eval"]}', r"the split \['eval'\], not train or eval at .*, line 1"),
+        ("a.jsonl", b'{"text": "fine"}\n{"text": 5}', "the text 5, which is not text, at .*, line 2"),
+        ("a.jsonl", b'{"text": "fine", "split": ["eval"]}', r"the split \['eval'\], which is not text, at .*, line 1"),
+        ("a.jsonl", b'{"text": "fine", "text": "other"}', "the field 'text' twice at .*, line 1"),
+        (
+            "a.jsonl",
+            b'{"text": "fine"}\n{"text": "smile \\ud83d please"}',
+            "a character in text that is no text .* line 2",
+        ),
+        ("a.jsonl", b'{"text": "one\\u0000two"}', "a character in text that is no text .* line 1"),
+        ("a.jsonl", b'{"id": "a\\nb", "text": "fine"}', "the id .* line break or control character, at .*, line 1"),
+        (
+            "a.jsonl",
+            b'{"id": 7, "text": "fine"}\n{"id": "7", "text": "well"}',
+            "the id '7' of line 1 again at .*, line 2",
+        ),
         ("a.jsonl", b'{"text": "fine", "category": "advise"}', "the category 'advise', not one of"),
-        ("a.csv", b"prompt\nfine\n  \n", r"no text or prompt at .*a\.csv, line 3"),
+        ("a.csv", b"prompt,id\nfine,1\n\n,2\n", r"no text or prompt at .*a\.csv, line 4"),
+        ("a.csv", b"text\nHow do I cook rice, beans and corn?\n", "2 cells under 1 columns at .*, line 2"),
+        ("a.csv", b"text,note\nfine,x\nwell\n", "1 cells under 2 columns at .*, line 3"),
+        ("a.csv", b"text,Text\na,b\n", "the column 'text' twice at .*, line 1"),
+        ("a.csv", b'text,note\nfine,x\n\n"open,x\nwell,y\n', "a quote that is opened and not closed .*, line 4"),
+        ("a.csv", b'text\n"one\ntwo"\n"a "b" c"\n', "a quote that is opened and not closed .*, line 4"),
+        (
+            "a.csv",
+            b'category,text\nadvice,"open\nbenign,well\nbenign,end"\n',
+            "not closed before the row 'benign,well'.* line 2",
+        ),
+        ("a.csv", b'text\n"open\n' + b"well\n" * 40_000, "a quote that is opened and not closed .*, line 2"),
         ("a.csv", b"question\nfine\n", "no text or prompt at .*, line 2"),
         ("a.csv", b"prompt,category\nfine,advise\n", "the category 'advise', not one of safety_core, .* line 2"),
         ("a.csv", b"prompt,split\nfine,test\n", "the split 'test', not train or eval at .* line 2"),
         ("a.txt", b"fine\ncaf\xe9\n", r"got the byte 0xe9, which is not UTF-8, at .*a\.txt, line 2"),
+        ("a.txt", b"fine\rcaf\xe9\r", "the byte 0xe9, which is not UTF-8, at .* line 2. Save the file as UTF-8"),
+        ("a.txt", "fine".encode("utf-16"), "the byte 0xff, which is not UTF-8, at .* line 1"),
+        ("a.txt", "fine".encode("utf-16-le"), "a NUL character, as in UTF-16, at .* line 1"),
         ("a.txt", b"\n", r"the file must hold prompts; got none in .*a\.txt"),
-        ("a.xlsx", b"fine", r"must be a \.jsonl, \.csv or \.txt file; got .*a\.xlsx"),
+        ("a.xlsx", b"fine", r"must be a file of \.jsonl, .*\.txt; got .*a\.xlsx"),
     ],
 )
 def test_read_prompt_file_names_file_and_line(tmp_path, name, content, reason):

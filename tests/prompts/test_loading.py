@@ -44,7 +44,7 @@ def test_load_prompts_reads_one_file_in_the_order_of_the_categories(prompts, tmp
     if kind == ".jsonl":
         rows.to_json(file, orient="records", lines=True)
     else:
-        rows.to_csv(file)
+        rows.to_csv(file)  # with the unnamed column of the index
     read = load_prompts(source=file)
     assert list(dict.fromkeys(read["category"])) == list(ALL_CATEGORIES)
     assert dict(zip(read["id"], read["text"], strict=True)) == dict(zip(rows["id"], rows["text"], strict=True))
@@ -89,5 +89,21 @@ def test_load_prompts_rejects_what_is_no_source(tmp_path):
 def test_load_prompts_rejects_an_id_that_occurs_twice(tmp_path):
     row = {"id": "advice-1", "category": "advice", "text": "Should I sell my boat?"}
     (tmp_path / "mine.jsonl").write_text("\n".join([json.dumps(row)] * 2))
-    with pytest.raises(ValueError, match=r"^load_prompts: ids must be unique; got \['advice-1'\] twice"):
+    with pytest.raises(ValueError, match=r"got the id 'advice-1' of line 1 again at .*mine\.jsonl, line 2"):
         load_prompts("advice", source=tmp_path / "mine.jsonl")
+    for name in ("advice", "hate_speech"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row | {"category": name}))
+    (tmp_path / "mine.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"^load_prompts: ids must be unique; got \['advice-1'\] twice"):
+        load_prompts("advice", source=tmp_path)
+
+
+def test_load_prompts_rejects_two_files_for_one_category(tmp_path):
+    for category in ALL_CATEGORIES:
+        (tmp_path / f"{category}.jsonl").write_text(json.dumps({"text": f"What about {category}?"}), "utf-8-sig")
+    assert len(load_prompts(source=tmp_path)) == len(ALL_CATEGORIES)
+    (tmp_path / "advice.TXT").write_text("Should I sell my boat?")
+    with pytest.raises(
+        ValueError, match=r"^load_prompts: a category must have one file; got advice\.TXT, advice\.jsonl"
+    ):
+        load_prompts(source=tmp_path)

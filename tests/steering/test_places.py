@@ -1,5 +1,8 @@
 """The causal choice of the place, on the bundled model, whose decision is known to be written by layer 6."""
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -87,8 +90,8 @@ def test_a_finished_choice_is_read_and_a_killed_one_resumes(chat, builtin, cache
 
 @pytest.mark.usefixtures("nothing_is_generated", "effects")
 def test_the_table_of_another_model_is_not_used(chat, builtin, cache, tmp_path):
-    other = chat.at_place(6, -2, "x")
-    vars(other)["fingerprint"] = "0" * 16
+    other = replace(chat, decision_layer=6, decision_pos=-2, tokenizer=deepcopy(chat.tokenizer))
+    other.tokenizer.chat_template += "{# another #}"
     with pytest.raises(AssertionError, match="generated"):
         place_effects(other, builtin, **AT, cache_dir=cache)
     (table,) = cache.glob("places_*")

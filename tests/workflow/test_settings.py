@@ -50,7 +50,10 @@ def test_values_are_read_as_python_or_as_text():
         ("SELECT_BY=behavior", r"SELECT_BY: .*; got 'behavior'. Did you mean 'behaviour'\?"),
         ("DTYPE=bfloat", r"DTYPE: .*; got 'bfloat'. Did you mean 'bfloat16'\?"),
         ("PROMPTS=bultin", r"PROMPTS: .*; got 'bultin'. Did you mean 'builtin'\?"),
-        ("PROMPTS=papre", "PROMPTS: must be 'builtin', 'paper', a folder .* or a .jsonl or .csv file; got 'papre'"),
+        (
+            "PROMPTS=papre",
+            "PROMPTS: must be 'builtin', 'paper', a folder .* or a .jsonl or .csv or .tsv file; got 'papre'",
+        ),
     ],
 )
 def test_a_wrong_assignment_is_refused(text, message):

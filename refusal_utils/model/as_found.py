@@ -1,0 +1,38 @@
+"""A caller's own model as it was found: what TransformerLens changes in it, to be put back."""
+
+from typing import Any
+
+from torch import nn
+
+
+class AsFound:
+    """The parts of `model` that a bridge replaces or fills: submodules, empty slots, methods, mode and attention kernels.
+
+    Weights are not among them, since the bridge leaves them alone.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.modules = [(module, {**module._modules}, _empty(module), module.training) for module in model.modules()]
+        self.with_forward = {id(module) for module, *_ in self.modules if "forward" in vars(module)}
+        configs = {id(each.config): each.config for each in model.modules() if hasattr(each, "config")}
+        self.configs = [(config, _kernels(config)) for config in configs.values()]
+
+    def restore(self) -> None:
+        """Put everything back. What was changed inside the bridge's own modules, such as hooks, is lost with them."""
+        for module, children, empty, training in self.modules:
+            module._modules.clear()
+            module._modules.update(children)
+            module._parameters.update(dict.fromkeys(empty))
+            module.training = training
+            if id(module) not in self.with_forward:
+                vars(module).pop("forward", None)
+        for config, kernels in self.configs:
+            vars(config).update(kernels)
+
+
+def _empty(module: nn.Module) -> list[str]:
+    return [name for name, value in module._parameters.items() if value is None]
+
+
+def _kernels(config: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(config).items() if "_implementation" in name}
