@@ -157,7 +157,9 @@ class Study:
     @property
     def activations(self) -> Activations:
         """The drawn prompts' activations at all layers and template positions, in the order of `draw`."""
-        if self._captured.get("key") != (key := (self.chat.signature, draw_digest(self.draw))):  # edited, or drawn anew
+        if self._captured.get("key") != (
+            key := (self.chat.signature, draw_digest(self.draw))
+        ):  # edited, or another draw
             self._captured.update(key=key, found=self.capture(list(self.draw["text"])))
         return self._captured["found"]
 

@@ -118,7 +118,7 @@ def bench_capture(chat: ChatModel) -> None:
     capture = float(np.median(captures))
     ratio = capture / float(np.median(reads))
     report("reading from the cache, times faster than capturing", [ratio], ">= 50", ratio >= 50)
-    report("the same, the first read of a process: weights fingerprinted", [capture / np.median(first_reads)], "-")
+    report("the same, the first read of a process", [capture / np.median(first_reads)], "-")
 
 
 def reading_times(chat: ChatModel, prompts: list[str]) -> tuple[list[float], list[float]]:
@@ -127,7 +127,7 @@ def reading_times(chat: ChatModel, prompts: list[str]) -> tuple[list[float], lis
     with tempfile.TemporaryDirectory() as folder:
         capture_activations(chat, prompts, positions=POSITIONS, cache_dir=folder)
         for _ in range(ROUNDS):
-            fresh = dataclasses.replace(chat)  # has neither its fingerprint nor its hooks yet
+            fresh = dataclasses.replace(chat)  # has not met its hooks yet; its weights are fingerprinted at every read
             work = partial(capture_activations, fresh, prompts, positions=POSITIONS, cache_dir=folder)
             first.append(seconds(work))
             later += [seconds(work) for _ in range(3)]

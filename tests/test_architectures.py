@@ -285,8 +285,11 @@ def test_the_windows_and_caps_of_gemma_2_are_in_force(tmp_path, prompts):
         assert gap(**{option: unlimited}) > 1e-2
 
 
-def test_stop_tokens_are_all_that_the_generation_config_names(loaded):
-    assert stop_tokens(loaded.chat) == {*loaded.tokenizer.convert_tokens_to_ids(list(loaded.family.stops))}
+def test_stop_tokens_are_all_that_the_generation_config_names_and_those_of_tokenizer_and_template(loaded):
+    named = {*loaded.tokenizer.convert_tokens_to_ids(list(loaded.family.stops))}
+    found = stop_tokens(loaded.chat)
+    assert named <= found
+    assert found - named <= {loaded.tokenizer.eos_token_id, loaded.chat.markup.end_of_turn}
 
 
 def test_any_of_several_stop_tokens_ends_a_response(loaded, prompts, monkeypatch):

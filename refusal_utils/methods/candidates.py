@@ -24,6 +24,7 @@ from ..steering.shared_passes import read_first_tokens
 
 EPSILON, KL_EPSILON = 1e-8, 1e-6  # those of Arditi et al.
 NO_DIFFERENCE = 1e-4  # of the mean state's norm: a shorter difference is rounding error
+SIDES = ("refused train", "answered train", "refused validation", "answered validation")
 Place = tuple[int, int]  # (layer, pos)
 
 
@@ -78,9 +79,9 @@ def find_candidates(
     """The candidates from `prompts` (columns id, text, category): those of content policy against benign ones.
 
     Up to `n_train` prompts a side, at most half of each category, give the differences; of the others, up to
-    `n_validation` a side are kept for validation. With `filter_prompts`, refused prompts with a refusal score of at most 0
-    and answered ones with a score of at least 0 are dropped first. `tokens` are found in the model's own refusals if they
-    are needed and not given. Raises `ValueError` in the name of `function` if fewer than 4 prompts are left on one of the
+    `n_validation` a side are kept for validation. With `filter_prompts`, refused prompts with a refusal score of at most
+    0 and answered ones with a score of at least 0 are dropped first (half of a side, if fewer than 4 would be left).
+    `tokens` are found in the model's own refusals if they are needed and not given. Raises `ValueError` in the name of `function` if fewer than 4 prompts are left on one of the
     four sides, if no token opens more refusals than answers, and for a position that the template does not have.
     """
     positions = tuple(range(-len(chat.suffix), 0)) if positions is None else tuple(positions)
@@ -203,19 +204,26 @@ def _own_tokens(
 
 
 def _require_enough(function: str, groups: Sequence[list[str]]) -> None:
-    names = ("refused train", "answered train", "refused validation", "answered validation")
-    short = [f"{len(group)} {name}" for group, name in zip(groups, names, strict=True) if len(group) < N_AT_LEAST]
+    short = [f"{len(group)} {name}" for group, name in zip(groups, SIDES, strict=True) if len(group) < N_AT_LEAST]
     must = f"{N_AT_LEAST} prompts must be left on every side, of those that the model refuses or answers as labelled"
     require(not short, function, must, " and ".join(short), "Pass more prompts, or other tokens.")
 
 
 def _filtered(function: str, chat: ChatModel, groups: Sequence[list[str]], tokens: tuple[int, ...]) -> list[list[str]]:
-    """The refused prompts with a positive score and the answered ones with a negative score."""
+    """The refused prompts with a positive score and the answered ones with a negative score.
+
+    If fewer than 4 of a side fit, because the model hardly refuses, the nearest half is kept, and a message printed.
+    """
     kept = []
     for index, group in enumerate(groups):
         scores = effects(function, chat, group, tokens=tokens).scores[0] if group else torch.empty(0)
-        fits = scores > 0 if index % 2 == 0 else scores < 0
-        kept.append([text for text, fit in zip(group, fits.tolist(), strict=True) if fit])
+        margins = scores if index % 2 == 0 else -scores
+        least, n_fit = 0.0, int((margins > 0).sum())
+        if group and n_fit < N_AT_LEAST:
+            least = float(margins.median())
+            told = f"the half with the {'highest' if index % 2 == 0 else 'lowest'} refusal scores is kept"
+            print(f"{function}: only {n_fit} of {len(group)} {SIDES[index]} prompts pass the data filter; {told}")
+        kept.append([text for text, margin in zip(group, margins.tolist(), strict=True) if margin > least])
     return kept
 
 

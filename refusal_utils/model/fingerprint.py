@@ -1,6 +1,6 @@
 """A hash of everything that decides a chat model's activations: weights, architecture, tokenizer, template, dtype.
 
-It is computed anew for every use, so that an edit of weights in place, an adapter that was switched on or another
+It is computed again at every use, so that an edit of weights in place, an adapter that was switched on or another
 chat template gives another hash. That costs about as much as one pass over the weights in memory.
 """
 

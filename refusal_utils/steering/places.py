@@ -113,8 +113,8 @@ def place_effects(
     means of up to 112 content-policy prompts and as many benign ones, at most half of each category. Probes come from
     the other half, in a fixed random order: the first 16 that the model refuses among up to 96 content-policy prompts,
     and the first 16 benign ones that it answers. All places are screened with 4 probes a side at 2 gaps; the best
-    quarter, and at least 8, are measured with all probes at 1, 2 and 4 gaps. `layers`: by default every second one from layer 2; `positions`: all
-    template positions. With `cache_dir`, a call that was killed resumes, and the finished table is read from disk.
+    quarter, and at least 8, are measured with all probes at 1, 2 and 4 gaps. `layers`: by default every second one from
+    layer 2; `positions`: all template positions. With `cache_dir`, a call that was killed resumes, and the finished table is read from disk.
 
     The effect of the best place is measured on the prompts that it was chosen on, so on others it is somewhat smaller.
     Raises `ValueError` for a layer or position that the model does not have.

@@ -79,6 +79,12 @@ def test_a_trial_replaces_by_the_mean_over_benign_prompts_or_by_the_twin(shallow
                     torch.testing.assert_close(value, z[layer, :, head])
 
 
+def mlp_output(chat, texts):
+    """What the MLP of the layer below the state writes, with whatever is hooked to the model."""
+    at = (LAYER - 1, chat.decision_pos)
+    return capture_activations(chat, texts, layers=at[:1], positions=at[1:], hook="mlp_out").at(*at)
+
+
 def test_ablating_a_head_of_the_last_layer_moves_the_projection_by_its_share(shallow, trial):
     """The layer before the state writes to it directly, so effect and share must agree there, head by head."""
     texts, at = list(trial.prompts["text"]), {"layer": LAYER, "pos": shallow.decision_pos}
@@ -91,8 +97,9 @@ def test_ablating_a_head_of_the_last_layer_moves_the_projection_by_its_share(sha
         fall = before - trial.projections(conditions)
         # What the layer's MLP makes of the change is part of the effect and not of the share.
         with intervene(shallow, *conditions[0].interventions):
-            mlps = component_shares(shallow, texts, trial.along[:2], **at).mlps
-        expected = shares.heads[:, -1, head] + shares.mlps[:, -1] - mlps[:, -1]
+            changed = mlp_output(shallow, texts)
+        mlps = (mlp_output(shallow, texts) - changed) @ trial.along[:2].T
+        expected = shares.heads[:, -1, head] + mlps
         torch.testing.assert_close(fall, expected[range(6), own], atol=1e-3, rtol=1e-3)
         assert float(fall.abs().max()) > 1e-2  # before control: the head does something
 

@@ -94,6 +94,19 @@ def test_scores_are_those_of_one_candidate_at_a_time_with_plain_hooks(tiny, foun
     assert scores.loc[0, "bypass"].isna().all()  # all prompts have the same tokens there
 
 
+def test_the_data_filter_keeps_the_nearest_half_if_a_model_hardly_refuses(tiny, train, capsys):
+    chat, plain = tiny
+    how = {"n_train": 28, "n_validation": 5, "needs_tokens": True, "tokens": TOKENS}
+    whole, half = (find_candidates("f", chat, train, filter_prompts=each, **how) for each in (False, True))
+    scores = plain_scores(last_logits(chat, plain, whole.refused_train))
+    assert scores.max() < 0  # a random model: no token is likely
+    nearest = [text for text, score in zip(whole.refused_train, scores, strict=True) if score > scores.median()]
+    assert half.refused_train == nearest
+    assert half.answered_train == whole.answered_train
+    assert half.n_dropped > 0
+    assert "f: only 0 of 28 refused train prompts pass the data filter; the half" in capsys.readouterr().out
+
+
 def test_refusal_score_and_divergence_follow_the_formulas():
     logits = torch.tensor([2.0, 1.0, 0.0, -50.0])
     p = logits.double().softmax(-1)[:2].sum()

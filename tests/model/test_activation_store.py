@@ -204,6 +204,7 @@ def forked(work):
     """Run `work` in a child process with everything that is loaded here; returns its id."""
     child = os.fork()
     if child == 0:
+        torch.set_num_threads(1)  # the parent's threads do not exist here, and OpenMP would wait for them
         work()
         os._exit(0)
     return child

@@ -9,6 +9,7 @@ from sklearn.metrics import mutual_info_score
 
 from refusal_utils.judging import STYLES
 from refusal_utils.model.artifacts import save_rows
+from refusal_utils.model.names import cache_key
 from refusal_utils.plotting import saving
 from refusal_utils.prompts.categories import CATEGORY_IDS
 from refusal_utils.stats import wilson
@@ -248,8 +249,10 @@ def test_notebook_08_reads_any_models_responses_without_the_model_and_refuses_an
     swept = {(name, 1.0): 0.5 + 0.04 * number for number, name in enumerate(CATEGORY_IDS)}
     swept |= {(name, 0.5): 0.3 for name in CATEGORY_IDS}
     swept["advice", 0.77] = 0.9  # a strength that only one direction was given: nothing to compare there
-    write_sweep(tmp_path / "07_sweep_tiny.jsonl.gz", "some/tiny", swept)
-    write_sweep(tmp_path / "07_matched_tiny.jsonl.gz", "some/tiny", {(name, 1.2): 0.9 for name in CATEGORY_IDS})
+    for model in ("some/tiny", "other/tiny"):  # under the other model's name, a file that belongs to the first
+        write_sweep(tmp_path / f"07_sweep_{cache_key(model)}.jsonl.gz", "some/tiny", swept)
+        matched = {(name, 1.2): 0.9 for name in CATEGORY_IDS}
+        write_sweep(tmp_path / f"07_matched_{cache_key(model)}.jsonl.gz", "some/tiny", matched)
     with pytest.raises(AssertionError, match="responses of other/tiny"):
         run_notebook_08("other/tiny", tmp_path)
     space = run_notebook_08("some/tiny", tmp_path)

@@ -1,4 +1,4 @@
-"""The package as users install it: from a wheel, and on Colab beside what Colab has."""
+"""The package as users install it: from a wheel, and on Colab, next to what Colab has installed."""
 
 import json
 import os
