@@ -78,5 +78,5 @@ def _latin(text: str) -> str | None:
         enough = counts[best] >= 2 or len(words) <= 3
         return best if enough and counts[best] >= 1.3 * counts["en"] else "en"
     strange = sum(not each.isascii() for each in text if each.isalpha())
-    is_prose = len(words) >= 5 and not re.search(r"[,;:|\d{}()=]|\n", text)
+    is_prose = sum(len(word) > 1 for word in words) >= 5 and not re.search(r"[,;:|\d{}()=]|\n", text)
     return None if counts["en"] == 0 and (is_prose or strange > 2) and len(words) > 3 else "en"

@@ -58,3 +58,8 @@ def judge_rows(rows: pd.DataFrame, judge: Judge = judge_response) -> pd.DataFram
     if n_unjudged:
         print(f"{n_unjudged} of {len(verdicts)} responses are not judged (language) and are left out of all rates")
     return rows.assign(**{name: [getattr(each, name) for each in verdicts] for name in VERDICT})
+
+
+def judged(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose response the judge decided: all but the outcome "not judged", which no rate counts."""
+    return rows[rows["outcome"] != "not judged"]
