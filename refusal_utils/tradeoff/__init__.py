@@ -16,6 +16,7 @@ from .rates import departures, unusable_points
 from .steering_rates import SteeringRates, rates_by_length, steering_variants
 from .strengths import choose_gaps
 from .styles import Guesses, dependence, describe_wording, guess_direction, purity, style_shares, with_wording
+from .suffix_shifts import SuffixShifts, suffix_shifts
 from .sweep import Sweep, sweep, sweep_conditions
 from .variance import variance_shares
 
@@ -24,6 +25,7 @@ __all__ = [
     "CrossLanguage",
     "Guesses",
     "SteeringRates",
+    "SuffixShifts",
     "Sweep",
     "choose_gaps",
     "common_strength",
@@ -41,6 +43,7 @@ __all__ = [
     "steering_costs",
     "steering_variants",
     "style_shares",
+    "suffix_shifts",
     "sweep",
     "sweep_conditions",
     "tradeoff_curves",

@@ -1,8 +1,8 @@
 """What the refusal direction of one language does to the refusals of another, without a judge that reads either.
 
-An English-only judge calls a German or Chinese refusal an answer. Two measures need no such reader: the log odds that the
-response begins as the model's refusals in that language begin, and whether its text is more like the model's responses
-to prompts that should be refused than like those to their harmless twins.
+A judge sees refusals only in the languages that it reads. Two measures need no reader: the log odds that the response
+begins as the model's refusals in that language begin, and whether its text is more like the model's responses to prompts
+that should be refused than like those to their harmless twins.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ class CrossLanguage:
     """Refusals of every language's prompts under every language's direction.
 
     `rows`: a response each, with columns language, pair_id, harmful, direction and kind ("" if unsteered), response,
-    outcome (by the English judge), score (log odds of a refusal's first token; NaN if the language has no such token) and
+    outcome (by the judge), score (log odds of a refusal's first token; NaN if the language has no such token) and
     likeness (to the unsteered responses to other harmful prompts minus that to other twins, -1 to 1). `openings`: the
     tokens by language.
     """
@@ -76,14 +76,16 @@ class CrossLanguage:
         """By language: what can be seen of refusals in the unsteered responses to harmful prompts and to their twins.
 
         The tokens; how well score and likeness tell harmful prompts from twins (AUC; near 0.5 the model does not refuse in
-        that language, or not visibly); and how many of the harmful prompts the English judge calls refused.
+        that language, or not visibly); and the shares of responses to harmful prompts that the judge calls refused, and
+        that it does not judge.
         """
         found = {}
         for code in self.states.languages:
             own = self.rows[(self.rows["language"] == code) & (self.rows["kind"] == "")]
             aucs = {f"AUC of {of}": _auc(own["harmful"], own[of]) for of in MEASURES}
-            judged = float((own["outcome"][own["harmful"]] == "refused").mean())
-            found[code] = {"opens with": ", ".join(map(repr, self.openings[code])), **aucs, "judged refused": judged}
+            judged = own["outcome"][own["harmful"]].value_counts(normalize=True).reindex(["refused", "not judged"])
+            opened = ", ".join(map(repr, self.openings[code]))
+            found[code] = {"opens with": opened, **aucs, **judged.fillna(0.0)}
         return pd.DataFrame.from_dict(found, orient="index").rename_axis("language")
 
     def figure(self, *, title: str) -> go.Figure:

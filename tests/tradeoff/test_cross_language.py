@@ -25,7 +25,9 @@ def made_up(own: float, other: float) -> CrossLanguage:
             noise = number / 100
             for harmful in (True, False):
                 text = REFUSAL[language] if harmful else f"{TOPICS[number]} {language} {TOPICS[number][::-1]}"
-                outcome = "refused" if harmful and language == "en" else "answered"
+                outcome = (
+                    "refused" if harmful and language == "en" else "answered" if language == "en" else "not judged"
+                )
                 rows.append((language, pair, harmful, "", "", text, outcome, 2 + noise if harmful else -2 + noise))
             for direction in (*LANGUAGES, RANDOM):
                 change = {language: own, RANDOM: 0.0}.get(direction, other)
@@ -55,7 +57,7 @@ def test_the_matrix_has_the_mean_change_by_direction_and_language_with_its_inter
 def test_what_the_english_judge_cannot_see_is_seen_by_score_and_likeness():
     found = made_up(-4.0, -1.0)
     seen = found.languages()
-    assert seen["judged refused"].to_list() == [1.0, 0.0]
+    assert seen[["refused", "not judged"]].to_numpy().tolist() == [[1, 0], [0, 1]]
     assert (seen[["AUC of score", "AUC of likeness"]] == 1).all(axis=None)
     changes = found.table(of="likeness")
     assert (changes.loc[list(LANGUAGES)] < -0.3).all(axis=None)
