@@ -101,7 +101,13 @@ def memory_errors(name: str) -> Iterator[None]:
 def _known_dtype(dtype: torch.dtype | str) -> torch.dtype:
     known = {str(each).removeprefix("torch."): each for each in DTYPES}
     name = str(dtype).removeprefix("torch.")
-    require_known(FUNCTION, "dtype", name, known, "Leave it out (DTYPE = None) for the default of the device.")
+    require_known(
+        FUNCTION,
+        "dtype",
+        name if name in known else dtype,
+        known,
+        "Leave it out (DTYPE = None) for the default of the device.",
+    )
     return known[name]
 
 
