@@ -213,5 +213,10 @@ def test_filters_first_measure_less_and_choose_the_same(chat, train, selection, 
     pd.testing.assert_frame_equal(filtered.survivors, everything.survivors, rtol=1e-3)
     assert part["bypass"].isna().sum() == len(part) - len(filtered.survivors)
     assert "not finite" not in filtered.filters().index
-    none = candidate_scores(chat, candidates, {**limits, "min_induce": 1e9})
-    assert none["kl"].notna().sum() == whole["kl"].notna().sum()  # nothing passes, so everything is measured
+
+
+def test_everything_is_measured_if_no_candidate_passes(tiny, found):
+    chat, _ = tiny
+    whole = candidate_scores(chat, found)
+    none = candidate_scores(chat, found, {"depth": 0.8, "max_kl": 0.1, "min_induce": 1e9})
+    pd.testing.assert_frame_equal(none, whole)
