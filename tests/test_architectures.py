@@ -54,10 +54,9 @@ class Loaded(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def loaded(random_folder) -> Loaded:
+def loaded(random_folder, random_chat) -> Loaded:
     plain = AutoModelForCausalLM.from_pretrained(random_folder, dtype=torch.float32).eval()
-    chat = load_chat_model(random_folder, device="cpu")
-    return Loaded(FAMILIES[random_folder.name], chat, plain, AutoTokenizer.from_pretrained(random_folder))
+    return Loaded(FAMILIES[random_folder.name], random_chat, plain, AutoTokenizer.from_pretrained(random_folder))
 
 
 def draw(n, d_model):

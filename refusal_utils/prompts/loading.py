@@ -30,7 +30,7 @@ def load_prompts(
         todo = did_you_mean(value, known) or f"Use one of {', '.join(known)}, or leave it out."
         require(value in (None, *known), "load_prompts", f"the {name} must be a known one", repr(value), todo)
     files = [(file, read_prompt_file(file, own)) for file, own in _prompt_files(source, cache_dir)]
-    found = pd.concat([rows for _, rows in files])
+    found = pd.concat([rows for _, rows in files]).fillna({"language": ""})
     wanted = ALL_CATEGORIES if category is None else (category,)
     missing = [name for name in wanted if name not in set(found["category"])]
     must, todo = "there must be prompts of every category and benign ones", "Add some, each with its category."

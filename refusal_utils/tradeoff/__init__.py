@@ -8,6 +8,7 @@ one refusal rate, at which `style_shares`, `dependence` and `guess_direction` as
 from .controlled_set import controlled_set, describe_buckets
 from .controls import OURS, with_controls
 from .costs import steering_costs
+from .cross_language import CrossLanguage, cross_language
 from .curves import tradeoff_curves
 from .knob_test import knob_test
 from .matching import common_strength, match_refusal_rate
@@ -15,17 +16,21 @@ from .rates import departures, unusable_points
 from .steering_rates import SteeringRates, rates_by_length, steering_variants
 from .strengths import choose_gaps
 from .styles import Guesses, dependence, describe_wording, guess_direction, purity, style_shares, with_wording
+from .suffix_shifts import SuffixShifts, suffix_shifts
 from .sweep import Sweep, sweep, sweep_conditions
 from .variance import variance_shares
 
 __all__ = [
     "OURS",
+    "CrossLanguage",
     "Guesses",
     "SteeringRates",
+    "SuffixShifts",
     "Sweep",
     "choose_gaps",
     "common_strength",
     "controlled_set",
+    "cross_language",
     "departures",
     "dependence",
     "describe_buckets",
@@ -38,6 +43,7 @@ __all__ = [
     "steering_costs",
     "steering_variants",
     "style_shares",
+    "suffix_shifts",
     "sweep",
     "sweep_conditions",
     "tradeoff_curves",
