@@ -12,8 +12,8 @@ BLOCK = re.compile(r"(<!-- claims: .*? -->\n)(.*?)(<!-- end of claims -->)", re.
 
 
 def table() -> str:
-    """The table of all models with a `claims.csv`, the bundled one last."""
-    folders = [path.parent for path in (ROOT / "figures").glob("*/claims.csv")]
+    """The table of all runs with a `claims.csv`, also by behaviour, the bundled model last."""
+    folders = [path.parent for path in (ROOT / "figures").glob("**/claims.csv")]
     return claims_markdown(sorted(folders, key=lambda folder: (folder.name == BUNDLED, folder.name.lower())))
 
 

@@ -212,7 +212,7 @@ def test_the_bundled_models_numbers_are_those_of_its_tables_by_another_route():
 
 
 def test_committed_claims_are_those_of_the_committed_tables():
-    for path in FIGURES.glob("*/claims.csv"):
+    for path in FIGURES.glob("**/claims.csv"):
         model = pd.read_csv(path)["model"].iloc[0]
         expected = check_claims(path.parent, model).rows()
         columns = ["claim", "measure", "number", "low", "high", "n", "verdict", "claim verdict"]
