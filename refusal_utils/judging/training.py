@@ -107,9 +107,8 @@ def _judged(prompt: str, response: str, language: str, probability: float) -> bo
 
 
 def _agreement(rows: pd.DataFrame) -> pd.Series:
-    low, high = kappa_interval(
-        *(torch.tensor(rows[name].tolist()) for name in ("judged", "refused")), list(rows["group"])
-    )
+    judged, truth = (torch.tensor(rows[name].tolist()) for name in ("judged", "refused"))
+    low, high = kappa_interval(judged, truth, list(rows["group"]))
     return pd.concat([agreement(rows["judged"], rows["refused"]), pd.Series({"low": low, "high": high})])
 
 
