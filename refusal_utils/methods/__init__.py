@@ -13,6 +13,7 @@ from ..checks import require_known
 from .arditi_selection import select_place
 from .method import Method, SearchMethod, StateMethod, per_category
 from .selection import Selection
+from .subset_search import SubsetSearch, search_subset
 
 __all__ = [
     "METHODS",
@@ -20,9 +21,11 @@ __all__ = [
     "SearchMethod",
     "Selection",
     "StateMethod",
+    "SubsetSearch",
     "methods_table",
     "named_method",
     "per_category",
+    "search_subset",
     "select_place",
 ]
 

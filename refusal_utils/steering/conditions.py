@@ -51,7 +51,7 @@ class Condition:
             for each in self.interventions
             if not (isinstance(each, Addition) and not each.vector.any())
         ]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(parts, default=_plain).encode()).hexdigest()[:16]
 
 
 UNSTEERED = Condition("unsteered")
@@ -99,6 +99,11 @@ def ablation_condition(directions: DirectionSet, *names: str, in_turn: bool = Fa
     rows = torch.stack([directions[name] for name in names])
     gap = directions.gap(names[0]) if len(names) == 1 else nan
     return Condition(f"ablate {joined}", (kind(rows, **options),), joined, nan, gap)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON knows: plain numbers for NumPy's, a list for a range."""
+    return value.tolist() if hasattr(value, "tolist") else list(value)
 
 
 def _content(value: Any) -> Any:
