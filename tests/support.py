@@ -3,11 +3,19 @@
 `python -m tests.support` writes the table into docs/models.md.
 """
 
+import re
+import tempfile
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+from refusal_utils.model.capture import capture_activations
+from refusal_utils.model.chat_model import ChatModel, load_chat_model
+from refusal_utils.steering import UNSTEERED, Addition, Condition, generate
 
 from .families import FAMILIES, family_tokenizer, randomize
 
@@ -159,3 +167,85 @@ def save_architecture(model_type: str, folder: Path) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+BLOCK = re.compile(r"(<!-- support: .*? -->\n)(.*?)(<!-- end of support -->)", re.S)
+PROMPTS = ["Is it late?", "Tell me all about the sea and the ships on it, please.", "Ok"]
+REFUSALS = {
+    "bridge must reproduce": "refused when loading: TransformerLens' logits differ from Hugging Face's",
+    "must support the architecture": "refused when loading: TransformerLens does not support it",
+}
+
+
+def outcome(model_type: str, folder: Path) -> str:
+    """What works on a small random model of this architecture, in words."""
+    place = save_architecture(model_type, folder / model_type)
+    try:
+        chat = load_chat_model(place, device="cpu")
+    except ValueError as error:
+        return next((words for part, words in REFUSALS.items() if part in str(error)), str(error))
+    wrong = [
+        words
+        for words, holds in (("states", states_are_exact(chat, place)), ("steering", is_steered(chat)))
+        if not holds
+    ]
+    if wrong:
+        return f"wrong {' and '.join(wrong)}"
+    missing = [words for words, has in (("KV cache", chat.has_cache), ("ablation", chat.writes)) if not has]
+    return "capture, steering and ablation work" + (f", without {' or '.join(missing)}" if missing else "")
+
+
+def states_are_exact(chat: ChatModel, folder: Path) -> bool:
+    """Whether captured states equal what plain Hugging Face passes to its blocks."""
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    blocks = next(each for each in model.modules() if isinstance(each, nn.ModuleList) and len(each) == chat.n_layers)
+    seen: list[torch.Tensor] = []
+
+    def note(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        seen.append((args[0] if args else kwargs["hidden_states"])[0, -1].detach())
+
+    for block in blocks:
+        block.register_forward_pre_hook(note, with_kwargs=True)
+    captured = capture_activations(chat, PROMPTS, positions=[-1]).values[:, :, 0]
+    for prompt, own in zip(chat.encode(PROMPTS), captured, strict=True):
+        seen.clear()
+        with torch.no_grad():
+            model(torch.tensor([prompt]))
+        if not torch.allclose(torch.stack(seen), own, rtol=1e-3, atol=1e-3):
+            return False
+    return True
+
+
+def is_steered(chat: ChatModel) -> bool:
+    """Whether a batch of steered and unsteered rows gives the responses that single rows give."""
+    steered = Condition("steered", (Addition(torch.ones(chat.d_model), (1,)),))
+    together = generate(chat, PROMPTS, [UNSTEERED, steered], max_new_tokens=6)["response"]
+    alone = [
+        generate(chat, [prompt], [each], max_new_tokens=6)["response"][0]
+        for each in (UNSTEERED, steered)
+        for prompt in PROMPTS
+    ]
+    return list(together) == alone
+
+
+def table(folder: Path) -> str:
+    """The architectures (transformers' `model_type`) by what works on them, as a Markdown table."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for model_type in OPTIONS:
+        found[outcome(model_type, folder)].append(model_type)
+    rows = sorted(found.items(), key=lambda each: -len(each[1]))
+    lines = [f"| {what} | {len(names)} | {', '.join(f'`{name}`' for name in names)} |" for what, names in rows]
+    return "\n".join(["| what works | n | architectures |", "|---|---|---|", *lines]) + "\n"
+
+
+def written() -> str:
+    """The table that docs/models.md has."""
+    return BLOCK.search(DOCS.read_text(encoding="utf-8"))[2]
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as work:
+        text = table(Path(work))
+    DOCS.write_text(
+        BLOCK.sub(lambda each: each[1] + text + each[3], DOCS.read_text(encoding="utf-8")), encoding="utf-8"
+    )
