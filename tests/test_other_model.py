@@ -4,6 +4,7 @@ The other model has the bundled model's weights in the architecture of SmolLM3, 
 numbers must come out of another architecture.
 """
 
+import re
 import shutil
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from refusal_utils.workflow.settings import Settings
 pytestmark = pytest.mark.slow
 SMALL = {"N_BOOTSTRAP": 50, "N_BUCKET": 8, "GAPS": [0.5, 1.0], "CONTROL_GAPS": [1.0], "MAX_NEW_TOKENS": 8, "N_TWINS": 2}
 SMALL |= {"N_HELD_OUT": 8, "N_POOL": 12, "N_SINGLE": 6, "N_RANDOM": 1, "N_CONTROLS": 2, "N_DRAWS": 100}
+SMALL |= {"N_COMPARED": 8, "N_VALIDATION": 4}
 SAME = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 SAME += ("vocab_size", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings", "rope_parameters")
 SAME += ("pad_token_id", "bos_token_id", "eos_token_id")
@@ -51,7 +53,7 @@ def test_notebooks_run_in_another_architecture_and_give_the_bundled_models_direc
     """Those whose code sees the architecture: capture, heads and steering."""
     chosen = ["01", "03", "06", "07"]
     places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
-    few = {name: value for name, value in SMALL.items() if name not in ("N_HELD_OUT", "N_DRAWS")}
+    few = {name: value for name, value in SMALL.items() if name not in ("N_HELD_OUT", "N_DRAWS", "N_COMPARED", "N_VALIDATION")}
     run_notebooks(Settings(MODEL=str(smollm3), **few, **places), chosen)
     folder = tmp_path / "figures" / smollm3.name
     assert DirectionSet.load(folder / "03_directions.safetensors").provenance.model["model"] == str(smollm3)
@@ -79,7 +81,7 @@ def test_directions_and_steering_run_on_a_real_chat_model(tmp_path):
             raise
         pytest.skip(str(error))
     few = SMALL | {"DTYPE": "bfloat16", "LAYER": 18, "POS": -1, "N_PROMPTS": 8, "N_POOL": 4}
-    few = {name: value for name, value in few.items() if name not in ("N_TWINS", "N_HELD_OUT", "N_SINGLE", "N_RANDOM")}
+    few = {name: value for name, value in few.items() if not re.fullmatch("N_(TWINS|HELD_OUT|SINGLE|RANDOM|COMPARED|VALIDATION)", name)}
     places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
     chosen = ["01", "02", "03", "07", "08"]
     run_notebooks(Settings(MODEL="smollm2", **few, **places), chosen)

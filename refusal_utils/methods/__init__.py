@@ -11,15 +11,18 @@ import pandas as pd
 
 from ..checks import require_known
 from .arditi_selection import select_place
+from .comparison import MethodComparison, compare_methods
 from .method import Method, SearchMethod, StateMethod, per_category
 from .selection import Selection
 
 __all__ = [
     "METHODS",
     "Method",
+    "MethodComparison",
     "SearchMethod",
     "Selection",
     "StateMethod",
+    "compare_methods",
     "methods_table",
     "named_method",
     "per_category",

@@ -20,7 +20,7 @@ from ..model.chat_model import ChatModel
 from ..steering import first_token_logits
 from .candidates import Candidates, effects, find_candidates, induction, suppression
 from .method import SearchMethod
-from .selection import DEPTH, MAX_KL, Selection, choose, load_selection, save_selection, stored_selection
+from .selection import DEPTH, MAX_KL, Selection, choose, load_selection, save_selection, stored_selection, timed
 
 NAME = "cosmic"
 SHARE = 0.1  # of the layers evaluate
@@ -84,13 +84,17 @@ def cosmic(
     stored = stored_selection(chat, cache_dir, NAME, *asked)
     found = load_selection(stored, chat)
     if found is None:
-        candidates = find_candidates(NAME, chat, prompts, needs_tokens=False, cache_dir=cache_dir, **options)
-        layers = evaluation_layers(chat, candidates, late_only=late_only, cache_dir=cache_dir)
-        scores = candidate_scores(
-            chat, candidates, layers, affine=affine, targets=targets, strength=strength, progress=progress
-        )
-        name = "COSMIC (ACE)" if affine else "COSMIC"
-        found = save_selection(stored, _choose(name, candidates, scores, layers, depth, max_kl), chat)
+
+        def select() -> Selection:
+            candidates = find_candidates(NAME, chat, prompts, needs_tokens=False, cache_dir=cache_dir, **options)
+            layers = evaluation_layers(chat, candidates, late_only=late_only, cache_dir=cache_dir)
+            scores = candidate_scores(
+                chat, candidates, layers, affine=affine, targets=targets, strength=strength, progress=progress
+            )
+            name = "COSMIC (ACE)" if affine else "COSMIC"
+            return _choose(name, candidates, scores, layers, depth, max_kl)
+
+        found = save_selection(stored, timed(select), chat)
     if found.survivors.empty:
         print(f"No candidate passed all filters: {found.source}")
     return found

@@ -95,6 +95,6 @@ def cross_effects(
     own = conditions if isinstance(conditions, Mapping) else {each.direction: each for each in conditions}
     must, todo = "every condition must have a direction of its own", "Pass them by name."
     require(len(own) == len(conditions), "cross_effects", must, f"{len(conditions)} for {len(own)}", todo)
-    rows = respond(chat, prompts, [UNSTEERED, *own.values()], **options)
+    rows = respond(chat, prompts[["id", "category", "text"]], [UNSTEERED, *own.values()], **options)
     names = [name for name in ("", *own) for _ in range(len(prompts))]
     return CrossEffects(rows.assign(direction=names))

@@ -1,7 +1,6 @@
 """The strength at which a direction spends a budget, against a plain search, and what is bought there."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -88,8 +87,5 @@ def test_responses_at_equal_cost_are_those_under_the_same_conditions(chat, direc
     alone = module.respond(chat, controlled, [dials["a"](row["strength"])], max_new_tokens=8)
     same = found.rows[(found.rows["name"] == "a") & (found.rows["budget"] == 0.4)]
     assert same["response"].tolist() == alone["response"].tolist()
-    figure = found.figure(title="Refusal at equal cost")
-    assert [trace.name for trace in figure.data] == ["a", "b"]
-    assert isinstance(table, pd.DataFrame)
     with pytest.raises(ValueError, match="^equal_cost: at least one dial must spend a budget; got none of 2"):
         equal_cost(chat, controlled, dials, benign, (1e6,))
