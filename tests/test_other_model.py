@@ -53,7 +53,11 @@ def test_notebooks_run_in_another_architecture_and_give_the_bundled_models_direc
     """Those whose code sees the architecture: capture, heads and steering."""
     chosen = ["01", "03", "06", "07"]
     places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
-    few = {name: value for name, value in SMALL.items() if name not in ("N_HELD_OUT", "N_DRAWS", "N_COMPARED", "N_VALIDATION")}
+    few = {
+        name: value
+        for name, value in SMALL.items()
+        if name not in ("N_HELD_OUT", "N_DRAWS", "N_COMPARED", "N_VALIDATION")
+    }
     run_notebooks(Settings(MODEL=str(smollm3), **few, **places), chosen)
     folder = tmp_path / "figures" / smollm3.name
     assert DirectionSet.load(folder / "03_directions.safetensors").provenance.model["model"] == str(smollm3)
@@ -81,7 +85,11 @@ def test_directions_and_steering_run_on_a_real_chat_model(tmp_path):
             raise
         pytest.skip(str(error))
     few = SMALL | {"DTYPE": "bfloat16", "LAYER": 18, "POS": -1, "N_PROMPTS": 8, "N_POOL": 4}
-    few = {name: value for name, value in few.items() if not re.fullmatch("N_(TWINS|HELD_OUT|SINGLE|RANDOM|COMPARED|VALIDATION)", name)}
+    few = {
+        name: value
+        for name, value in few.items()
+        if not re.fullmatch("N_(TWINS|HELD_OUT|SINGLE|RANDOM|COMPARED|VALIDATION)", name)
+    }
     places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
     chosen = ["01", "02", "03", "07", "08"]
     run_notebooks(Settings(MODEL="smollm2", **few, **places), chosen)

@@ -33,6 +33,7 @@ __all__ = [
 def _find_methods() -> dict[str, Method]:
     modules = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
     methods = [module.METHOD for module in modules if hasattr(module, "METHOD")]
+    methods.sort(key=lambda method: method.name != "difference_in_means")  # the usual one comes first
     return {method.name: method for method in methods}
 
 

@@ -10,7 +10,7 @@ steered model still knows, and `cross_effects` which prompts lose their refusals
 
 from .controlled_set import controlled_set, cost_prompts, describe_buckets
 from .controls import OURS, control_directions, with_controls
-from .cost_curves import CostCurves, cost_curves
+from .cost_curves import CostCurves, cost_curves, count_gains
 from .costs import steering_costs
 from .cross_effects import CrossEffects, cross_effects
 from .curves import tradeoff_curves
@@ -42,6 +42,7 @@ __all__ = [
     "controlled_set",
     "cost_curves",
     "cost_prompts",
+    "count_gains",
     "cross_effects",
     "departures",
     "dependence",

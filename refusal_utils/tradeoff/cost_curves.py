@@ -135,6 +135,19 @@ class CostCurves:
         return points.sort_values(["rank", "signed"]).assign(shown=points["name"].map(label)).round(4)
 
 
+def count_gains(gains: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """By intervention and budget: how many of `names` surely buy more, surely buy less, and are undecided.
+
+    `gains` are those of `CostCurves`. An addition buys more if it raises refusal more, an ablation if it lowers it more;
+    surely means that the whole interval lies on that side.
+    """
+    own = gains[gains.index.get_level_values("name").isin(list(names))]
+    is_added = own.index.get_level_values("intervention") == ADDED
+    above, below = own["low"] > 0, own["high"] < 0
+    verdicts = pd.DataFrame({"surely more": above.where(is_added, below), "surely less": below.where(is_added, above)})
+    return verdicts.assign(undecided=~(above | below)).groupby(["intervention", "budget"]).sum()
+
+
 def cost_curves(
     chat: ChatModel,
     controlled: pd.DataFrame,

@@ -8,7 +8,7 @@ import torch
 from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.directions.estimation import random_directions
 from refusal_utils.prompts.loading import load_prompts
-from refusal_utils.tradeoff.cost_curves import ABLATED, ADDED, CostCurves, cost_curves
+from refusal_utils.tradeoff.cost_curves import ABLATED, ADDED, CostCurves, cost_curves, count_gains
 from refusal_utils.tradeoff.equal_cost import EqualCost, ablation_dial, method_dials, strengths_at_cost
 
 N, BUDGETS = 40, (0.1, 0.2)
@@ -55,6 +55,9 @@ def test_gains_are_the_differences_of_refusal_at_one_budget_with_paired_interval
     assert row["low"] < row["more"] < row["high"] < 0
     assert gains.loc[(ABLATED, 0.1, "weak"), "more"] == pytest.approx(8 / 40)
     assert len(gains) == 8
+    counts = count_gains(gains, ["weak"])  # it raises and lowers refusal less
+    assert counts["surely less"].tolist() == [1, 1, 1, 1]
+    assert counts[["surely more", "undecided"]].to_numpy().sum() == 0
 
 
 def test_names_are_matched_at_the_median_reach_and_one_that_falls_short_has_no_number():
@@ -66,7 +69,7 @@ def test_names_are_matched_at_the_median_reach_and_one_that_falls_short_has_no_n
     assert own["ORR"].to_numpy() == pytest.approx(own["RR"])  # both sides are refused alike
     assert matched.xs("weak", level="name")["RR"].isna().all()
     alone = planted(STRONG | WEAK).matched(["weak"], n_draws=50)
-    assert alone.index.get_level_values("overall").unique().tolist() == [0.45, 0.55]
+    assert alone.index.get_level_values("overall").unique().tolist() == pytest.approx([0.45, 0.55])
 
 
 def test_a_curve_runs_from_the_largest_ablation_through_the_unsteered_model_to_the_largest_addition():
