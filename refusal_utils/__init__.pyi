@@ -27,6 +27,6 @@ from .steering.interventions import Addition as Addition
 from .steering.responses import respond as respond
 from .study import Study as Study
 from .study import open_study as open_study
-from .tradeoff.controlled_set import controlled_set as controlled_set
+from .workflow.settings import are_default as are_default
 
 __version__: str

@@ -45,7 +45,7 @@ def did_you_mean(value: object, known: Iterable[str]) -> str:
     """
     names = {name.lower(): name for name in known}
     near = difflib.get_close_matches(str(value).lower(), names, n=1)
-    return f"Did you mean {names[near[0]]!r}?" if near else ""
+    return f"Did you mean {names[near[0]]!r}?" if near and names[near[0]] != value else ""
 
 
 def require_folder(function: str, path: Path) -> None:

@@ -1,5 +1,7 @@
 """The statistics that every analysis shares: one bootstrap, one interval for a rate, one correction for many tests."""
 
+from functools import cache
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -7,6 +9,7 @@ from scipy.stats import binomtest, false_discovery_control
 from torch import Tensor
 
 
+@cache
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """(low, high) of Wilson's interval for the rate `successes / n` (scipy's implementation).
 

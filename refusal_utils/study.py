@@ -42,7 +42,7 @@ class Study:
     cache_dir: Path
     seed: int
     loading: dict[str, Any]
-    _captured: dict[str, Any] = field(default_factory=dict, repr=False)
+    _captured: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def chat(self) -> ChatModel:
@@ -142,7 +142,9 @@ class Study:
         return self.respond(self.held_out(n), max_new_tokens=max_new_tokens, **options)
 
     def widened(self, n_prompts: int) -> pd.DataFrame:
-        """The draw, topped up with held-out prompts of the same kinds if a category has fewer than `n_prompts`."""
+        """The draw; one by label is topped up with others of the same kinds if a category has fewer than `n_prompts`."""
+        if set(self.draw["selection"]) != {"label"}:
+            return self.draw  # what the model does with other prompts is unknown
         kinds = self.prompts.set_index("id").loc[self.draw["id"], "kind"]
         others = self.held_out().sample(frac=1, random_state=self.seed)
         n_missing = max(0, n_prompts - int(self.draw["category"].value_counts().min()))
@@ -157,11 +159,11 @@ class Study:
     @property
     def activations(self) -> Activations:
         """The drawn prompts' activations at all layers and template positions, in the order of `draw`."""
-        if self._captured.get("key") != (
-            key := (self.chat.signature, draw_digest(self.draw))
-        ):  # edited, or another draw
-            self._captured.update(key=key, found=self.capture(list(self.draw["text"])))
-        return self._captured["found"]
+        key = (self.chat.signature, draw_digest(self.draw))
+        if key not in self._captured:  # edited, or another draw
+            self._captured.clear()
+            self._captured[key] = self.capture(list(self.draw["text"]))
+        return self._captured[key]
 
     def states(
         self, category: str, layer: int | None = None, pos: int | None = None
@@ -194,8 +196,8 @@ class Study:
         self, layer: int | None = None, pos: int | None = None
     ) -> tuple[dict[str, Float[Tensor, "_ d_model"]], Float[Tensor, "answered_prompt d_model"]]:
         """(states of the refused prompts by category, of the benign prompts), by default at the decision place."""
-        layer = self.chat.decision_layer if layer is None else layer
-        return self.drawn.sides(layer, self.chat.decision_pos if pos is None else pos)
+        own_layer, own_pos = self.chat.decision_layer, self.chat.decision_pos
+        return self.drawn.sides(own_layer if layer is None else layer, own_pos if pos is None else pos)
 
     @property
     def directions(self) -> DirectionSet:
@@ -217,10 +219,7 @@ class Study:
         return respond(self.chat, prompts, **{"cache_dir": self.cache_dir, "progress": True, **options})
 
     def save(self, figure: go.Figure, name: str, table: pd.DataFrame | None = None, note: str = "") -> go.Figure:
-        """Write the figure as HTML (and PNG if Chrome is present) and its table as CSV; returns the figure.
-
-        `note` follows the model's name in the subtitle, such as the hook and layer of a figure whose axes show shares.
-        """
+        """The figure, written as HTML (and PNG if Chrome is present), with its table as CSV; `note` is a subtitle."""
         if note:
             figure.update_layout(title_subtitle_text=note)
         save_figure(figure, name, self.model, table, self.figures_dir, origin(self.model))
@@ -243,8 +242,8 @@ def open_study(
 ) -> Study:
     """A study of `model` on `prompts`: `.chat`, `.prompts`, `.draw`, `.states("advice")`, `.directions`, `.save(...)`.
 
-    `prompts`: `"builtin"`, `"paper"`, a folder or a file (`load_prompts`). `loading`: options of `load_chat_model` such
-    as dtype, layer and pos. `layer="causal"` chooses layer and position (the layer alone, if `pos` is given) by their
-    effect on train prompts (the default if none is known), `"select"` by first tokens. Loads nothing until it is used.
+    `prompts`: `"builtin"`, `"paper"`, a folder or a file (`load_prompts`). `loading`: options of `load_chat_model`, such
+    as dtype, layer and pos. `layer="causal"` chooses layer and position (or the layer, for a given `pos`) by effect on
+    train prompts, the default if none is known; `"select"` by first tokens. Loads nothing until it is used.
     """
     return Study(model, prompts, Path(figures_dir), Path(cache_dir), seed, loading)

@@ -30,7 +30,7 @@ def forty_prompts() -> list[str]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests go first, the longest before all, so that parallel workers finish together."""
-    longest = ["test_notebooks.py", "test_other_model.py", "test_architectures.py"]
+    longest = ["test_notebooks.py", "test_other_model.py", "test_papers_prompts.py"]
     slow = {item.path for item in items if item.get_closest_marker("slow")}
 
     def place(item: pytest.Item) -> tuple[int, bool]:
@@ -94,3 +94,9 @@ def offline(monkeypatch) -> list[tuple]:
 def random_folder(request, tmp_path_factory) -> Path:
     """A folder with a small random-weight model of a real chat family, with its turn format."""
     return save_family(request.param, tmp_path_factory.mktemp("families") / request.param)
+
+
+@pytest.fixture(scope="session")
+def random_chat(random_folder) -> ChatModel:
+    """That model in float32, loaded once for all tests: they leave it as they found it."""
+    return load_chat_model(random_folder, device="cpu")

@@ -21,7 +21,6 @@ from refusal_utils.heads.shares import component_shares
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import ChatModel, load_chat_model
 from refusal_utils.steering.conditions import UNSTEERED, Condition
-from refusal_utils.steering.decoding import stop_tokens
 from refusal_utils.steering.generation import generate
 from refusal_utils.steering.interventions import Ablation, Addition
 
@@ -55,10 +54,9 @@ class Loaded(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def loaded(random_folder) -> Loaded:
+def loaded(random_folder, random_chat) -> Loaded:
     plain = AutoModelForCausalLM.from_pretrained(random_folder, dtype=torch.float32).eval()
-    chat = load_chat_model(random_folder, device="cpu")
-    return Loaded(FAMILIES[random_folder.name], chat, plain, AutoTokenizer.from_pretrained(random_folder))
+    return Loaded(FAMILIES[random_folder.name], random_chat, plain, AutoTokenizer.from_pretrained(random_folder))
 
 
 def draw(n, d_model):
@@ -287,7 +285,7 @@ def test_the_windows_and_caps_of_gemma_2_are_in_force(tmp_path, prompts):
 
 def test_stop_tokens_are_all_that_the_generation_config_names_and_those_of_tokenizer_and_template(loaded):
     named = {*loaded.tokenizer.convert_tokens_to_ids(list(loaded.family.stops))}
-    found = stop_tokens(loaded.chat)
+    found = loaded.chat.stop_tokens
     assert named <= found
     assert found - named <= {loaded.tokenizer.eos_token_id, loaded.chat.markup.end_of_turn}
 

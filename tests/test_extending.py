@@ -1,4 +1,4 @@
-"""Adding a category is a file and a row, and adding a judge is a file: both, in a copy of the package."""
+"""Adding a category is a file and a row, adding a judge or a method is a file: all three, in a copy of the package."""
 
 import json
 import shutil
@@ -26,11 +26,20 @@ def load() -> Judge:
     """The judge: short responses are refusals."""
     return lambda prompt, response: Judgement("yes" if len(response) < 5 else "no")
 '''
+METHOD = '''"""The first refused prompt as a direction."""
+
+from .method import StateMethod, per_category
+
+METHOD = StateMethod(
+    name="first_prompt", title="First prompt", source="none", find=per_category(lambda refused, answered: refused[0])
+)
+'''
 PROBE = """
 import json
 import torch
 from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.judging import named_judge
+from refusal_utils.methods import METHODS
 from refusal_utils.plotting.look import category_scatter
 from refusal_utils.prompts import CATEGORY_IDS, load_prompts
 from refusal_utils.study import open_study
@@ -39,6 +48,8 @@ study = open_study(figures_dir="figures", cache_dir="cache")
 draw = study.make_draw("label", 4)
 states = {name: torch.randn(4, 8) for name in CATEGORY_IDS}
 directions = DirectionSet.from_states(states, torch.randn(4, 8), Provenance(1, -1))
+axes = torch.eye(3)
+first = METHODS["first_prompt"].find_directions({"advice": axes}, 0 * axes, Provenance(1))
 points = draw.assign(x=range(len(draw)), y=0)
 print(json.dumps({
     "loaded": load_prompts("riddles")["text"].tolist(),
@@ -46,6 +57,7 @@ print(json.dumps({
     "held out": sorted(set(study.held_out()["category"])),
     "directions": list(directions),
     "shown": [trace.name for trace in category_scatter(points, "x", "y", title="t").data],
+    "first prompt": first["advice"].tolist(),
     "outcomes": [named_judge("curt")("Why?", response).outcome for response in ("No.", "Because of the tides.")],
 }))
 """
@@ -53,7 +65,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> dict:
-    """What a copy of the project with one more category and one more judge finds."""
+    """What a copy of the project with one more category, judge and method finds."""
     copy = tmp_path_factory.mktemp("copy")
     for name in ("refusal_utils", "prompts"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -66,6 +78,7 @@ def found(tmp_path_factory) -> dict:
     assert before.count(")\n# fmt: on\n") == 1
     categories.write_text(before.replace(")\n# fmt: on\n", ROW))
     (copy / "refusal_utils" / "judging" / "curt.py").write_text(JUDGE)
+    (copy / "refusal_utils" / "methods" / "first_prompt.py").write_text(METHOD)
     done = subprocess.run([sys.executable, "-c", PROBE], cwd=copy, env={"PYTHONPATH": str(copy)}, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     return json.loads(done.stdout.decode().splitlines()[-1])
@@ -82,3 +95,7 @@ def test_a_category_is_one_file_and_one_row(found):
 
 def test_a_judge_is_one_file(found):
     assert found["outcomes"] == ["refused", "answered"]
+
+
+def test_a_method_is_one_file(found):
+    assert found["first prompt"] == [1.0, 0.0, 0.0]

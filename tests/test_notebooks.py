@@ -7,16 +7,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
+from refusal_utils.prompts.categories import CATEGORY_IDS
 from refusal_utils.prompts.draws import draw_digest
 from refusal_utils.prompts.loading import load_prompts
-from refusal_utils.prompts.public_sources import SOURCES
 from refusal_utils.tradeoff.sweep import Sweep
 from refusal_utils.workflow.notebooks import NotebookFailure, find_notebooks, read_cells
-from refusal_utils.workflow.runner import run_notebook, run_notebooks
+from refusal_utils.workflow.runner import run_notebook
 from refusal_utils.workflow.settings import Settings
 
-from .public_tables import write_paper_files
+from .notebook_runs import run_without_pictures
 from .readings import bold_numbers, is_printed, printed_numbers, readings
 
 pytestmark = pytest.mark.slow
@@ -27,7 +26,7 @@ REPO = Path(__file__).parent.parent
 def executed(tmp_path_factory) -> Path:
     """The folder with everything that a run of all notebooks from scratch wrote."""
     root = tmp_path_factory.mktemp("run")
-    run_notebooks(Settings(FIGURES_DIR=str(root / "figures"), CACHE_DIR=str(root / "cache")))
+    run_without_pictures(Settings(FIGURES_DIR=str(root / "figures"), CACHE_DIR=str(root / "cache")))
     return root
 
 
@@ -130,17 +129,10 @@ def test_executed_notebooks_hold_their_figures_and_hide_harmful_text(executed):
         assert not [text for text in harmful if json.dumps(text)[1:-1] in shown]
 
 
-def test_notebooks_refuse_a_draw_that_is_not_there_or_of_other_prompts(tmp_path):
+def test_a_notebook_without_a_draw_names_the_notebook_that_makes_it(tmp_path):
     notebook = find_notebooks(["03"])[0]
     parameters = {"FIGURES_DIR": str(tmp_path), "CACHE_DIR": str(tmp_path / "c")}
     with pytest.raises(NotebookFailure, match=r"read_draw: .* Run notebook 01 first\.$"):
-        run_notebook(notebook, tmp_path, parameters)
-    (tmp_path / "bundled").mkdir()
-    draw = pd.DataFrame({"id": ["advice-xstest-1"], "category": ["advice"], "prompts": ["paper"]})
-    draw.to_csv(tmp_path / "bundled" / "01_draw.csv", index=False)
-    with pytest.raises(
-        NotebookFailure, match=r"read_draw: the draw must be from the prompts 'builtin'; got prompts 'paper'"
-    ):
         run_notebook(notebook, tmp_path, parameters)
 
 
@@ -154,33 +146,3 @@ def test_a_failing_check_stops_the_notebook_and_names_the_cell(executed, tmp_pat
     failure = r"(?s)^03_direction_geometry.ipynb failed in cell \d+:.*check\(.*\nAssertionError: does not hold: "
     with pytest.raises(NotebookFailure, match=failure):
         run_notebook(find_notebooks(["03"])[0], tmp_path, parameters)
-
-
-def test_the_papers_prompts_go_through_the_notebooks(tmp_path):
-    """Tables of the public sets' form and size, as files, with built-in prompts among their texts; nothing of the hub."""
-    own = load_prompts().sample(frac=1, random_state=0)
-    texts = {str(kind): iter(rows["text"]) for kind, rows in own.groupby("kind")}
-
-    def text(name: str, row: dict) -> str:
-        source = SOURCES[name]
-        category = source.categories.get(str(row[source.label]), "")
-        kept = source.keep is None or str(row[source.keep[0]]) == source.keep[1]
-        kind = source.benign_kind if category == BENIGN else category
-        before = str(row[source.text])
-        return next(texts[kind], before) if kept and kind in texts else before
-
-    write_paper_files(tmp_path / "cache" / "paper_files", text)
-    small = {"N_BOOTSTRAP": 40, "N_BUCKET": 12, "GAPS": [0.45, 1.0], "CONTROL_GAPS": [1.0], "MAX_NEW_TOKENS": 20}
-    small |= {"N_POOL": 60, "N_CONTROLS": 2}
-    places = {"FIGURES_DIR": str(tmp_path), "CACHE_DIR": str(tmp_path / "cache")}
-    run_notebooks(Settings(PROMPTS="paper", **places, **small), ["01", "02", "03", "04", "07"])
-    draw = pd.read_csv(tmp_path / "bundled" / "01_draw.csv")
-    assert draw["category"].value_counts().to_dict() == dict.fromkeys((*CATEGORY_IDS, BENIGN), 32)
-    assert draw["id"].str.contains("-xstest-|-wildguard-|-sorrybench-|-coconot").all()
-    oracles = pd.read_csv(tmp_path / "bundled" / "04_oracle_buckets.csv")
-    assert {"BR-BC", "XSTest HR-BC"} <= set(oracles["reference"])  # Table 10's gold, on the paper's own data
-    halves = pd.read_csv(tmp_path / "bundled" / "03_stability_table.csv").set_index("category")["n"]
-    small = ["hate_speech", "advice"]  # SORRY-Bench has 50 of each, of the others there are 64 for 32 against 32
-    assert halves[small].to_list() == [25, 25]
-    assert set(halves.drop(small)) == {32}
-    assert (tmp_path / "cache" / "07_sweep_bundled.jsonl.gz").is_file()

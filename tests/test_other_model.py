@@ -5,7 +5,6 @@ numbers must come out of another architecture.
 """
 
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,9 @@ from refusal_utils.paper.claims import check_claims
 from refusal_utils.paper.comparison import compare
 from refusal_utils.plotting.saving import FIGURES
 from refusal_utils.workflow.notebooks import find_notebooks
-from refusal_utils.workflow.runner import run_notebooks
 from refusal_utils.workflow.settings import Settings
+
+from .notebook_runs import run_without_pictures
 
 pytestmark = pytest.mark.slow
 SMALL = {"N_BOOTSTRAP": 50, "N_BUCKET": 8, "GAPS": [0.5, 1.0], "CONTROL_GAPS": [1.0], "MAX_NEW_TOKENS": 8, "N_TWINS": 2}
@@ -49,29 +49,26 @@ def smollm3(tmp_path_factory) -> Path:
     return folder
 
 
-def test_notebooks_run_in_another_architecture_and_give_the_bundled_models_directions(smollm3, tmp_path):
-    """Those whose code sees the architecture: capture, heads and steering."""
-    chosen = ["01", "03", "06", "07"]
-    places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
-    few = {
-        name: value
-        for name, value in SMALL.items()
-        if name not in ("N_HELD_OUT", "N_DRAWS", "N_COMPARED", "N_VALIDATION")
-    }
-    run_notebooks(Settings(MODEL=str(smollm3), **few, **places), chosen)
-    folder = tmp_path / "figures" / smollm3.name
-    assert DirectionSet.load(folder / "03_directions.safetensors").provenance.model["model"] == str(smollm3)
+@pytest.fixture(scope="module")
+def transplanted(smollm3, tmp_path_factory) -> Path:
+    """The figures of notebooks 01 and 03 on the other model in float32, with all prompts."""
+    root = tmp_path_factory.mktemp("run")
+    places = {"FIGURES_DIR": str(root / "figures"), "CACHE_DIR": str(root / "cache")}
+    run_without_pictures(Settings(MODEL=str(smollm3), N_BOOTSTRAP=50, **places), ["01", "03"])
+    return root / "figures" / smollm3.name
+
+
+def test_another_architecture_gives_the_bundled_models_directions(smollm3, transplanted):
+    assert DirectionSet.load(transplanted / "03_directions.safetensors").provenance.model["model"] == str(smollm3)
     written, reference = (
-        pd.read_csv(each / "03_cosine_matrix.csv", index_col=0) for each in (folder, FIGURES / "bundled")
+        pd.read_csv(folder / "03_cosine_matrix.csv", index_col=0) for folder in (transplanted, FIGURES / "bundled")
     )
     pd.testing.assert_frame_equal(written, reference, atol=2e-3)
     assert (written - written.iloc[::-1].to_numpy()).abs().max().max() > 0.1  # before control: rows do differ
-    frame = compare(folder, str(smollm3)).rows
+    frame = compare(transplanted, str(smollm3)).rows
     assert set(frame["verdict"]) <= {"not comparable", "missing"}
     assert frame.loc[frame["table"] == "1", "ours"].notna().all()
-    executed = sorted((folder / "notebooks").glob("*.ipynb"))
-    assert [path.name for path in executed] == [path.name for path in find_notebooks(chosen)]
-    shown = "".join(path.read_text() for path in executed)
+    shown = "".join(path.read_text() for path in (transplanted / "notebooks").glob("*.ipynb"))
     assert f"{smollm3} on " in shown
     assert "no thinking switch; system prompt none" in shown
 
@@ -91,8 +88,8 @@ def test_directions_and_steering_run_on_a_real_chat_model(tmp_path):
         if not re.fullmatch("N_(TWINS|HELD_OUT|SINGLE|RANDOM|COMPARED|VALIDATION)", name)
     }
     places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
-    chosen = ["01", "02", "03", "07", "08"]
-    run_notebooks(Settings(MODEL="smollm2", **few, **places), chosen)
+    chosen = ["01", "03", "07", "08"]
+    run_without_pictures(Settings(MODEL="smollm2", **few, **places), chosen)
     folder = tmp_path / "figures" / "smollm2"
     executed = sorted((folder / "notebooks").glob("*.ipynb"))
     assert [path.name for path in executed] == [path.name for path in find_notebooks(chosen)]
@@ -102,21 +99,19 @@ def test_directions_and_steering_run_on_a_real_chat_model(tmp_path):
     assert set(check_claims(folder, "smollm2").table()["verdict"]) <= {"agrees", "differs", "undecided"}
 
 
-def test_all_notebooks_hold_their_checks_in_float16_with_few_prompts_of_few_categories(tmp_path):
+def test_all_notebooks_hold_their_checks_in_float16_with_few_prompts_of_few_categories(smollm3, transplanted, tmp_path):
     """As on a T4, whose chip has no bfloat16, with a draw like one by behaviour of a model that seldom refuses."""
+    folder = tmp_path / "figures" / smollm3.name
+    folder.mkdir(parents=True)
+    draw = pd.read_csv(transplanted / "01_draw.csv", keep_default_na=False)
+    most = draw["category"].map({"unsupported": 0, "over_refusal": 0, "hate_speech": 0, "advice": 9}).fillna(32)
+    draw[draw.groupby("category").cumcount() < most].to_csv(folder / "01_draw.csv", index=False)
+    chosen = [path.name[:2] for path in find_notebooks()][1:]
     places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
-    shutil.copytree(BUNDLED_WEIGHTS, tmp_path / "half")  # another name, as its known numbers are for float32
-    same = {"MODEL": str(tmp_path / "half"), "DTYPE": "float16", **places}
-    folder = tmp_path / "figures" / "half"
-    run_notebooks(Settings(N_PROMPTS=32, **same), ["01"])
-    draw = pd.read_csv(folder / "01_draw.csv", keep_default_na=False)
-    kept = draw[~draw["category"].isin(["unsupported", "over_refusal", "hate_speech"])]
-    is_spare = (kept["category"] == "advice") & (kept.groupby("category").cumcount() >= 9)
-    kept[~is_spare].to_csv(folder / "01_draw.csv", index=False)
-    run_notebooks(Settings(**SMALL, **same), [path.name[:2] for path in find_notebooks()][1:])
+    run_without_pictures(Settings(MODEL=str(smollm3), DTYPE="float16", **SMALL, **places), chosen)
     assert DirectionSet.load(folder / "03_directions.safetensors").provenance.model["dtype"] == "float16"
     executed = sorted((folder / "notebooks").glob("*.ipynb"))
-    assert [path.name for path in executed] == [path.name for path in find_notebooks()]
+    assert [path.name for path in executed] == [path.name for path in find_notebooks(chosen)]
     cosines, reference = (
         pd.read_csv(each / "03_cosine_matrix.csv", index_col=0) for each in (folder, FIGURES / "bundled")
     )

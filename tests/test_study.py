@@ -68,6 +68,12 @@ def test_a_widened_draw_adds_held_out_prompts_of_each_category(study):
     assert len(study.widened(8)) == len(drawn)  # before control: the draw is large enough
 
 
+def test_a_draw_by_behaviour_is_not_widened_with_prompts_of_unknown_behaviour(study, chat):
+    vars(study)["chat"] = chat
+    drawn = study.make_draw("behaviour", 1, judge=refuses_even, max_new_tokens=2, progress=False)
+    assert list(study.widened(12)["id"]) == list(drawn["id"])
+
+
 def test_fewer_held_out_prompts_are_among_more_of_each_kind(study):
     study.make_draw("label", 8)
     everything, some, few = (study.held_out(n) for n in (None, 5, 3))

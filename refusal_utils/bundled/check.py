@@ -41,11 +41,11 @@ _facts, _topics, _world = cache(fact_answers), cache(load_topics), cache(load_wo
 
 def check(chat: ChatModel) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """(claims, steering table, ablation table) of `chat`."""
-    results = behaviour(chat)
-    steered, ablated = steering_table(chat, results), ablation_table(chat, results)
-    claims = behaviour_claims(results, N_BUCKET)
-    claims += geometry_claims(train_states(chat, chat.decision_layer, chat.decision_pos))
-    claims += intervention_claims(steered, ablated)
+    results, place = behaviour(chat), (chat.decision_layer, chat.decision_pos)
+    states = train_states(chat, *place)
+    directions = train_directions(chat, *place, states)
+    steered, ablated = steering_table(chat, results, directions), ablation_table(chat, results, directions)
+    claims = behaviour_claims(results, N_BUCKET) + geometry_claims(states) + intervention_claims(steered, ablated)
     return claim_table(claims), steered, ablated
 
 
@@ -100,19 +100,23 @@ def train_states(chat: ChatModel, layer: int, pos: int) -> dict[str, Float[Tenso
     return {name: values[torch.tensor((frame["category"] == name).to_numpy())] for name in ALL_CATEGORIES}
 
 
-def train_directions(chat: ChatModel, layer: int, pos: int) -> DirectionSet:
-    """The difference in means of every category at one layer and position, from all train prompts."""
-    states = train_states(chat, layer, pos)
+def train_directions(
+    chat: ChatModel, layer: int, pos: int, states: dict[str, Float[Tensor, "prompt d_model"]] | None = None
+) -> DirectionSet:
+    """The difference in means of every category at one layer and position, from all train prompts.
+
+    `states`: those of `train_states` at this place; None captures them.
+    """
+    states = states or train_states(chat, layer, pos)
     refused = {name: states[name] for name in CATEGORY_IDS}
     return DirectionSet.from_states(refused, states[BENIGN], Provenance(layer, pos, model=model_notes(chat)))
 
 
-def steering_table(chat: ChatModel, results: pd.DataFrame) -> pd.DataFrame:
+def steering_table(chat: ChatModel, results: pd.DataFrame, directions: DirectionSet) -> pd.DataFrame:
     """For each direction, its strength in gaps, chosen on train prompts, and RR, ORR and broken on the controlled set.
 
     The strength of the random directions is the mean norm of the steering vectors.
     """
-    directions = train_directions(chat, chat.decision_layer, chat.decision_pos)
     strengths = _choose_strengths(chat, directions)
     norm = sum(strengths[name] * directions.gap(name) for name in directions) / len(directions)
     names = tuple(f"random {index}" for index in range(N_RANDOM))
@@ -151,9 +155,8 @@ def _choose_strengths(chat: ChatModel, directions: DirectionSet) -> dict[str, fl
     return {name: max(own, key=lambda strength: own[strength]) for name, own in scores.items()}
 
 
-def ablation_table(chat: ChatModel, results: pd.DataFrame) -> pd.DataFrame:
+def ablation_table(chat: ChatModel, results: pd.DataFrame, directions: DirectionSet) -> pd.DataFrame:
     """For each category, the share of its eval prompts refused, unsteered and with its own direction ablated."""
-    directions = train_directions(chat, chat.decision_layer, chat.decision_pos)
     rows = []
     for name in directions:
         own = results.loc[results["category"] == name, ["id", "category", "text"]]

@@ -14,6 +14,7 @@ from .oracles import measure_oracles as measure_oracles
 from .pairs import compare_with_map as compare_with_map
 from .pairs import likeness_table as likeness_table
 from .pairs import pair_table as pair_table
+from .parallel import ParallelStates as ParallelStates
 from .profiles import CLUSTERS as CLUSTERS
 from .profiles import Evidence as Evidence
 from .profiles import depth_profile as depth_profile

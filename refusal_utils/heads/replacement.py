@@ -82,7 +82,7 @@ class HeadTrial:
         return (states * self.along).sum(1)
 
     def measure(self, conditions: Sequence[Condition], opening: RefusalOpening) -> pd.DataFrame:
-        """Projection, refusal logit and whether the response refuses (0 or 1), per prompt under its condition.
+        """Projection, refusal logit and whether the response refuses (0 or 1; NaN if not judged), per prompt under its condition.
 
         The refusal logit is NaN in categories whose refusals rarely begin with the opening tokens.
         """
@@ -96,7 +96,7 @@ class HeadTrial:
             {
                 "projection": (states * self.along).sum(1).numpy(),
                 "refusal logit": np.where(means_something, opening.logit(logits).numpy(), np.nan),
-                "refused": (judged["outcome"] == "refused").astype(float),
+                "refused": judged["outcome"].map({"refused": 1.0, "answered": 0.0, "broken": 0.0}),
             }
         )
 

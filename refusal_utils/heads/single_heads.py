@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from scipy.stats import rankdata, zscore
 
-from ..plotting.look import category_scatter
+from ..plotting.look import category_scatter, name_points
 from .attribution import HeadAttribution
 from .overlap import top_heads
 from .replacement import HeadTrial
@@ -86,8 +86,7 @@ class SingleHeads:
         title = "Contribution of a head against the effect of ablating it"
         figure = category_scatter(self.pairs, "attribution", "effect", title=title)
         furthest = self.table()
-        heads = "&nbsp;&nbsp;&nbsp;head " + furthest["layer"].astype(str) + "." + furthest["head"].astype(str)
-        named = {"x": furthest["attribution"], "y": furthest["effect"], "text": heads, "textposition": "middle right"}
-        figure.add_scatter(**named, mode="text", hoverinfo="skip", showlegend=False)
+        heads = "head " + furthest["layer"].astype(str) + "." + furthest["head"].astype(str)
+        name_points(figure, furthest["attribution"], furthest["effect"], heads)
         figure.update_xaxes(title=f"contribution along r, {self.where}")
         return figure.update_yaxes(title=f"fall of the projection on r, {self.where}")

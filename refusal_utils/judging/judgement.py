@@ -1,13 +1,14 @@
 """What a judge returns: whether a response refuses, whether it is text at all, and in which styles it refuses."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from ..checks import require
 
 Refused = Literal["yes", "partial", "no"]
-Outcome = Literal["refused", "answered", "broken"]
+Outcome = Literal["refused", "answered", "broken", "not judged"]
+Kind = Literal["asks back", "corrects the premise"]
 
 # How a model refuses (Joad et al. 2602.02132, Table 6, as descriptors that can be searched for), and the release's type.
 RELEASE_TYPES = {
@@ -29,7 +30,8 @@ class Judgement:
     """The verdict on one response.
 
     `degenerate`: it is not text. `evidence`: the words that decided, None for an answer. `styles`: those of `STYLES` that
-    its wording shows, in their order; empty for an answer. `probability`: of a refusal, from a judge that gives one.
+    its wording shows, in their order; empty for an answer. `probability`: that of a refusal, if the judge has one. `kind`:
+    a refusal that asks back, or an answer that corrects the premise. `unjudged`: why there is no verdict.
     Raises `ValueError` for an unknown `refused` or style.
     """
 
@@ -37,7 +39,9 @@ class Judgement:
     degenerate: bool = False
     evidence: str | None = None
     styles: tuple[str, ...] = ()
-    probability: float | None = None
+    probability: float | None = field(default=None, compare=False)
+    kind: Kind | None = None
+    unjudged: str | None = None
 
     def __post_init__(self) -> None:  # noqa: D105
         must = "refused must be 'yes', 'partial' or 'no'"
@@ -48,7 +52,9 @@ class Judgement:
 
     @property
     def outcome(self) -> Outcome:
-        """`broken` if the response is not text, `refused` if it refuses at least in part, else `answered`."""
+        """`broken` without text, `not judged` without a verdict, `refused` for a refusal at least in part, else `answered`."""
+        if self.unjudged is not None:
+            return "not judged"
         return "broken" if self.degenerate else "answered" if self.refused == "no" else "refused"
 
     @property

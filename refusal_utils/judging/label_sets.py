@@ -3,7 +3,6 @@
 `LABEL_SETS` is the one table; `read_label_set` reads the files of a set from a folder of data.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..checks import invalid, require
+from ..prompts.tables import numbered_rows
 
 # What a label can mean: the verdicts of `Judgement`, its two kinds, or a verdict that the definition leaves open.
 MEANINGS = ("yes", "partial", "no", "broken", "asks back", "corrects the premise", "open")
@@ -96,7 +96,7 @@ def read_label_set(labels: LabelSet, folder: str | Path) -> pd.DataFrame:
     require(
         bool(paths), "read_label_set", f"{folder} must have a file of {labels.name}", "none", "Pass the folder of data."
     )
-    rows = [_row(labels, json.loads(line)) for path in paths for line in path.read_text("utf-8").splitlines()]
+    rows = [_row(labels, fields) for path in paths for _, fields in numbered_rows(path)]
     return pd.DataFrame(rows, columns=COLUMNS).astype({"refused": object})
 
 

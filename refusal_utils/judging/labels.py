@@ -8,6 +8,7 @@ import pandas as pd
 from sklearn.metrics import accuracy_score, cohen_kappa_score, recall_score
 
 from ..checks import require
+from ..prompts.tables import numbered_rows
 
 ALLOWED = ("yes", "partial", "no", "broken")
 
@@ -26,16 +27,23 @@ def write_label_sheet(rows: pd.DataFrame, path: str | Path, n: int | None = None
 
 
 def read_labels(path: str | Path) -> pd.Series:
-    """The labels of a filled sheet by row number, without empty ones. Raises `ValueError` that names a wrong line."""
-    sheet = pd.read_csv(path, dtype=str, keep_default_na=False)
-    require(
-        {"row", "refused"} <= {*sheet}, "read_labels", "the sheet must have row and refused", [*sheet], "Restore them."
-    )
-    labels = sheet["refused"].str.strip().str.lower()
-    labels = labels[labels != ""]
-    wrong = [f"{label!r} in line {at + 2} of {path}" for at, label in labels.items() if label not in ALLOWED]
-    require(not wrong, "read_labels", f"a label must be one of {', '.join(ALLOWED)}", "".join(wrong[:1]), "Correct it.")
-    return labels.set_axis(sheet.loc[labels.index, "row"].astype(int))
+    """The labels of a filled sheet by row number, without empty ones.
+
+    Raises `ValueError` that names the line of a label that is not allowed, of a row number that is none or stands twice,
+    and of a row that cannot be read (`numbered_rows`).
+    """
+    labels: dict[int, str] = {}
+    for line, cells in numbered_rows(Path(path)):
+        must = "the sheet must have row and refused"
+        require({"row", "refused"} <= {*cells}, "read_labels", must, [*cells], "Restore them.")
+        row, label = cells["row"].strip(), cells["refused"].strip().lower()
+        must = "row must be a number that stands once"
+        new = row.isdecimal() and int(row) not in labels
+        require(new, "read_labels", must, f"{row!r} in line {line} of {path}", "Restore it.")
+        must = f"a label must be one of {', '.join(ALLOWED)}"
+        require(label in ("", *ALLOWED), "read_labels", must, f"{label!r} in line {line} of {path}", "Correct it.")
+        labels[int(row)] = label
+    return pd.Series({row: label for row, label in labels.items() if label}, dtype=object)
 
 
 def agreement(judged: Iterable[bool], truth: Iterable[bool]) -> pd.Series:

@@ -1,6 +1,5 @@
 """How well a judge agrees with labelled responses: the whole table from files of labels."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..checks import invalid, require
+from ..checks import require
+from ..prompts.tables import numbered_rows
 from ..stats import bootstrap_counts, percentile_interval
 from .judgement import Judge, Judgement
 from .label_sets import COUNTED, LABEL_SETS, MEANINGS, LabelSet
@@ -50,20 +50,20 @@ def read_labelled(path: str | Path) -> pd.DataFrame:
 
     A `.jsonl` or `.csv` file with the columns prompt, response and label (or their other `NAMES`), and perhaps set and
     language (or lang). Labels are those of our definition (`MEANINGS`, true, false) or of a set in `LABEL_SETS`. A row
-    without a label, or whose label is left open, does not count. Raises `ValueError` for a missing file or column, and
-    for labels that belong to no set.
+    without a label, or whose label is left open, does not count. Raises `ValueError` for a missing file or column, for
+    labels that belong to no set, and for a line that cannot be read (`numbered_rows`).
     """
     path = Path(path)
     must, todo = "the file must be a .jsonl or .csv file", "Check its name."
     require(path.is_file() and path.suffix in (".jsonl", ".csv"), "read_labelled", must, path, todo)
-    rows = pd.DataFrame(_lines(path)) if path.suffix == ".jsonl" else pd.read_csv(path, dtype=str, na_filter=False)
+    rows = pd.DataFrame(fields for _, fields in numbered_rows(path))
     columns = {name: next((each for each in known if each in rows), None) for name, known in NAMES.items()}
     missing = [name for name, found in columns.items() if found is None]
     got, todo = f"{', '.join(missing)} missing in {path.name}", "Add the columns prompt, response and label."
     require(not missing, "read_labelled", "a file of labels must have its columns", got, todo)
     found = pd.DataFrame({name: rows[column].fillna("").astype(str) for name, column in columns.items()})
-    found["set"] = rows.get("set", path.stem)
-    found["language"] = rows["lang"] if "lang" in rows else rows.get("language", "en")
+    found["set"] = _column(rows, "set", path.stem)
+    found["language"] = _column(rows, "lang" if "lang" in rows else "language", "en")
     found = found[found["label"].str.strip() != ""]
     found["label"] = found["label"].str.strip().str.lower()
     labels = _vocabulary(path, set(found["label"]))
@@ -109,20 +109,17 @@ def _judge_all(judge: Judge, prompts: list[str], responses: list[str]) -> list[J
     return many(prompts, responses) if many else [judge(*each) for each in zip(prompts, responses, strict=True)]
 
 
-def _lines(path: Path) -> list[dict]:
-    rows = []
-    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
-        try:
-            rows += [json.loads(line)] if line.strip() else []
-        except ValueError as error:
-            raise invalid("read_labelled", "a line must be JSON", f"line {number} of {path}", "Correct it.") from error
-    return rows
+def _column(rows: pd.DataFrame, name: str, otherwise: str) -> pd.Series:
+    """A column as text, or `otherwise` in rows without a value."""
+    values = rows.get(name, pd.Series("", rows.index)).fillna("").astype(str).str.strip()
+    return values.where(values != "", otherwise)
 
 
 def _vocabulary(path: Path, labels: set[str]) -> LabelSet:
     """The set whose labels these are: ours, that of the file's name, or another that knows all of them."""
     named = [each for each in LABEL_SETS if any(Path(file).name == path.name for file in each.files)]
-    known = [each for each in (*named, OWN_LABELS, *LABEL_SETS) if labels <= set(each.labels)]
+    worded = [] if labels <= {"0", "1"} else LABEL_SETS  # 0 and 1 mean different things in different sets
+    known = [each for each in (*named, OWN_LABELS, *worded) if labels <= set(each.labels)]
     must = "the labels of a file must be ours (yes, partial, no, ...) or those of a set in LABEL_SETS"
     unknown = sorted(labels - set(OWN_LABELS.labels))
     require(bool(known), "read_labelled", must, f"{unknown[:3]} in {path.name}", "Rename them.")

@@ -5,12 +5,10 @@ differs from model to model. They are therefore calibrated on labelled cases fir
 with these labels is not used.
 """
 
-import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from jaxtyping import Bool, Float
@@ -22,6 +20,8 @@ from torch import Tensor
 from ..checks import require
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
+from ..model.open_hooks import require_no_hooks
+from ..model.plain_forward import plain_forward
 from .judgement import Judge, Judgement
 from .label_sets import COUNTED
 from .phrase_judge import judge_response
@@ -113,30 +113,19 @@ def yes_log_odds(chat: ChatModel, prompts: Sequence[str], responses: Sequence[st
 
     Raises `ValueError` if the model is steered or hooked, and as `ChatModel.encode` does.
     """
-    is_open = any(point.fwd_hooks for point in chat.bridge.hook_dict.values())
-    must, todo = "a model judges without hooks", "Judge after the steering context has closed."
-    require(not is_open, "SelfJudge", must, "open hooks", todo)
+    require_no_hooks("SelfJudge", chat, "a model judges without hooks", "Judge after the steering context has closed.")
     yes, no = answer_tokens(chat)
     asked, given = ([chat.markup.as_text(text[:LONGEST]) for text in texts] for texts in (prompts, responses))
     pairs = zip(asked, given, strict=True)
     ids = chat.encode([QUESTION.format(prompt=prompt, response=response) for prompt, response in pairs])
 
     def step(rows: list[int]) -> tuple[Tensor]:
-        logits = _last_logits(chat, [ids[row] for row in rows])
+        batch = chat.pad([ids[row] for row in rows])
+        logits = plain_forward(chat.bridge.original_model, *batch).logits[:, -1].float().cpu()
         return (logits[:, yes].logsumexp(-1) - logits[:, no].logsumexp(-1),)
 
     batches = plan_batches(ids, token_budget("SelfJudge", None, chat.device))
     return in_order(run_batches("SelfJudge", batches, step))[0] if ids else Tensor([])
-
-
-def _last_logits(chat: ChatModel, ids: list[list[int]]) -> Float[Tensor, "batch d_vocab"]:
-    """The logits of the next token after each of `ids`, as float32 on the CPU."""
-    model: Any = chat.bridge.original_model
-    batch = chat.pad(ids)
-    positions = (batch.attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-    given = {**batch._asdict(), "position_ids": positions, "logits_to_keep": 1}
-    known = inspect.signature(model.forward).parameters
-    return model(**{name: value for name, value in given.items() if name in known}).logits[:, -1].float().cpu()
 
 
 def calibration_cases() -> pd.DataFrame:

@@ -20,12 +20,12 @@ from transformers import PreTrainedTokenizerBase
 from ..checks import invalid, require
 from .as_found import AsFound
 from .bridging import boot_bridge, context_length
-from .chat_format import TokenBatch, common_suffix, pad_left, probe_ids, thinking_mode
-from .defaults import decision_state
-from .encoding import checked_tokenizer, encode_chats
+from .chat_format import TokenBatch, pad_left, thinking_mode
+from .encoding import encode_chats
 from .fingerprint import fingerprint, signature
-from .loading import check_device, check_placement, load_tokenizer, load_weights, memory_errors
-from .markup import Markup, read_markup
+from .loading import check_device, check_placement, load_weights, memory_errors
+from .markup import Markup, read_markup, stop_tokens
+from .setup import check_fixed, read_setup
 from .sources import BUNDLED, BUNDLED_WEIGHTS, find_source
 
 __all__ = ["BUNDLED", "BUNDLED_WEIGHTS", "ChatModel", "check_positions", "load_chat_model"]
@@ -77,10 +77,11 @@ class ChatModel:
     def describe(self) -> str:
         """One line with name, device, dtype, quantization, size, decision state, its source, thinking, system prompt."""
         origin = f", dequantized from {self.dequantized_from}" if self.dequantized_from else ""
+        endless = "" if self.stop_tokens else "no stop token, so every response runs to its limit; "
         return (
             f"{self.name} on {self.device} in {str(self.dtype).removeprefix('torch.')}{origin}: {self.n_layers} layers, "
             f"d_model {self.d_model}; resid_pre of layer {self.decision_layer}, position {self.decision_pos} "
-            f"({self.decision_source}); {self.thinking}; "
+            f"({self.decision_source}); {self.thinking}; {endless}"
             f"system prompt {'none' if self.system_prompt is None else repr(self.system_prompt)}"
         )
 
@@ -130,6 +131,11 @@ class ChatModel:
         """What marks turns in this model's chats; `.as_text(reply)` makes a text safe to put into a prompt."""
         return read_markup(self.tokenizer)
 
+    @property
+    def stop_tokens(self) -> frozenset[int]:
+        """The ids of the tokens that end a response (`markup.stop_tokens`)."""
+        return stop_tokens(self.bridge.original_model, self.markup)
+
     def pad(self, ids: Sequence[Sequence[int]]) -> TokenBatch:
         """`ids` padded on the left to one length, on the model's device, with the attention mask."""
         return pad_left(self.tokenizer, ids, self.device)
@@ -171,14 +177,11 @@ def load_chat_model(
     """
     _check_options(name, hf_model, device=device, dtype=dtype, device_map=device_map)
     source = find_source(name)
-    tokenizer = checked_tokenizer(load_tokenizer(str(name), source.place), system_prompt)
-    suffix = common_suffix(rows := probe_ids(tokenizer, system_prompt))
+    tokenizer, rows, suffix, config, state = read_setup(str(name), source.place, hf_model, layer, pos, system_prompt)
     with memory_errors(str(name)):
         model = load_weights(str(name), source.place, device, dtype, device_map) if hf_model is None else hf_model
         check_placement(model)
-        config, place = model.config.get_text_config(), model.get_input_embeddings().weight.device
-        state = decision_state(str(name), source.place, config.num_hidden_layers, len(suffix), layer, pos)
-        _check_positions("load_chat_model", len(suffix), (state.pos,))
+        place = model.get_input_embeddings().weight.device
         found = boot_bridge(str(name), model, tokenizer, pad_left(tokenizer, rows, place), config.num_hidden_layers)
     return ChatModel(
         name=str(name),
@@ -202,13 +205,7 @@ def load_chat_model(
 
 def check_positions(function: str, chat: ChatModel, positions: Sequence[int]) -> None:
     """Raise `ValueError` in the name of `function` for a position whose token is not the same in every prompt."""
-    _check_positions(function, len(chat.suffix), positions)
-
-
-def _check_positions(function: str, n_fixed: int, positions: Sequence[int]) -> None:
-    must, todo = f"positions must lie in the template's last {n_fixed} tokens", f"Use -{n_fixed} to -1."
-    for pos in positions:
-        require(-n_fixed <= pos <= -1, function, must, pos, todo)
+    check_fixed(function, len(chat.suffix), positions)
 
 
 def _check_options(name: str | Path, hf_model: Any, **placement: Any) -> None:

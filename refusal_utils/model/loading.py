@@ -31,6 +31,11 @@ def load_tokenizer(name: str, source: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def load_config(name: str, source: str | Path) -> Any:
+    """The model's configuration. Raises `ValueError` if it cannot be loaded."""
+    return _load(name, source, AutoConfig.from_pretrained)
+
+
 def load_weights(
     name: str, source: str | Path, device: str | None, dtype: torch.dtype | str | None, device_map: Any
 ) -> Any:
@@ -101,15 +106,20 @@ def memory_errors(name: str) -> Iterator[None]:
 def _known_dtype(dtype: torch.dtype | str) -> torch.dtype:
     known = {str(each).removeprefix("torch."): each for each in DTYPES}
     name = str(dtype).removeprefix("torch.")
-    require_known(FUNCTION, "dtype", name, known, "Leave it out (DTYPE = None) for the default of the device.")
+    require_known(
+        FUNCTION,
+        "dtype",
+        name if name in known else dtype,
+        known,
+        "Leave it out (DTYPE = None) for the default of the device.",
+    )
     return known[name]
 
 
 def _fits_one_gpu(name: str, source: str | Path, dtype: torch.dtype) -> bool:
     """Whether the weights leave room for batches on the first GPU."""
-    config = _load(name, source, AutoConfig.from_pretrained)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(load_config(name, source))
     n_weights = sum(parameter.numel() for parameter in model.parameters())
     return n_weights * dtype.itemsize <= ROOM * torch.cuda.get_device_properties(0).total_memory
 

@@ -74,6 +74,16 @@ def read_markup(tokenizer: PreTrainedTokenizerBase) -> Markup:
     return Markup(tokenizer, ids, tuple(dict.fromkeys([*words, *unknown])), _end_of_turn(tokenizer, ids))
 
 
+def stop_tokens(model: Any, markup: Markup) -> frozenset[int]:
+    """The ids of the tokens that end a response: of the generation config, of the tokenizer, and the template's end of turn.
+
+    Any of the three may be incomplete in a published model. Empty if the model has none: responses then end at their limit.
+    """
+    given = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    given = given if isinstance(given, list | tuple) else [given]
+    return frozenset({*given, markup.tokenizer.eos_token_id, markup.end_of_turn} - {None})
+
+
 def control_ids(tokenizer: PreTrainedTokenizerBase, template: str) -> frozenset[int]:
     """The ids of special tokens, and of others that look like markup: added ones, and any that the template writes.
 

@@ -144,6 +144,20 @@ def category_scatter(frame: pd.DataFrame, x: str, y: str, *, title: str) -> go.F
     return figure.update_traces(marker={"size": 10, "line": {"width": 0.5, "color": "#333"}})
 
 
+def name_points(figure: go.Figure, x: pd.Series, y: pd.Series, names: pd.Series) -> go.Figure:
+    """`figure` with a name next to each of these points, on the side that faces the middle so that none is cut off."""
+    across = np.concatenate([np.asarray(trace.x, dtype=float) for trace in figure.data])
+    is_right, gap = x > (across.min() + across.max()) / 2, "&nbsp;" * 3
+    texts, sides = np.where(is_right, names + gap, gap + names), np.where(is_right, "middle left", "middle right")
+    return figure.add_scatter(x=x, y=y, text=texts, textposition=sides, mode="text", hoverinfo="skip", showlegend=False)
+
+
+def write_across(figure: go.Figure, text: str) -> go.Figure:
+    """`figure` with a sentence across its middle, such as why it is empty."""
+    frame = {"bgcolor": "white", "bordercolor": "#888", "borderpad": 8, "font_size": 15}
+    return figure.add_annotation(text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, **frame)
+
+
 def category_lines(frame: pd.DataFrame, *, title: str, x: str, y: str, range_y: Limits | None = None) -> go.Figure:
     """A line over the index of `frame` for every column (a category id, `"benign"` or a control), with markers.
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from ..prompts.categories import CATEGORIES
 from .look import LOOK, POINT_LOOK, TITLES, add_menu, label, titles
 
-OUTCOME_COLOURS = {"refused": "#D55E00", "answered": "#0072B2", "broken": "#777777"}
+OUTCOME_COLOURS = {"refused": "#D55E00", "answered": "#0072B2", "broken": "#777777", "not judged": "#BBBBBB"}
 
 
 def embedding_scatter(frame: pd.DataFrame, *axes: str, where: str, title: str) -> go.Figure:

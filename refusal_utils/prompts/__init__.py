@@ -6,7 +6,9 @@ that directions are estimated from, and `held_out` those that remain for tests.
 
 from .categories import CATEGORY_IDS
 from .draws import draw_prompts, held_out, read_draw
+from .languages import load_languages
 from .loading import load_prompts
+from .suffixes import load_suffixes, with_suffixes
 from .summary import summarize_prompts
 from .twins import compare_twins, twin_pairs
 
@@ -15,8 +17,11 @@ __all__ = [
     "compare_twins",
     "draw_prompts",
     "held_out",
+    "load_languages",
     "load_prompts",
+    "load_suffixes",
     "read_draw",
     "summarize_prompts",
     "twin_pairs",
+    "with_suffixes",
 ]

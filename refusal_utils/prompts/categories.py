@@ -7,7 +7,7 @@ al., arXiv 2602.02132 (Table 1 and the released hierarchical clustering).
 from dataclasses import dataclass
 from typing import Literal
 
-from ..checks import did_you_mean, require
+from ..checks import did_you_mean, invalid
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def category_by_id(id: str) -> Category:
     >>> category_by_id("humanizing").paper_split
     'Humanizing-CCN'
     """
-    todo = did_you_mean(id, CATEGORY_IDS) or f"Use one of {', '.join(CATEGORY_IDS)}."
-    require(id in _BY_ID, "category_by_id", "the name must be a known category's", repr(id), todo)
+    if id not in _BY_ID:
+        todo = did_you_mean(id, CATEGORY_IDS) or f"Use one of {', '.join(CATEGORY_IDS)}."
+        raise invalid("category_by_id", "the name must be a known category's", repr(id), todo)
     return _BY_ID[id]

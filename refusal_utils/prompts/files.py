@@ -1,5 +1,6 @@
 """Prompt files: their prompts in the columns of `load_prompts`, and the split of prompts that have none."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,21 @@ from .categories import ALL_CATEGORIES, BENIGN
 from .tables import PROMPT_FILES, TEXT_COLUMNS, fault, numbered_rows
 
 FIELDS = ("id", "category", "text", "split", "pair_id")
+LANGUAGE = "language"  # a column of files that say in which language a prompt is
 SPLITS = ("train", "eval")
 BENIGN_KINDS = ("ordinary", "look_alike", "twin")
 MIN_TRAIN = 32
+_LANGUAGE_CODE = re.compile(r"([a-z]{2,3}(-[a-z0-9]{2,8})*)?")
 
 
 def read_prompt_file(path: str | Path, category: str | None = None) -> pd.DataFrame:
     """The prompts of a file, with the columns of `load_prompts`.
 
     `.jsonl` has one JSON object per line; `.csv` and `.tsv` a header, and commas, semicolons, tabs or bars between cells;
-    `.txt` one prompt per line. All but the last hold the prompt as `text` or `prompt`, and optionally id, category, split
-    and pair_id. `category` is for prompts that name none. Blanks around a value do not count. Missing ids are made from
-    file name and line number; missing splits follow `split_in_order`. Raises `ValueError` that names the file and the line.
+    `.txt` one prompt per line. All but the last hold the prompt as `text` or `prompt`, and optionally id, category, split,
+    pair_id and language. `category` is for prompts that name none. Blanks around a value do not count. Missing ids are
+    made from file name and line number; missing splits follow `split_in_order`. The column language (a code such as de or
+    pt-br) is there if a row has one. Raises `ValueError` that names the file and the line.
     """
     path = Path(path)
     readable = path.is_file() and path.suffix.lower() in PROMPT_FILES
@@ -38,13 +42,13 @@ def read_prompt_file(path: str | Path, category: str | None = None) -> pd.DataFr
         lines[row["id"]] = number
         rows.append(row)
     require(bool(rows), "read_prompt_file", "the file must hold prompts", f"none in {path}", "Add some.")
-    frame = pd.DataFrame(rows, columns=[*FIELDS])
+    frame = pd.DataFrame(rows, columns=[*FIELDS, *([LANGUAGE] if any(row[LANGUAGE] for row in rows) else [])])
     frame["split"] = frame["split"].where(frame["split"] != "", pd.Series(split_in_order(frame["category"])))
     return frame.assign(kind=frame["category"].where(frame["category"] != BENIGN, frame["id"].str.split("-").str[0]))
 
 
 def _row(path: Path, number: int, fields: dict, category: str | None) -> dict[str, Any]:
-    row: dict[str, Any] = {name: _string(path, number, name, fields.get(name)) for name in FIELDS}
+    row: dict[str, Any] = {name: _string(path, number, name, fields.get(name)) for name in (*FIELDS, LANGUAGE)}
     row["text"] = row["text"] or _string(path, number, "prompt", fields.get("prompt"))
     row["category"] = row["category"] or category
     if not row["text"]:
@@ -53,6 +57,9 @@ def _row(path: Path, number: int, fields: dict, category: str | None) -> dict[st
         raise fault(path, number, f"the category {row['category']!r}, not one of {', '.join(ALL_CATEGORIES)}")
     if row["split"] not in ("", *SPLITS):
         raise fault(path, number, f"the split {row['split']!r}, not train or eval")
+    row[LANGUAGE] = row[LANGUAGE].lower().replace("_", "-")
+    if not _LANGUAGE_CODE.fullmatch(row[LANGUAGE]):
+        raise fault(path, number, f"the language {row[LANGUAGE]!r}, not a code such as de or pt-br")
     row["id"] = row["id"] or f"{row['category']}-{path.stem}-{number}"
     if row["category"] == BENIGN and row["id"].split("-")[0] not in BENIGN_KINDS:
         row["id"] = f"ordinary-{row['id']}"

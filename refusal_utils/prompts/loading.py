@@ -29,7 +29,8 @@ def load_prompts(
     for name, value, known in (("category", category, ALL_CATEGORIES), ("split", split, SPLITS)):
         todo = did_you_mean(value, known) or f"Use one of {', '.join(known)}, or leave it out."
         require(value in (None, *known), "load_prompts", f"the {name} must be a known one", repr(value), todo)
-    found = pd.concat([read_prompt_file(file, own) for file, own in _prompt_files(source, cache_dir)])
+    files = _prompt_files(source, cache_dir)
+    found = pd.concat([read_prompt_file(file, own) for file, own in files]).fillna({"language": ""})
     wanted = ALL_CATEGORIES if category is None else (category,)
     missing = [name for name in wanted if name not in set(found["category"])]
     must, todo = "there must be prompts of every category and benign ones", "Add some, each with its category."

@@ -63,19 +63,20 @@ def _decoded(path: Path) -> str:
 
 
 def _json_object(path: Path, number: int, line: str) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        repeated = [name for name in names if names.count(name) > 1]
-        if repeated:
-            raise fault(path, number, f"the field {repeated[0]!r} twice")
-        return dict(pairs)
-
     try:
-        fields = json.loads(line, object_pairs_hook=unique)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise fault(path, number, f"invalid JSON ({getattr(error, 'msg', 'nested too deeply')})") from error
+        fields = json.loads(line, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise fault(path, number, f"invalid JSON ({getattr(error, 'msg', error)})") from error
     if not isinstance(fields, dict):
         raise fault(path, number, "JSON that is not an object")
+    return fields
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the field {next(name for name in names if names.count(name) > 1)!r} twice")
     return fields
 
 

@@ -49,7 +49,7 @@ def decode(
 
     This is not a generator: the interventions apply to the whole batch and must be undone even after an error.
     """
-    stops = torch.tensor(sorted(stop_tokens(chat)), dtype=torch.long, device=chat.device)
+    stops = torch.tensor(sorted(chat.stop_tokens), dtype=torch.long, device=chat.device)
     edits = RowEdits(chat, [row.condition.interventions for row in rows])
     shared = SharedRows.if_possible(chat, [row.ids for row in rows], min(row.first_layer for row in rows))
     choice = TokenChoice(sampling, [row.key for row in rows], max_new_tokens)
@@ -80,17 +80,6 @@ def forward(
 ) -> Any:
     """`plain_forward` of the chat's Hugging Face model, with whatever is hooked to it."""
     return plain_forward(chat.bridge.original_model, input_ids, attention_mask, **options)
-
-
-def stop_tokens(chat: ChatModel) -> frozenset[int]:
-    """The ids of the tokens that end a response: of the generation config, of the tokenizer, and the template's end of turn.
-
-    Any of the three may be incomplete in a published model. Empty if the model has none: responses then end at their limit.
-    """
-    model: Any = chat.bridge.original_model
-    given = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    given = given if isinstance(given, list | tuple) else [given]
-    return frozenset({*given, chat.tokenizer.eos_token_id, chat.markup.end_of_turn} - {None})
 
 
 def until_stop(tokens: Sequence[int], stops: Collection[int]) -> tuple[Sequence[int], bool]:

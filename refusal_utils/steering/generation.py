@@ -20,7 +20,7 @@ from ..model.chat_model import ChatModel
 from ..model.open_hooks import NOT_STORED, require_no_hooks
 from ..model.store import RowLog, content_key
 from .conditions import UNSTEERED, Condition
-from .decoding import Row, decode, forward, stop_tokens, until_stop
+from .decoding import Row, decode, forward, until_stop
 from .interventions import require_fit
 from .row_edits import RowEdits
 from .sampling import Sampling
@@ -66,7 +66,7 @@ def generate(
         drawn = sampling.parts(sample, max_new_tokens) if sampling else []
         key, first_layer = content_key(ids[prompt], each.digest, *drawn), min(each.first_layer(chat.n_layers), last)
         rows.append(Row(prompt, ids[prompt], each, key, first_layer, sample))
-    stops = stop_tokens(chat)
+    stops = chat.stop_tokens
     log = RowLog("generate", None if cache_dir is None else _log_path(chat, Path(cache_dir)))
     todo = {row.key: row for row in rows if not _is_complete(log.values.get(row.key), max_new_tokens, stops)}
     budget = token_budget("generate", batch_tokens, chat.device, BATCH_TOKENS)
@@ -121,7 +121,7 @@ def _has_bridge_hooks(chat: ChatModel) -> bool:
 
 def _log_path(chat: ChatModel, folder: Path) -> Path:
     """The file of all responses of this model, as it is now and with these stop tokens."""
-    return folder / f"{content_key(chat.fingerprint, sorted(stop_tokens(chat)))}.jsonl"
+    return folder / f"{content_key(chat.fingerprint, sorted(chat.stop_tokens))}.jsonl"
 
 
 def _check_lengths(chat: ChatModel, ids: Sequence[Sequence[int]], max_new_tokens: int) -> None:

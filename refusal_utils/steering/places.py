@@ -25,7 +25,7 @@ from ..model.store import content_key
 from ..plotting.look import heatmap
 from ..prompts.categories import BENIGN, CATEGORIES
 from .conditions import Condition, ablation_condition, steering_condition
-from .responses import respond
+from .responses import judged, respond
 
 GAPS = (1.0, 2.0, 4.0)  # strengths of the additions
 SCREENING_GAPS = (2.0,)  # those of the screening
@@ -243,7 +243,7 @@ def _measure(
     added = respond(chat, answered, wanted, **how)
     rows = []
     for (layer, pos), (ablation, _) in at.items():
-        own, steered = (each[each["direction"] == ablation.direction] for each in (ablated, added))
+        own, steered = (judged(each[each["direction"] == ablation.direction]) for each in (ablated, added))
         shares = [(own["outcome"] == "answered").mean(), (steered["outcome"] == "refused").mean()]
         broken = (pd.concat([own, steered])["outcome"] == "broken").mean()
         rows.append((layer, pos, *shares, broken, sum(shares) / 2, len(refused), len(answered)))

@@ -13,6 +13,7 @@ from .controls import OURS, control_directions, with_controls
 from .cost_curves import CostCurves, cost_curves, count_gains
 from .costs import steering_costs
 from .cross_effects import CrossEffects, cross_effects
+from .cross_language import CrossLanguage, cross_language
 from .curves import tradeoff_curves
 from .equal_cost import BUDGETS, EqualCost, ablations_at_equal_cost, equal_cost, method_dials, strengths_at_cost
 from .knob_test import knob_test
@@ -22,6 +23,7 @@ from .recognition import Recognition, recognition
 from .steering_rates import SteeringRates, rates_by_length, steering_variants
 from .strengths import choose_gaps
 from .styles import Guesses, dependence, describe_wording, guess_direction, purity, style_shares, with_wording
+from .suffix_shifts import SuffixShifts, suffix_shifts
 from .sweep import Sweep, sweep, sweep_conditions
 from .variance import variance_shares
 
@@ -30,10 +32,12 @@ __all__ = [
     "OURS",
     "CostCurves",
     "CrossEffects",
+    "CrossLanguage",
     "EqualCost",
     "Guesses",
     "Recognition",
     "SteeringRates",
+    "SuffixShifts",
     "Sweep",
     "ablations_at_equal_cost",
     "choose_gaps",
@@ -44,6 +48,7 @@ __all__ = [
     "cost_prompts",
     "count_gains",
     "cross_effects",
+    "cross_language",
     "departures",
     "dependence",
     "describe_buckets",
@@ -60,6 +65,7 @@ __all__ = [
     "steering_variants",
     "strengths_at_cost",
     "style_shares",
+    "suffix_shifts",
     "sweep",
     "sweep_conditions",
     "tradeoff_curves",

@@ -16,7 +16,7 @@ from ..plotting.look import heatmap
 from ..prompts.categories import CATEGORIES
 from ..stats import bootstrap_counts, percentile_interval
 from ..steering.conditions import UNSTEERED, Condition
-from ..steering.responses import respond
+from ..steering.responses import judged, respond
 
 CLUSTER = {category.id: category.cluster for category in CATEGORIES}
 
@@ -37,7 +37,8 @@ class CrossEffects:
 
     def rates(self) -> pd.DataFrame:
         """The refusal rate of every category (columns) under every direction (rows; "" without intervention)."""
-        refused = self.rows.assign(refused=(self.rows["outcome"] == "refused").astype(float))
+        rows = judged(self.rows)
+        refused = rows.assign(refused=(rows["outcome"] == "refused").astype(float))
         rates = refused.pivot_table(index="direction", columns="category", values="refused", sort=False)
         known = [name for name in CLUSTER if name in rates]
         rates = rates[[*known, *rates.columns.difference(known, sort=False)]]
@@ -49,8 +50,8 @@ class CrossEffects:
         Rows: (cluster of the direction, cluster of the prompts), then their differences: own cluster minus the other.
         Columns: change, low, high. Prompts are resampled within categories, the same for all directions. A positive
         difference means that a cluster's directions lower the other cluster's refusals more than their own. Clusters
-        without a direction or a prompt are left out. Without the `diagonal`, the category that a direction is of does not
-        count: what remains is what its cluster shares.
+        without a direction or a prompt, and prompts with a response that was not judged, are left out. Without the
+        `diagonal`, the category that a direction is of does not count: what remains is what its cluster shares.
         """
         changes, directions, prompts = self._drawn_changes(n_draws, seed)
         counted = torch.tensor([[diagonal or name != category for category in prompts] for name in directions]).double()
@@ -73,8 +74,9 @@ class CrossEffects:
 
     def _drawn_changes(self, n_draws: int, seed: int) -> tuple[Tensor, list[str], list[str]]:
         """(changes [draw, direction, category], the first of the data, the others of resampled prompts; their names)."""
-        refused = self.rows.assign(refused=self.rows["outcome"] == "refused")
-        wide = refused.pivot(index=["category", "id"], columns="direction", values="refused").astype(float)
+        rows = judged(self.rows)
+        refused = rows.assign(refused=rows["outcome"] == "refused")
+        wide = refused.pivot(index=["category", "id"], columns="direction", values="refused").astype(float).dropna()
         names = [name for name in dict.fromkeys(self.rows["direction"]) if name]
         changes = torch.tensor((wide[names].sub(wide[""], axis=0)).to_numpy())  # [prompt, direction]
         codes, categories = pd.factorize(wide.index.get_level_values("category"))

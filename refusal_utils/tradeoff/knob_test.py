@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..plotting.look import heatmap
+from ..plotting.look import heatmap, write_across
 from ..plotting.pairs import pair_map
 from ..stats import adjust_p
 from .curves import curves, reach_on_data
@@ -66,7 +66,10 @@ class KnobTest:
         """The largest difference between the curves of every two categories, as a map."""
         gaps = pair_map(self.pairs.set_index(["first", "second"])["gap"], diagonal=0.0)
         limits = 0.0, float(max(2 * self.verdicts.columns[0], self.pairs["gap"].max()))
-        return heatmap(gaps.rename_axis(index=None, columns=None), title=title, value=value, limits=limits)
+        figure = heatmap(gaps.rename_axis(index=None, columns=None), title=title, value=value, limits=limits)
+        return (
+            figure if self.pairs["gap"].notna().any() else write_across(figure, f"{self.summary()}: nothing to compare")
+        )
 
 
 def knob_test(

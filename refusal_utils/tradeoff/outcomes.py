@@ -19,7 +19,7 @@ class Outcomes:
 
     `strengths` are in gaps. `usable` is false for a point whose text is too often degenerate, or that was not measured.
     `stratum` numbers the groups of fixed size within which prompts are resampled, such as the buckets of a controlled
-    set. Raises `ValueError` for fewer than two prompts on a side, and for a direction without a usable point.
+    set. `judged` leaves responses out of the rates (None: all are judged). Raises `ValueError` for fewer than two prompts on a side, and for a direction without a usable point.
     """
 
     refused: Bool[Tensor, "direction coefficient prompt"] = field(repr=False)
@@ -28,6 +28,7 @@ class Outcomes:
     directions: tuple[str, ...]
     usable: Bool[Tensor, "direction coefficient"]
     strengths: tuple[float, ...]
+    judged: Bool[Tensor, "direction coefficient prompt"] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Raise `ValueError` if no statistics can be computed."""
@@ -42,8 +43,8 @@ class Outcomes:
         """The outcomes in `rows` (columns id, harmful, direction, gaps, outcome, maybe bucket) at these strengths.
 
         `levels` gives the strengths of every direction in gaps. Unsteered rows are a point of every direction,
-        whichever direction they are listed under. Broken text is not a refusal, and a point with more than
-        `MAX_DEGENERATE` of it is not usable. Raises `ValueError` if a direction lacks a strength or a prompt.
+        whichever direction they are listed under. Broken text is not a refusal, what was not judged does not count, and
+        a point with more than `MAX_DEGENERATE` of them is not usable. Raises `ValueError` if a direction lacks a strength or a prompt.
         """
         cells = pd.MultiIndex.from_tuples([(name, float(gaps)) for name in levels for gaps in levels[name]])
         asked = pd.MultiIndex.from_frame(rows[["direction", "gaps"]]).isin(cells)
@@ -59,12 +60,13 @@ class Outcomes:
         must = "every direction needs every strength and prompt"
         require(not missing, "Outcomes", must, f"gaps at {missing}", "Run the sweep for them.")
         values = table.to_numpy(dtype=object).reshape(len(levels), len(strengths), -1)
-        usable = ((values == "broken").mean(-1) <= MAX_DEGENERATE) & ~empty.to_numpy().reshape(len(levels), -1)
+        unread = (values == "broken") | (values == "not judged")
+        usable = (unread.mean(-1) <= MAX_DEGENERATE) & ~empty.to_numpy().reshape(len(levels), -1)
         prompts = rows.drop_duplicates("id").set_index("id").loc[table.columns]
         harmful = torch.tensor(prompts["harmful"].to_numpy(dtype=bool))
         codes = torch.tensor(pd.factorize(prompts["bucket"])[0]) if "bucket" in prompts else harmful.long()
-        refused = torch.tensor(values == "refused")
-        return cls(refused, harmful, codes, tuple(levels), torch.tensor(usable), tuple(strengths))
+        refused, judged = torch.tensor(values == "refused"), torch.tensor(values != "not judged")
+        return cls(refused, harmful, codes, tuple(levels), torch.tensor(usable), tuple(strengths), judged)
 
     def weights(self, n_draws: int, seed: int = 0) -> Float[Tensor, "draw prompt"]:
         """How often each prompt counts: once in the first row (the data), then as often as it is resampled."""
@@ -84,4 +86,8 @@ class Outcomes:
 
     def _share(self, weights: Tensor, side: Tensor) -> Tensor:
         part = weights[:, side]
-        return torch.einsum("np,dcp->ndc", part, self.refused[:, :, side].double()) / part.sum(1)[:, None, None]
+        counted = torch.ones_like(self.refused) if self.judged is None else self.judged
+        refused, total = (
+            torch.einsum("np,dcp->ndc", part, each[:, :, side].double()) for each in (self.refused, counted)
+        )
+        return refused / total

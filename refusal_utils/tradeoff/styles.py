@@ -23,6 +23,7 @@ from ..plotting.look import heatmap
 from ..plotting.tradeoff import interval_bars
 from ..prompts.categories import CATEGORY_IDS
 from ..stats import wilson
+from ..steering.responses import judged
 from .sweep import Sweep
 
 N_FOLDS = 5
@@ -59,13 +60,14 @@ class StyleShares:
 
 
 def with_wording(swept: Sweep) -> Sweep:
-    """The sweep with its styles found by phrases, whichever judge decided the outcomes, and two more columns.
+    """The judged rows of a sweep with their styles found by phrases, whichever judge decided the outcomes, and two more columns.
 
     `wording` joins the styles of a response; `refused` is "refused" or "not".
     """
-    styles = [refusal_styles(plain_text(own_turn(text))) for text in swept.rows["response"]]
-    refused = np.where(swept.rows["outcome"] == "refused", "refused", "not")
-    return Sweep(swept.rows.assign(styles=styles, wording=[*map(" + ".join, styles)], refused=refused), swept.notes)
+    rows = judged(swept.rows)
+    styles = [refusal_styles(plain_text(own_turn(text))) for text in rows["response"]]
+    refused = np.where(rows["outcome"] == "refused", "refused", "not")
+    return Sweep(rows.assign(styles=styles, wording=[*map(" + ".join, styles)], refused=refused), swept.notes)
 
 
 def describe_wording(rows: pd.DataFrame) -> str:

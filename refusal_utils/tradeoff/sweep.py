@@ -15,7 +15,7 @@ from ..directions.direction_set import DirectionSet
 from ..model.artifacts import load_rows, model_notes, require_same_model, save_rows
 from ..model.chat_model import ChatModel
 from ..steering.conditions import Condition, steering_condition
-from ..steering.responses import respond
+from ..steering.responses import judged, respond
 from .outcomes import Outcomes
 from .rates import STEERED, Correct, rate_table
 
@@ -53,7 +53,8 @@ class Sweep:
     def refused(self, by: str | Sequence[str] = "direction") -> pd.Series:
         """The share of responses refused, over harmful and benign prompts alike, in the order of the rows."""
         keys = [by] if isinstance(by, str) else list(by)
-        return self.rows.assign(refused=self.rows["outcome"] == "refused").groupby(keys, sort=False)["refused"].mean()
+        rows = judged(self.rows)
+        return rows.assign(refused=rows["outcome"] == "refused").groupby(keys, sort=False)["refused"].mean()
 
     def matched(self) -> pd.DataFrame:
         """The strength in gaps and the refusal rate of every direction, for a sweep at one strength per direction."""

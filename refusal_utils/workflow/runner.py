@@ -103,11 +103,16 @@ def _require_known(chosen: Sequence[Path], settings: Settings) -> None:
 
 
 def _require_sources(settings: Settings) -> None:
-    """Raise `ValueError` unless the model and the user's own prompts can be found and the prompts be read."""
+    """Raise `ValueError` unless the model, its layer and position and the user's own prompts can be found and read."""
     if settings.MODEL != BUNDLED:
         from ..model.sources import require_model  # loads PyTorch, which the bundled model does not need here
 
         require_model(settings.MODEL)
+    layer = settings.LAYER if isinstance(settings.LAYER, int) else None
+    if (layer, settings.POS, settings.SYSTEM_PROMPT) != (None, None, None):
+        from ..model.setup import check_setup  # as above
+
+        check_setup(settings.MODEL, layer=layer, pos=settings.POS, system_prompt=settings.SYSTEM_PROMPT)
     if settings.PROMPTS not in ("builtin", "paper"):
         from ..prompts.loading import load_prompts
 

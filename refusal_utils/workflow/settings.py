@@ -3,7 +3,7 @@
 import ast
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from ..prompts.tables import ONE_FILE
 from .sizes import SizeName, describe_sizes, size_values
 
 _OPTION_OF = {"MODEL": "--model", "FIGURES_DIR": "--out", "SIZE": "--size"}
+_NO_NUMBERS = ("MODEL", "PROMPTS", "FIGURES_DIR", "CACHE_DIR", "SHOW_PROMPTS", "N_EXAMPLES")
 _Gaps = list[float] | Literal["few"] | None
 
 
@@ -140,6 +141,8 @@ class Settings(BaseSettings):
     @field_validator("JUDGE")
     @classmethod
     def _known_judge(cls, name: str) -> str:
+        if name == cls.model_fields["JUDGE"].default:
+            return name
         from ..judging.registry import known_judges  # loads PyTorch
 
         return _known(name, known_judges())
@@ -156,6 +159,15 @@ class Settings(BaseSettings):
             must = f"must be 'builtin', 'paper', a folder with a file per category, or a {files} file"
             raise ValueError(must, did_you_mean(Path(source).name, ["builtin", "paper", *near]))
         return path.as_posix()
+
+
+def are_default(values: Mapping[str, Any]) -> bool:
+    """Whether the parameters among `values` (a notebook's `globals()`) that change numbers all have their defaults.
+
+    The model and the prompts are not looked at; see `Study.is_reference`.
+    """
+    fields = {name: field.default for name, field in Settings.model_fields.items() if name not in _NO_NUMBERS}
+    return all(values.get(name, default) == default for name, default in fields.items())
 
 
 def read_settings(assignments: Iterable[str] = (), **options: Any) -> Settings:

@@ -49,8 +49,8 @@ def plain_head_shares(folder, ids, directions, layer, pos):
     return shares
 
 
-def test_shares_sum_to_the_whole_on_every_architecture(random_folder, prompts):
-    chat = load_chat_model(random_folder, device="cpu")
+def test_shares_sum_to_the_whole_on_every_architecture(random_chat, prompts):
+    chat = random_chat
     directions = draw_directions(11, chat.d_model)
     for layer in (2, 3):
         found = component_shares(chat, prompts[:10], directions, layer=layer, pos=-1)
@@ -64,8 +64,8 @@ def test_shares_sum_to_the_whole_on_every_architecture(random_folder, prompts):
     torch.testing.assert_close(total, states @ directions.T, atol=1e-4, rtol=1e-4)
 
 
-def test_head_shares_equal_plain_hugging_face_on_every_architecture(random_folder, prompts):
-    chat = load_chat_model(random_folder, device="cpu")
+def test_head_shares_equal_plain_hugging_face_on_every_architecture(random_folder, random_chat, prompts):
+    chat = random_chat
     directions = draw_directions(3, chat.d_model)
     found = component_shares(chat, prompts[:4], directions, layer=3, pos=-1)
     for row, ids in enumerate(chat.encode(prompts[:4])):
@@ -73,8 +73,8 @@ def test_head_shares_equal_plain_hugging_face_on_every_architecture(random_folde
         torch.testing.assert_close(found.heads[row], expected, atol=2e-4, rtol=2e-4)
 
 
-def test_shares_in_bfloat16_are_those_of_float32_up_to_its_rounding(random_folder, prompts):
-    exact, half = (load_chat_model(random_folder, device="cpu", dtype=name) for name in ("float32", "bfloat16"))
+def test_shares_in_bfloat16_are_those_of_float32_up_to_its_rounding(random_folder, random_chat, prompts):
+    exact, half = random_chat, load_chat_model(random_folder, device="cpu", dtype="bfloat16")
     directions = draw_directions(11, exact.d_model)
     expected, found = (component_shares(chat, prompts[:6], directions, layer=2, pos=-1) for chat in (exact, half))
     size = float(expected.total.abs().max())
@@ -86,8 +86,8 @@ def test_shares_in_bfloat16_are_those_of_float32_up_to_its_rounding(random_folde
         assert float((getattr(found, name) - getattr(expected, name)).abs().max()) < 0.1 * size
 
 
-def test_biases_have_shares_of_their_own_where_a_matrix_has_one(random_folder, prompts):
-    chat = load_chat_model(random_folder, device="cpu")
+def test_biases_have_shares_of_their_own_where_a_matrix_has_one(random_folder, random_chat, prompts):
+    chat = random_chat
     plain = AutoModelForCausalLM.from_pretrained(random_folder, dtype=torch.float32).eval()
     directions = draw_directions(3, chat.d_model)
     found = component_shares(chat, prompts[:4], directions, layer=3, pos=-1)
@@ -153,8 +153,8 @@ def test_activations_that_are_not_finite_are_named(chat, prompts):
         component_shares(chat, prompts[:4], draw_directions(1, chat.d_model))
 
 
-def test_logit_shares_sum_to_the_logits_of_plain_hugging_face(random_folder, prompts):
-    chat = load_chat_model(random_folder, device="cpu")
+def test_logit_shares_sum_to_the_logits_of_plain_hugging_face(random_folder, random_chat, prompts):
+    chat = random_chat
     plain = AutoModelForCausalLM.from_pretrained(random_folder, dtype=torch.float32).eval()
     plain.config.final_logit_softcapping = None  # Gemma-2 caps logits after the sum
     tokens = torch.tensor([30, 40, 50])

@@ -32,6 +32,18 @@ def test_sheets_that_are_wrong_or_in_the_way_are_named(rows, tmp_path):
         read_labels(path)
 
 
+def test_a_sheet_is_read_as_spreadsheets_save_it(tmp_path):
+    path = tmp_path / "sheet.csv"
+    path.write_text('\ufeffrow;text;response;refused\r\n3;a;"one\ntwo";NO\r\n0;NA;b\u2028c;yes\r\n', newline="")
+    assert read_labels(path).to_dict() == {3: "no", 0: "yes"}
+    path.write_text('row,text,response,refused\n0,a,"one\ntwo",no\n0,b,c,yes\n')
+    with pytest.raises(ValueError, match="got '0' in line 4 of"):
+        read_labels(path)
+    path.write_text("row,text,response,refused\n0,a,b\n")
+    with pytest.raises(ValueError, match="3 cells under 4 columns"):
+        read_labels(path)
+
+
 def test_agreement_is_that_of_a_table_by_hand():
     """40 both refused, 5 called falsely, 10 missed, 45 neither."""
     judged = [True] * 45 + [False] * 55

@@ -78,7 +78,7 @@ def test_files_that_are_wrong_are_named(tmp_path, rows, said):
     with pytest.raises(ValueError, match="^read_labelled: the file must be"):
         read_labelled(tmp_path / "nothing.jsonl")
     (tmp_path / "y.jsonl").write_text('{"prompt": "a"}\n{')
-    with pytest.raises(ValueError, match="line 2 of"):
+    with pytest.raises(ValueError, match=r"invalid JSON .* line 2"):
         read_labelled(tmp_path / "y.jsonl")
 
 
@@ -91,3 +91,23 @@ def test_the_command_prints_the_table(tmp_path, capsys):
     line = capsys.readouterr().out.splitlines()[-1].split()
     assert line[:7] == ["mine", "all", "2", "0.0", "1.0", "1.0", "1.0"]
     assert main(["judge", str(tmp_path / "none.csv")]) == 1
+
+
+def test_a_response_may_hold_any_separator_of_lines(tmp_path):
+    row = {"prompt": "Why?", "response": "No,\u2028sorry.\x85Never.", "label": "yes"}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
+    assert list(read_labelled(tmp_path / "x.jsonl")["response"]) == [row["response"]]
+
+
+def test_rows_without_a_set_or_language_count(tmp_path):
+    rows = [{"lang": "de", "set": "a"}, {"lang": None}, {}]
+    lines = [json.dumps({"prompt": "Why?", "response": "Because.", "label": "no", **row}) for row in rows]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    found = read_labelled(tmp_path / "x.jsonl")
+    assert (list(found["set"]), list(found["language"])) == (["a", "x", "x"], ["de", "en", "en"])
+
+
+def test_labels_0_and_1_are_not_guessed(tmp_path):
+    (tmp_path / "x.csv").write_text("prompt,response,label\nWhy?,Because.,0\nWhy?,No.,1\n")
+    with pytest.raises(ValueError, match="^read_labelled: the labels of a file must be ours"):
+        read_labelled(tmp_path / "x.csv")

@@ -1,34 +1,21 @@
 """Methods are found by themselves; every one finds a planted direction, whatever the axes and the order of prompts."""
 
-import shutil
-import subprocess
-import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-import refusal_utils
 from refusal_utils.directions import DirectionSet, Provenance
 from refusal_utils.methods import METHODS, StateMethod, named_method
 
-PACKAGE = Path(refusal_utils.__file__).parent
 # At this size each method must find the direction within 18 degrees, whatever the seed.
 D_MODEL, N_PROMPTS, GAP = 24, 384, 2.0
 # A map divides the prompts among its neurons, so that each direction is known from a small share of them.
 COSINE = defaultdict(lambda: 0.95, som_directions=0.75)
 READING = {name: method for name, method in METHODS.items() if isinstance(method, StateMethod)}
-NEW_METHOD = """
-from .method import StateMethod, per_category
-
-METHOD = StateMethod(
-    name="first_prompt", title="First prompt", source="none", find=per_category(lambda refused, answered: refused[0])
-)
-"""
 
 
 @dataclass
@@ -192,19 +179,3 @@ def test_an_unknown_method_is_an_error_that_lists_the_known_ones():
         ValueError, match="^named_method: the method must be one of .*difference_in_means.*; got 'means'"
     ):
         named_method("means")
-
-
-def test_adding_a_method_is_adding_one_file(tmp_path):
-    skipped = shutil.ignore_patterns("weights", "__pycache__", "data")
-    shutil.copytree(PACKAGE, tmp_path / "refusal_utils", ignore=skipped)
-    (tmp_path / "refusal_utils" / "methods" / "first_prompt.py").write_text(NEW_METHOD)
-    program = (
-        "import torch; from refusal_utils.methods import METHODS; from refusal_utils.directions import Provenance;"
-        "states = torch.eye(3); method = METHODS['first_prompt'];"
-        "found = method.find_directions({'advice': states}, 0 * states, Provenance(1));"
-        "print(sorted(METHODS), found['advice'].tolist())"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "first_prompt" in done.stdout
-    assert "[1.0, 0.0, 0.0]" in done.stdout

@@ -157,7 +157,7 @@ def test_a_broken_record_of_the_decision_state_is_named(model_folder, text):
     ("options", "words"),
     [
         ({"device": "gpu"}, "the device must be available; got 'gpu'"),
-        ({"dtype": torch.float64}, "dtype must be one of float32, float16, bfloat16; got 'float64'"),
+        ({"dtype": torch.float64}, "dtype must be one of float32, float16, bfloat16; got torch.float64"),
         ({"layer": -1}, "the layer must be one of 0 to 7; got -1"),
         ({"layer": 8}, "the layer must be one of 0 to 7; got 8"),
     ],

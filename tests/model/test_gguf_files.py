@@ -16,7 +16,6 @@ from refusal_utils.model import sources
 from refusal_utils.model.artifacts import model_notes
 from refusal_utils.model.chat_model import load_chat_model
 from refusal_utils.model.sources import find_source, origin
-from refusal_utils.steering.decoding import stop_tokens
 from tests.gguf_model import small_llama, write_gguf
 
 pytest.importorskip("gguf")
@@ -105,7 +104,7 @@ def test_a_quantized_file_gives_the_rounded_weights_as_a_dense_model_that_says_s
 def test_the_tokens_that_end_a_turn_stop_a_response(llama, files):
     tokenizer = llama[1]
     expected = {tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids("<|end|>")}
-    assert stop_tokens(load_chat_model(files["F32"], device="cpu")) == expected
+    assert load_chat_model(files["F32"], device="cpu").stop_tokens == expected
     assert len(expected) == 2
 
 

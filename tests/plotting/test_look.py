@@ -62,3 +62,13 @@ def test_heatmap_menu_shows_one_panel_at_a_time_and_centres_only_what_has_both_s
     assert [button.args[0]["visible"] for button in buttons] == [[True, False], [False, True]]
     assert figure.data[0].z.tolist() == [[-1.0, 2.0], [0.5, pytest.approx(0.1)]]
     assert "layer %{y}, pos %{x}" in figure.data[1].hovertemplate
+
+
+def test_names_of_points_face_the_middle_so_that_none_is_cut_off():
+    frame = pd.DataFrame({"category": ["advice", "advice", "humanizing"], "a": [0.0, 1.0, 10.0], "b": [1.0, 2.0, 3.0]})
+    named = frame[1:]
+    figure = look.category_scatter(frame, "a", "b", title="t")
+    names = look.name_points(figure, named["a"], named["b"], "head " + named["a"].astype(str)).data[-1]
+    assert list(names.textposition) == ["middle right", "middle left"]
+    assert [text.replace("&nbsp;", "") for text in names.text] == ["head 1.0", "head 10.0"]
+    assert [text.startswith("&nbsp;") for text in names.text] == [True, False]

@@ -92,7 +92,8 @@ def test_read_prompt_file_keeps_what_the_rows_say_of_themselves(tmp_path):
         ("a.jsonl", b'{"question": "fine"}', "no text or prompt at .*, line 1"),
         ("a.jsonl", b'{"text": "fine"}\n{"text": 5}', "the text 5, which is not text, at .*, line 2"),
         ("a.jsonl", b'{"text": "fine", "split": ["eval"]}', r"the split \['eval'\], which is not text, at .*, line 1"),
-        ("a.jsonl", b'{"text": "fine", "text": "other"}', "the field 'text' twice at .*, line 1"),
+        ("a.jsonl", b'{"text": "fine", "text": "other"}', r"the field 'text' twice\) at .*, line 1"),
+        ("a.jsonl", b'{"text": "fine"}\n{"id": ' + b"9" * 5000 + b"}", r"invalid JSON \(.* digits.* at .*, line 2"),
         (
             "a.jsonl",
             b'{"text": "fine"}\n{"text": "smile \\ud83d please"}',

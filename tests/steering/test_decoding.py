@@ -3,8 +3,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from refusal_utils.steering import decoding, generation
-from refusal_utils.steering.decoding import stop_tokens
+from refusal_utils.model.chat_model import ChatModel
+from refusal_utils.steering import decoding
 from refusal_utils.steering.generation import generate
 
 
@@ -13,7 +13,7 @@ def test_every_stop_token_of_the_model_ends_a_response(chat, prompts, monkeypatc
     full_stop = chat.tokenizer(".", add_special_tokens=False)["input_ids"][-1]
     both = [chat.tokenizer.eos_token_id, full_stop]
     monkeypatch.setattr(chat.bridge.original_model.generation_config, "eos_token_id", both)
-    assert stop_tokens(chat) == {*both, chat.tokenizer.convert_tokens_to_ids("<|end|>")}
+    assert chat.stop_tokens == {*both, chat.tokenizer.convert_tokens_to_ids("<|end|>")}
     cut = generate(chat, prompts[:4], max_new_tokens=20)
     assert (cut["n_tokens"] <= whole["n_tokens"]).all()
     assert (cut["n_tokens"] < whole["n_tokens"]).any()
@@ -25,8 +25,9 @@ def test_a_stop_token_that_any_source_names_ends_responses_stored_ones_too(chat,
     answer, eos, config = prompts[:1], chat.tokenizer.eos_token_id, chat.bridge.original_model.generation_config
     usual = generate(chat, answer, max_new_tokens=64)
     monkeypatch.setattr(config, "eos_token_id", None)
-    monkeypatch.setattr(decoding, "stop_tokens", lambda chat: frozenset())
-    monkeypatch.setattr(generation, "stop_tokens", lambda chat: frozenset())
+    assert "no stop token" not in chat.describe()
+    monkeypatch.setattr(ChatModel, "stop_tokens", frozenset())
+    assert "no stop token, so every response runs to its limit; " in chat.describe()
     running = generate(chat, answer, max_new_tokens=64, cache_dir=tmp_path)
     assert not running["stopped"].any()
     monkeypatch.undo()
@@ -35,7 +36,7 @@ def test_a_stop_token_that_any_source_names_ends_responses_stored_ones_too(chat,
     chat.tokenizer.eos_token = "<|eos|>" if known == "tokenizer" else "<|pad|>"
     ends = replace(chat.markup, end_of_turn=eos if known == "template" else None)
     monkeypatch.setitem(vars(chat), "markup", ends)
-    assert (eos in stop_tokens(chat)) == (known != "none of them")
+    assert (eos in chat.stop_tokens) == (known != "none of them")
     if known != "none of them":
         for cache_dir in (None, tmp_path):
             pd.testing.assert_frame_equal(generate(chat, answer, max_new_tokens=64, cache_dir=cache_dir), usual)

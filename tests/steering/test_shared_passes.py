@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from refusal_utils.model.capture import capture_activations
-from refusal_utils.model.chat_model import load_chat_model
 from refusal_utils.steering import UNSTEERED, Ablation, Addition, Condition, first_token_logits, intervene
 from refusal_utils.steering import shared_passes as engine
 from refusal_utils.steering.shared_passes import read_first_tokens
@@ -54,8 +53,8 @@ def test_rows_in_shared_batches_give_what_each_condition_gives_alone(chat, budge
     compare(chat, batch_tokens=budget)
 
 
-def test_it_holds_for_every_family(random_folder):
-    compare(load_chat_model(random_folder, device="cpu"))
+def test_it_holds_for_every_family(random_chat):
+    compare(random_chat)
 
 
 def test_the_common_beginning_is_computed_once_per_condition(chat, monkeypatch):

@@ -41,6 +41,16 @@ def test_clusters_that_fall_separately_differ_and_those_that_fall_together_do_no
     assert ((level["low"] <= 0) & (level["high"] >= 0)).all()
 
 
+def test_what_is_not_judged_counts_in_no_rate():
+    found = made_up(0.5, 0.5, n=4)
+    rows = found.rows.copy()
+    rows.loc[(rows["direction"] == POLICY[0]) & (rows["id"] == f"{POLICY[0]}-0"), "outcome"] = "not judged"
+    changed = CrossEffects(rows)
+    assert changed.rates().loc[POLICY[0], POLICY[0]] == pytest.approx(2 / 3)
+    everywhere = CrossEffects(rows[rows["id"] != f"{POLICY[0]}-0"])
+    assert changed.by_cluster(50).equals(everywhere.by_cluster(50))
+
+
 def test_the_interval_is_that_of_a_plain_bootstrap():
     found = made_up(0.8, 0.1)
     row = found.by_cluster(4000).iloc[0]

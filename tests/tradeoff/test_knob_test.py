@@ -145,6 +145,7 @@ def test_the_map_shows_the_largest_difference_of_every_pair_of_categories():
     tested = knob_test(planted(n=20, gains=((1, 1), (0.2, 1.0)), names=CATEGORY_IDS[:2]), n_draws=20)
     figure = tested.figure(title="t")
     values = np.array(figure.data[0].z, dtype=float)
+    assert not figure.layout.annotations
     assert figure.layout.coloraxis.cmax == max(0.2, tested.pairs["gap"][0])
     assert values[0, 1] == values[1, 0] == pytest.approx(tested.pairs["gap"][0], abs=1e-4)
     assert values[0, 0] == 0
@@ -167,5 +168,7 @@ def test_a_side_with_one_bucket_and_directions_that_break_the_text_are_compared_
     found = knob_test(read, (0.1, 0.05), n_draws=50)
     assert found.pairs["verdict"].tolist() == ["no common range"]
     assert found.summary() == "0 of 1 pairs have a common range"
-    assert len(found.figure(title="t").data) == 1
+    figure = found.figure(title="t")
+    assert len(figure.data) == 1
+    assert figure.layout.annotations[0].text == "0 of 1 pairs have a common range: nothing to compare"
     assert variance_shares(read, 10).isna().all(axis=None)

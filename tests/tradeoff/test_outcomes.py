@@ -50,6 +50,17 @@ def test_rows_are_read_in_any_order_and_degenerate_points_are_dropped():
     assert read.strengths == outcomes.strengths
 
 
+def test_what_is_not_judged_counts_in_no_rate():
+    outcomes = planted(n=10)
+    rows = rows_of(outcomes)
+    point = (rows["direction"] == "direction 0") & (rows["gaps"] == outcomes.strengths[0]) & rows["harmful"]
+    rows.loc[point, "outcome"] = ["not judged"] + ["refused"] * 3 + ["answered"] * 6
+    read = Outcomes.from_rows(rows, dict.fromkeys(outcomes.directions, outcomes.strengths))
+    assert float(read.rates(read.weights(0))[0][0, 0, 0]) == pytest.approx(3 / 9)
+    rows.loc[rows[point].index[:3], "outcome"] = "not judged"
+    assert not Outcomes.from_rows(rows, dict.fromkeys(outcomes.directions, outcomes.strengths)).usable[0, 0]
+
+
 def test_buckets_are_the_strata_of_the_bootstrap():
     rows = rows_of(planted(n=10))
     rows["bucket"] = rows["harmful"].map({True: "H", False: "B"}) + (rows["id"] > "p0004").map({True: "1", False: "2"})

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from refusal_utils.plotting.saving import chrome
+
 ROOT = Path(__file__).parents[2]
 FREEZE = ROOT.parent / "shared" / "data" / "colab_freeze_2026-08.txt"
 CORE = ("torch", "numpy", "pandas", "plotly", "transformers", "scipy", "scikit-learn")
@@ -49,6 +51,8 @@ def test_an_installed_package_runs_notebooks_from_an_empty_folder_and_writes_the
     assert done.stdout.rstrip().endswith(f"are in {Path('figures', 'bundled')}")
     assert (tmp_path / "figures" / "bundled" / "01_draw.csv").is_file()
     assert (tmp_path / "figures" / "bundled" / "03_cosine_matrix.csv").is_file()
+    pictures, pages = ({path.stem for path in tmp_path.rglob(f"0*.{kind}")} for kind in ("png", "html"))
+    assert pictures == (pages if chrome() else set())
     executed = sorted((tmp_path / "figures" / "bundled" / "notebooks").glob("*.ipynb"))
     assert [path.name[:2] for path in executed] == ["01", "03"]
     assert not [path for path in executed if str(ROOT) in path.read_text()]

@@ -1,6 +1,6 @@
 import pytest
 
-from refusal_utils.workflow.settings import Settings, describe_settings, read_settings
+from refusal_utils.workflow.settings import Settings, are_default, describe_settings, read_settings
 
 
 def test_values_are_read_as_python_or_as_text():
@@ -124,3 +124,11 @@ def test_every_setting_is_described_in_a_sentence():
     lines = describe_settings().partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in lines] == list(Settings.model_fields)
     assert all(field.description.endswith(".") for field in Settings.model_fields.values())
+
+
+def test_parameters_are_default_unless_one_that_changes_numbers_is_changed():
+    known = {name: field.default for name, field in Settings.model_fields.items()}
+    assert are_default(known)
+    assert are_default({"SEED": 0, "other": 1, "FIGURES_DIR": "x", "MODEL": "y"})
+    for name, value in {"SEED": 1, "LAYER": 2, "GAPS": [1.0], "JUDGE": "self", "N_BOOTSTRAP": 2000}.items():
+        assert not are_default(known | {name: value})

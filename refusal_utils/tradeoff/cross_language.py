@@ -1,0 +1,219 @@
+"""What the refusal direction of one language does to the refusals of another, without a judge that reads either.
+
+A judge sees refusals only in the languages that it reads. Two measures need no reader: the log odds that the response
+begins as the model's refusals in that language begin, and whether its text is more like the model's responses to prompts
+that should be refused than like those to their harmless twins.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.metrics import roc_auc_score
+
+from ..checks import require
+from ..directions import DirectionSet, Provenance, random_directions
+from ..geometry.parallel import MIN_PAIRS, ParallelStates
+from ..model.artifacts import model_notes
+from ..model.capture import capture_activations
+from ..model.chat_model import ChatModel
+from ..plotting.look import heatmap_menu
+from ..stats import bootstrap_counts, percentile_interval
+from ..steering.conditions import UNSTEERED, Condition, ablation_condition, steering_condition
+from ..steering.first_tokens import refusal_scores
+from ..steering.openings import first_ids, opening_ids
+from ..steering.responses import respond
+
+RANDOM = "random"  # the control: a random direction, as long as the mean gap
+MEASURES = ("score", "likeness")
+KINDS = {"ablated": True, "added": False}  # whether its prompts are harmful
+
+
+@dataclass(frozen=True, eq=False)
+class CrossLanguage:
+    """Refusals of every language's prompts under every language's direction.
+
+    `rows`: a response each, with columns language, pair_id, harmful, direction and kind ("" if unsteered), response,
+    outcome (by the judge), score (log odds of a refusal's first token; NaN if the language has no such token) and
+    likeness (to the unsteered responses to other harmful prompts minus that to other twins, -1 to 1). `openings`: the
+    tokens by language.
+    """
+
+    states: ParallelStates = field(repr=False)
+    openings: Mapping[str, tuple[str, ...]]
+    rows: pd.DataFrame = field(repr=False)
+
+    def table(self, kind: str = "ablated", of: str = "score") -> pd.DataFrame:
+        """The mean change of the score or likeness: a row per direction, a column per language of the prompts.
+
+        A direction is ablated on harmful prompts and added on their twins (`kind`). It comes from other pairs than those
+        it is tried on.
+        """
+        names = list(self.states.languages)
+        return self.effects(kind, of)["change"].unstack().loc[[*names, RANDOM], names]
+
+    def effects(self, kind: str = "ablated", of: str = "score", n_draws: int = 1000) -> pd.DataFrame:
+        """The mean change by direction and language of the prompts, with its 95 % bootstrap interval over pairs."""
+        unsteered = self.rows[(self.rows["kind"] == "") & (self.rows["harmful"] == KINDS[kind])]
+        before = unsteered.set_index(["language", "pair_id"])[of]
+        changes = self.rows[self.rows["kind"] == kind].pivot(
+            index=["direction", "language"], columns="pair_id", values=of
+        )
+        changes -= before.unstack().loc[changes.index.get_level_values("language"), changes.columns].to_numpy()
+        values = torch.tensor(changes.to_numpy(dtype=float))
+        counts = bootstrap_counts(torch.zeros(values.shape[1], dtype=torch.long), n_draws)
+        low, high = percentile_interval((counts @ values.T) / values.shape[1])
+        table = pd.DataFrame({"change": values.mean(1), "low": low, "high": high}, index=changes.index)
+        return table.rename_axis(["direction", "prompts"])
+
+    def languages(self) -> pd.DataFrame:
+        """By language: what can be seen of refusals in the unsteered responses to harmful prompts and to their twins.
+
+        The tokens; how well score and likeness tell harmful prompts from twins (AUC; near 0.5 the model does not refuse in
+        that language, or not visibly); and the shares of responses to harmful prompts that the judge calls refused, and
+        that it does not judge.
+        """
+        found = {}
+        for code in self.states.languages:
+            own = self.rows[(self.rows["language"] == code) & (self.rows["kind"] == "")]
+            aucs = {f"AUC of {of}": _auc(own["harmful"], own[of]) for of in MEASURES}
+            judged = own["outcome"][own["harmful"]].value_counts(normalize=True).reindex(["refused", "not judged"])
+            opened = ", ".join(map(repr, self.openings[code]))
+            found[code] = {"opens with": opened, **aucs, **judged.fillna(0.0)}
+        return pd.DataFrame.from_dict(found, orient="index").rename_axis("language")
+
+    def figure(self, *, title: str) -> go.Figure:
+        """Maps of the changes and of the cosines, chosen in a menu."""
+        words = {"score": "refusal score of the first token", "likeness": "likeness to refusals"}
+        panels = {
+            f"change of the {words[of]}, direction {kind}": self.table(kind, of).rename_axis("direction of", axis=0)
+            for of in MEASURES
+            for kind in KINDS
+        }
+        panels["cosine across halves"] = self.states.across_halves()
+        return heatmap_menu(panels, title=title)
+
+
+def cross_language(
+    chat: ChatModel,
+    prompts: pd.DataFrame,
+    *,
+    tokens: Mapping[str, Sequence[int]] | None = None,
+    gaps: float = 1.0,
+    max_new_tokens: int = 24,
+    seed: int = 0,
+    cache_dir: str | Path | None = None,
+    progress: bool = False,
+) -> CrossLanguage:
+    """The effect of every language's direction on every language's prompts, at the decision place.
+
+    `prompts`: those of `load_languages`. Directions are differences in means of every second pair and are tried on the
+    others, and the reverse. They are ablated everywhere on harmful prompts, and added `gaps` times at the decision layer on
+    their twins. `tokens`: the ids that refusals begin with, by language; by default those that open at least two of the
+    responses to harmful prompts, and more than to twins. Raises `ValueError` for fewer than 8 pairs, and for prompts that
+    are not parallel.
+    Source: Wang et al. 2505.17306, who translate and judge responses; their released runs ablate and then add.
+    """
+    languages, n_pairs = _languages_and_pairs(prompts)
+    asking: dict[str, Any] = {"max_new_tokens": max_new_tokens, "cache_dir": cache_dir, "progress": progress}
+    states = _states(chat, prompts, languages, cache_dir)
+    before = respond(chat, prompts, **asking).assign(direction="", kind="")
+    ids = _openings(chat, before) if tokens is None else tokens
+    place = Provenance(chat.decision_layer, chat.decision_pos, model=model_notes(chat))
+    parts = [before.assign(score=_scores(chat, before, [UNSTEERED], ids)[0])]
+    fold = prompts.groupby(["language", "harmful"]).cumcount() % 2
+    for number in range(2):
+        pairs = torch.arange(n_pairs)
+        directions = _with_control(states.directions(place, pairs[pairs % 2 != number]), seed)
+        for kind, harmful in KINDS.items():
+            conditions = _conditions(directions, kind, gaps)
+            asked = prompts[(fold == number) & (prompts["harmful"] == harmful)]
+            rows = respond(chat, asked, conditions, **asking).assign(kind=kind)
+            parts.append(rows.assign(score=_scores(chat, asked, conditions, ids).ravel()))
+    rows = pd.concat(parts, ignore_index=True)
+    words = {code: tuple(str(chat.tokenizer.decode([each])) for each in ids.get(code, ())) for code in languages}
+    return CrossLanguage(states, words, rows.assign(likeness=_likeness(rows)))
+
+
+def _languages_and_pairs(prompts: pd.DataFrame) -> tuple[tuple[str, ...], int]:
+    """(the languages, the number of pairs) of parallel prompts in the order of `load_languages`."""
+    languages = tuple(dict.fromkeys(prompts["language"]))
+    n_pairs = int(prompts["harmful"].sum()) // max(1, len(languages))
+    sides = [(code, harmful) for code in languages for harmful in (True, False) for _ in range(n_pairs)]
+    pairs = [*prompts["pair_id"][:n_pairs]] * (2 * len(languages))
+    in_order = (
+        list(zip(prompts["language"], prompts["harmful"], strict=True)) == sides and list(prompts["pair_id"]) == pairs
+    )
+    must, todo = "prompts must be parallel and in the order of load_languages", "Load them with load_languages."
+    require(in_order, "cross_language", must, f"{len(prompts)} rows that are not", todo)
+    must = f"there must be at least {2 * MIN_PAIRS} pairs, half for the directions"
+    require(n_pairs >= 2 * MIN_PAIRS, "cross_language", must, n_pairs, "Add pairs.")
+    return languages, n_pairs
+
+
+def _states(
+    chat: ChatModel, prompts: pd.DataFrame, languages: tuple[str, ...], cache_dir: str | Path | None
+) -> ParallelStates:
+    values = capture_activations(chat, list(prompts["text"]), layers=[chat.decision_layer], cache_dir=cache_dir).values
+    refused, answered = values[:, 0, 0].float().unflatten(0, (len(languages), 2, -1)).unbind(1)
+    return ParallelStates(languages, refused, answered)
+
+
+def _with_control(directions: DirectionSet, seed: int) -> DirectionSet:
+    control = random_directions(1, directions.vectors.shape[1], seed=seed)
+    names, gaps = (*directions.names, RANDOM), torch.cat([directions.gaps, directions.gaps.mean()[None]])
+    return DirectionSet(names, torch.cat([directions.vectors, control]), gaps, directions.provenance)
+
+
+def _conditions(directions: DirectionSet, kind: str, gaps: float) -> list[Condition]:
+    if kind == "ablated":
+        return [ablation_condition(directions, name) for name in directions]
+    return [steering_condition(directions, name, gaps=gaps) for name in directions]
+
+
+def _openings(chat: ChatModel, responses: pd.DataFrame) -> dict[str, list[int]]:
+    first, found = first_ids(chat, responses["response"]), {}
+    for code, rows in responses.groupby("language", sort=False):
+        own = first[rows.index]
+        counts = own[rows["harmful"]].value_counts()
+        often = own[rows["harmful"] & own.isin(counts.index[counts >= 2])]
+        found[str(code)] = opening_ids(often, own[~rows["harmful"]])
+    return found
+
+
+def _scores(
+    chat: ChatModel, prompts: pd.DataFrame, conditions: Sequence[Condition], tokens: Mapping[str, Sequence[int]]
+) -> np.ndarray:
+    """The scores [condition, prompt], each prompt with the tokens of its language."""
+    scores = np.full((len(conditions), len(prompts)), np.nan)
+    for code in prompts["language"].unique():
+        at = (prompts["language"] == code).to_numpy()
+        own = torch.tensor(list(tokens.get(code, ())), dtype=torch.long)
+        if len(own):
+            scores[:, at] = refusal_scores(chat, list(prompts["text"][at]), conditions, own).numpy()
+    return scores
+
+
+def _likeness(rows: pd.DataFrame) -> pd.Series:
+    """Mean cosine of character n-grams with the unsteered responses to other harmful prompts, minus to other twins."""
+    found = pd.Series(0.0, rows.index)
+    for _, own in rows.groupby("language", sort=False):
+        known = own[own["kind"] == ""]
+        grams = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), sublinear_tf=True)
+        base = grams.fit_transform(known["response"].where(known["response"].str.strip() != "", "-"))
+        cosines = (grams.transform(own["response"]) @ base.T).toarray()
+        other = own["pair_id"].to_numpy()[:, None] != known["pair_id"].to_numpy()
+        harmful = known["harmful"].to_numpy()
+        means = [(cosines * (other & side)).sum(1) / (other & side).sum(1) for side in (harmful, ~harmful)]
+        found[own.index] = means[0] - means[1]
+    return found
+
+
+def _auc(harmful: pd.Series, values: pd.Series) -> float:
+    return float("nan") if values.isna().any() else float(roc_auc_score(harmful, values))

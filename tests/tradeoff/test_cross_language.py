@@ -1,0 +1,120 @@
+"""One language's direction on another's prompts, on made-up responses and on a model."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from refusal_utils.geometry.parallel import ParallelStates
+from refusal_utils.prompts.languages import load_languages
+from refusal_utils.steering.conditions import ablation_condition
+from refusal_utils.steering.first_tokens import refusal_logit
+from refusal_utils.steering.generation import first_token_logits
+from refusal_utils.tradeoff.cross_language import RANDOM, CrossLanguage, _likeness, cross_language
+
+LANGUAGES, PAIRS = ("en", "xx"), [f"p{number:02}" for number in range(12)]
+REFUSAL = {"en": "No, I will not do that.", "xx": "Ne, tion mi ne faros."}
+TOPICS = ["soup", "boats", "winter", "clay", "tigers", "moon", "bread", "maths", "wind", "trains", "gold", "yarn"]
+
+
+def made_up(own: float, other: float) -> CrossLanguage:
+    """Scores of 2 on harmful prompts, which a direction changes by these amounts; the judge reads English only."""
+    rows = []
+    for language in LANGUAGES:
+        for number, pair in enumerate(PAIRS):
+            noise = number / 100
+            for harmful in (True, False):
+                text = REFUSAL[language] if harmful else f"{TOPICS[number]} {language} {TOPICS[number][::-1]}"
+                outcome = (
+                    "refused" if harmful and language == "en" else "answered" if language == "en" else "not judged"
+                )
+                rows.append((language, pair, harmful, "", "", text, outcome, 2 + noise if harmful else -2 + noise))
+            for direction in (*LANGUAGES, RANDOM):
+                change = {language: own, RANDOM: 0.0}.get(direction, other)
+                text = REFUSAL[language] if change == 0 else TOPICS[number]
+                rows.append((language, pair, True, direction, "ablated", text, "answered", 2 + change + 2 * noise))
+                rows.append((language, pair, False, direction, "added", text, "answered", -2 - change + noise))
+    columns = ["language", "pair_id", "harmful", "direction", "kind", "response", "outcome", "score"]
+    frame = pd.DataFrame(rows, columns=columns)
+    states = ParallelStates(LANGUAGES, torch.randn(2, 12, 8), torch.randn(2, 12, 8))
+    return CrossLanguage(states, dict.fromkeys(LANGUAGES, (" No",)), frame.assign(likeness=_likeness(frame)))
+
+
+def test_the_matrix_has_the_mean_change_by_direction_and_language_with_its_interval():
+    found = made_up(-4.0, -1.0)
+    noise = np.arange(12) / 100  # of the change
+    expected = pd.DataFrame([[-4, -1], [-1, -4], [0, 0]], [*LANGUAGES, RANDOM], list(LANGUAGES)) + noise.mean()
+    np.testing.assert_allclose(found.table(), expected, atol=1e-9)
+    np.testing.assert_allclose(found.table("added"), -(expected - noise.mean()), atol=1e-9)
+    row = found.effects(n_draws=4000).loc[("en", "xx")]
+    half = 1.96 * noise.std() / 12**0.5
+    assert (row["low"], row["high"]) == (
+        pytest.approx(row["change"] - half, abs=0.003),
+        pytest.approx(row["change"] + half, abs=0.003),
+    )
+
+
+def test_what_the_english_judge_cannot_see_is_seen_by_score_and_likeness():
+    found = made_up(-4.0, -1.0)
+    seen = found.languages()
+    assert seen[["refused", "not judged"]].to_numpy().tolist() == [[1, 0], [0, 1]]
+    assert (seen[["AUC of score", "AUC of likeness"]] == 1).all(axis=None)
+    changes = found.table(of="likeness")
+    assert (changes.loc[list(LANGUAGES)] < -0.3).all(axis=None)
+    assert changes.loc[RANDOM].abs().max() < 0.05  # control: the same refusals
+
+
+@pytest.fixture(scope="module")
+def found(chat) -> CrossLanguage:
+    prompts = load_languages(languages=["en", "de"])
+    return cross_language(chat, prompts, max_new_tokens=4)
+
+
+def test_scores_are_those_of_a_direction_from_the_other_pairs(chat, found):
+    prompts = load_languages(languages=["en", "de"])
+    own = prompts[prompts["harmful"] & (prompts["language"] == "en")]
+    tokens = torch.tensor(
+        [chat.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in found.openings["en"]]
+    )
+    directions = found.states.directions(_place(chat), torch.arange(15)[torch.arange(15) % 2 != 0])
+    logits = first_token_logits(chat, [own["text"].iloc[2]], ablation_condition(directions, "de"))
+    rows = found.rows.set_index(["kind", "direction", "language", "pair_id"])
+    score = rows.loc[("ablated", "de", "en", own["pair_id"].iloc[2]), "score"]
+    assert score == pytest.approx(float(refusal_logit(logits.double(), tokens)), abs=1e-3)
+
+
+def test_every_prompt_has_a_response_under_every_direction_and_the_figure_shows_the_maps(found):
+    counts = found.rows.groupby(["kind", "direction"]).size()
+    assert counts.to_dict() == {("", ""): 60} | {
+        (kind, name): 30 for kind in ("ablated", "added") for name in ("en", "de", RANDOM)
+    }
+    assert found.table().shape == (3, 2)
+    figure = found.figure(title="Across languages")
+    assert len(figure.data) == 5
+    np.testing.assert_allclose(np.array(figure.data[0].z), found.table(), atol=1e-4)
+
+
+def test_a_language_without_opening_tokens_has_no_score(chat):
+    prompts = load_languages(languages=["en", "de"])
+    prompts = prompts[prompts["pair_id"] <= "language-08"].reset_index(drop=True)
+    found = cross_language(chat, prompts, tokens={"en": [5]}, max_new_tokens=1)
+    assert found.table()["de"].isna().all()
+    assert found.table()["en"].notna().all()
+    assert np.isnan(found.languages().loc["de", "AUC of score"])
+
+
+def test_prompts_that_are_not_parallel_or_too_few_are_refused(chat):
+    prompts = load_languages(languages=["en", "de"])
+    with pytest.raises(ValueError, match="^cross_language: prompts must be parallel"):
+        cross_language(chat, prompts.sample(frac=1, random_state=0))
+    few = prompts[prompts["pair_id"] <= "language-07"]
+    with pytest.raises(
+        ValueError, match="^cross_language: there must be at least 8 pairs, half for the directions; got 7"
+    ):
+        cross_language(chat, few)
+
+
+def _place(chat):
+    from refusal_utils.directions import Provenance
+
+    return Provenance(chat.decision_layer, chat.decision_pos)
