@@ -79,8 +79,8 @@ def cosmic(
         "filter_prompts": filter_prompts,
         "positions": None if positions is None else list(positions),
     }
-    how = {"affine": affine, "targets": targets, "strength": strength, "late_only": late_only}
-    asked = [list(prompts["id"]), list(prompts["text"]), options, how, depth, max_kl]
+    how: dict[str, Any] = {"affine": affine, "targets": targets, "strength": strength}
+    asked = [list(prompts["id"]), list(prompts["text"]), options, {**how, "late_only": late_only}, depth, max_kl]
     stored = stored_selection(chat, cache_dir, NAME, *asked)
     found = load_selection(stored, chat)
     if found is None:
@@ -88,9 +88,7 @@ def cosmic(
         def select() -> Selection:
             candidates = find_candidates(NAME, chat, prompts, needs_tokens=False, cache_dir=cache_dir, **options)
             layers = evaluation_layers(chat, candidates, late_only=late_only, cache_dir=cache_dir)
-            scores = candidate_scores(
-                chat, candidates, layers, affine=affine, targets=targets, strength=strength, progress=progress
-            )
+            scores = candidate_scores(chat, candidates, layers, **how, progress=progress)
             name = "COSMIC (ACE)" if affine else "COSMIC"
             return _choose(name, candidates, scores, layers, depth, max_kl)
 
