@@ -71,8 +71,7 @@ def cosmic(
     Raises `ValueError` as `find_candidates` does, for other `targets`, and if no candidate can be used.
     Source: Siu et al. 2506.00085, section 3.
     """
-    must = "targets must be 'concatenated' or 'averaged'"
-    require(targets in ("concatenated", "averaged"), NAME, must, repr(targets), "The paper concatenates.")
+    _require_target(targets)
     options: dict[str, Any] = {
         "n_train": n_train,
         "n_validation": n_validation,
@@ -89,13 +88,17 @@ def cosmic(
             candidates = find_candidates(NAME, chat, prompts, needs_tokens=False, cache_dir=cache_dir, **options)
             layers = evaluation_layers(chat, candidates, late_only=late_only, cache_dir=cache_dir)
             scores = candidate_scores(chat, candidates, layers, **how, progress=progress)
-            name = "COSMIC (ACE)" if affine else "COSMIC"
-            return _choose(name, candidates, scores, layers, depth, max_kl)
+            return _choose(f"COSMIC{' (ACE)' * affine}", candidates, scores, layers, depth, max_kl)
 
         found = save_selection(stored, timed(select), chat)
     if found.survivors.empty:
         print(f"No candidate passed all filters: {found.source}")
     return found
+
+
+def _require_target(targets: str) -> None:
+    must = "targets must be 'concatenated' or 'averaged'"
+    require(targets in ("concatenated", "averaged"), NAME, must, repr(targets), "The paper concatenates.")
 
 
 def evaluation_layers(

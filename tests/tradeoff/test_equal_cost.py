@@ -1,5 +1,7 @@
 """The strength at which a direction spends a budget, against a plain search, and what is bought there."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,9 @@ from refusal_utils.directions.estimation import random_directions
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.steering.conditions import Condition
 from refusal_utils.steering.first_tokens import kl_spent
-from refusal_utils.tradeoff import equal_cost as module
 from refusal_utils.tradeoff.equal_cost import addition_dial, equal_cost, strengths_at_cost
+
+module = import_module("refusal_utils.tradeoff.equal_cost")  # the package has the function of this name
 
 
 @pytest.fixture(scope="module")
