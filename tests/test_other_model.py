@@ -82,6 +82,7 @@ def test_directions_and_steering_run_on_a_real_chat_model(tmp_path):
             raise
         pytest.skip(str(error))
     few = SMALL | {"DTYPE": "bfloat16", "LAYER": 18, "POS": -1, "N_PROMPTS": 8, "N_POOL": 4}
+    few |= {"GAPS": [1.0], "N_CONTROLS": 1}
     few = {
         name: value
         for name, value in few.items()

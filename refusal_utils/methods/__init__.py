@@ -14,6 +14,7 @@ from .arditi_selection import select_place
 from .comparison import MethodComparison, compare_methods
 from .method import Method, SearchMethod, StateMethod, per_category
 from .selection import Selection
+from .subset_search import SubsetSearch, search_subset
 
 __all__ = [
     "METHODS",
@@ -22,10 +23,12 @@ __all__ = [
     "SearchMethod",
     "Selection",
     "StateMethod",
+    "SubsetSearch",
     "compare_methods",
     "methods_table",
     "named_method",
     "per_category",
+    "search_subset",
     "select_place",
 ]
 

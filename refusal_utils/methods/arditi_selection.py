@@ -5,16 +5,17 @@ prompts that the model refuses; KL: the change on prompts that it answers) and a
 refusal score of prompts that it answers). Among the candidates that pass the filters, the lowest bypass wins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from ..directions import DirectionSet
 from ..model.chat_model import ChatModel
 from ..steering import first_token_logits
-from .candidates import Candidates, effects, find_candidates, induction, suppression
+from .candidates import Candidates, Place, effects, find_candidates, induction, suppression
 from .method import SearchMethod
 from .selection import DEPTH, MAX_KL, Selection, choose, load_selection, save_selection, stored_selection, timed
 
@@ -28,6 +29,7 @@ OPTIONS: dict[str, Any] = {
     "max_kl": MAX_KL,
     "min_induce": 0.0,
     "positions": None,
+    "complete": True,
 }
 
 
@@ -43,6 +45,7 @@ def arditi_selection(
     max_kl: float = MAX_KL,
     min_induce: float = 0.0,
     positions: Sequence[int] | None = None,
+    complete: bool = True,
     cache_dir: str | Path | None = None,
     progress: bool = False,
 ) -> Selection:
@@ -51,7 +54,9 @@ def arditi_selection(
     `prompts` (columns id, text, category) are split as `find_candidates` does. `tokens`: ids that refusals begin with; by
     default those found in the model's own refusals. Filters: layer 0, coincident means, values that are not finite,
     layers from `depth` of the model on, KL above `max_kl`, induce below `min_induce`. If nothing survives, `.best` is the
-    candidate that nearly passed, and a message is printed. With `cache_dir` the finished selection is read from disk.
+    candidate that nearly passed, and a message is printed. Unless `complete`, a candidate that a filter kills is not measured
+    further, which leaves the survivors and the choice as they are. With `cache_dir` the finished selection is read from
+    disk.
 
     Raises `ValueError` as `find_candidates` does, and if no candidate can be used.
     Source: Arditi et al. 2406.11717, section 2.3 and appendix C; scores in float64 as in their code. Layer 0 is excluded
@@ -67,13 +72,14 @@ def arditi_selection(
     }
     limits = {"depth": depth, "max_kl": max_kl, "min_induce": min_induce}
     asked = [list(prompts["id"]), list(prompts["text"]), options, limits]
-    stored = stored_selection(chat, cache_dir, NAME, *asked)
+    stored = stored_selection(chat, cache_dir, NAME, *asked, *([] if complete else ["filters first"]))
     found = load_selection(stored, chat)
     if found is None:
 
         def select() -> Selection:
             candidates = find_candidates(NAME, chat, prompts, needs_tokens=True, cache_dir=cache_dir, **options)
-            return _choose(chat, candidates, candidate_scores(chat, candidates, progress=progress), **limits)
+            scores = candidate_scores(chat, candidates, None if complete else limits, progress=progress)
+            return _choose(chat, candidates, scores, **limits)
 
         found = save_selection(stored, timed(select), chat)
     if found.survivors.empty:
@@ -81,24 +87,46 @@ def arditi_selection(
     return found
 
 
-def candidate_scores(chat: ChatModel, candidates: Candidates, *, progress: bool = False) -> pd.DataFrame:
-    """Columns layer, pos, bypass, induce and kl, a row per place; NaN where the means coincide."""
+def candidate_scores(
+    chat: ChatModel, candidates: Candidates, limits: Mapping[str, float] | None = None, *, progress: bool = False
+) -> pd.DataFrame:
+    """Columns layer, pos, bypass, induce and kl, a row per place; NaN where the means coincide.
+
+    With `limits` (depth, max_kl and min_induce), induce is measured within the depth, KL of those that induce, and bypass
+    of those that pass both; the others are NaN. If none passes, everything is measured.
+    """
     rows = pd.DataFrame(candidates.places, columns=["layer", "pos"])
-    usable = candidates.has_difference.tolist()
-    at = [
-        (layer, *candidates.at(layer, pos)) for (layer, pos), use in zip(candidates.places, usable, strict=True) if use
+    alive = pd.Series(candidates.has_difference.tolist(), rows.index)
+    if limits:
+        alive &= (rows["layer"] > 0) & (rows["layer"] < int(limits["depth"] * len(candidates.layers)))
+    before = first_token_logits(chat, candidates.answered_val)
+    for name in ("induce", "kl", "bypass"):
+        rows[name] = float("nan")
+        if alive.any():
+            places = list(rows.loc[alive, ["layer", "pos"]].itertuples(index=False, name=None))
+            rows.loc[alive, name] = _score(chat, candidates, name, places, before, progress).tolist()
+        if limits and name == "induce":
+            alive &= rows["induce"] >= limits["min_induce"]
+        if limits and name == "kl":
+            alive &= rows["kl"] <= limits["max_kl"]
+    if limits and not alive.any():
+        return candidate_scores(chat, candidates, progress=progress)
+    return rows[["layer", "pos", "bypass", "induce", "kl"]]
+
+
+def _score(
+    chat: ChatModel, candidates: Candidates, name: str, places: Sequence[Place], before: Tensor, progress: bool
+) -> Tensor:
+    """One of the scores of the candidates at these places."""
+    change = induction if name == "induce" else suppression
+    conditions = [
+        change(difference, mean, layer, affine=False)
+        for layer, difference, mean in ((layer, *candidates.at(layer, pos)) for layer, pos in places)
     ]
-    refused, answered = candidates.refused_val, candidates.answered_val
+    prompts = candidates.refused_val if name == "bypass" else candidates.answered_val
     how: dict[str, Any] = {"tokens": candidates.tokens, "progress": progress}
-    before = first_token_logits(chat, answered)
-    ablations = [suppression(difference, mean, layer, affine=False) for layer, difference, mean in at]
-    additions = [induction(difference, mean, layer, affine=False) for layer, difference, mean in at]
-    ablated = effects(NAME, chat, [*refused, *answered], ablations, unsteered=before, **how)
-    added = effects(NAME, chat, answered, additions, **how)
-    bypass, kl = ablated.scores[:, : len(refused)].mean(1), ablated.kl[:, len(refused) :].mean(1)
-    for name, values in {"bypass": bypass, "induce": added.scores.mean(1), "kl": kl}.items():
-        rows.loc[usable, name] = values.numpy()
-    return rows
+    found = effects(NAME, chat, prompts, conditions, unsteered=before if name == "kl" else None, **how)
+    return (found.kl if name == "kl" else found.scores).mean(1)
 
 
 def select_place(
@@ -109,7 +137,8 @@ def select_place(
     Raises `ValueError` as `arditi_selection` does.
     """
     train, positions = prompts[prompts["split"] == "train"], None if pos is None else (pos,)
-    selection = arditi_selection(chat, train, positions=positions, cache_dir=cache_dir, progress=True)
+    how: dict[str, Any] = {"complete": False, "cache_dir": cache_dir, "progress": True}
+    selection = arditi_selection(chat, train, positions=positions, **how)
     return chat.at_place(*selection.best, selection.source), selection
 
 
@@ -117,7 +146,7 @@ def _choose(
     chat: ChatModel, candidates: Candidates, scores: pd.DataFrame, *, depth: float, max_kl: float, min_induce: float
 ) -> Selection:
     limits = {f"KL > {max_kl:g}": scores["kl"] > max_kl, f"induce < {min_induce:g}": scores["induce"] < min_induce}
-    miss = pd.concat([scores["kl"] / max_kl - 1, min_induce - scores["induce"]], axis=1).max(axis=1, skipna=False)
+    miss = pd.concat([scores["kl"] / max_kl - 1, min_induce - scores["induce"]], axis=1).max(axis=1)
     words = [str(chat.tokenizer.decode([token])) for token in candidates.tokens]
     notes = {
         "tokens": list(candidates.tokens),

@@ -149,11 +149,12 @@ def choose(
     layers = scores["layer"]
     deepest = int(depth * len(candidates.layers))
     has_difference = pd.Series(candidates.has_difference.tolist(), scores.index)
+    elsewhere = pd.concat([layers >= deepest, *limits.values()], axis=1).any(axis=1)  # these need not be measured
+    is_finite = scores[[objective, "kl"]].apply(lambda each: each.abs() < float("inf")).all(axis=1)
     filters = {
         "layer 0": layers == 0,
         "no difference": ~has_difference,
-        "not finite": has_difference
-        & ~scores[[objective, "kl"]].apply(lambda each: each.abs() < float("inf")).all(axis=1),
+        "not finite": has_difference & ~is_finite & ~elsewhere & (layers > 0),
         f"layer >= {deepest}": layers >= deepest,
         **limits,
     }

@@ -26,6 +26,8 @@ def encode_chats(
     Raises `ValueError` for a prompt that is empty or no Unicode text, that holds chat markup, that is longer than the
     context, or that does not end in the tokens of `suffix`.
     """
+    todo = "Put a single one in brackets."
+    require(not isinstance(prompts, str), _FUNCTION, "prompts must be a list of texts", f"{prompts!r:.60}", todo)
     for index, prompt in enumerate(prompts):
         must = "a prompt must be a text that is not empty"
         is_text = isinstance(prompt, str) and bool(prompt.strip()) and is_unicode(prompt)

@@ -32,6 +32,9 @@ def open_hooks(chat: ChatModel) -> list[str]:
 
 def require_no_hooks(function: str, chat: ChatModel, must: str, todo: str) -> None:
     """Raise `ValueError` in the name of `function` if anything is hooked to the model (see `open_hooks`)."""
+    model: Any = chat.bridge.original_model
+    training = "a model in training mode, whose dropout is random"
+    require(not model.training, function, "the model must be in evaluation mode", training, "Call its eval().")
     found = open_hooks(chat)
     require(not found, function, must, f"an open hook at {', '.join(found[:3])}", todo)
 
@@ -41,6 +44,9 @@ def _hooks(module: nn.Module) -> Iterator[Any]:
     yield from module._forward_pre_hooks.values()
     if "forward" in vars(module) and not hasattr(module, "_hf_hook"):  # accelerate moves tensors between devices
         yield module.forward
+    owner = next(each for each in type(module).__mro__ if "forward" in vars(each))
+    if vars(owner)["forward"].__module__ != owner.__module__:  # the method of a whole class was replaced
+        yield vars(owner)["forward"]
 
 
 def _is_foreign(hook: Any) -> bool:

@@ -1,6 +1,8 @@
 """Prompt files: their prompts in the columns of `load_prompts`, and the split of prompts that have none."""
 
 import re
+import string
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pandas as pd
 from ..checks import require
 from .categories import ALL_CATEGORIES, BENIGN
 from .tables import PROMPT_FILES, TEXT_COLUMNS, fault, numbered_rows
+from .text_features import folded
 
 FIELDS = ("id", "category", "text", "split", "pair_id")
 LANGUAGE = "language"  # a column of files that say in which language a prompt is
@@ -49,10 +52,14 @@ def read_prompt_file(path: str | Path, category: str | None = None) -> pd.DataFr
 
 def _row(path: Path, number: int, fields: dict, category: str | None) -> dict[str, Any]:
     row: dict[str, Any] = {name: _string(path, number, name, fields.get(name)) for name in (*FIELDS, LANGUAGE)}
-    row["text"] = row["text"] or _string(path, number, "prompt", fields.get("prompt"))
+    other = _string(path, number, "prompt", fields.get("prompt"))
+    if row["text"] and other not in ("", row["text"]):
+        raise fault(path, number, "a text and another prompt", "Keep one of the two.")
+    row["text"] = row["text"] or other
     row["category"] = row["category"] or category
-    if not row["text"]:
-        raise fault(path, number, "no text or prompt")
+    if not folded(row["text"]):  # blanks and invisible characters alone
+        others = ", ".join(map(repr, fields)) if not {*TEXT_COLUMNS} & {*fields} else ""
+        raise fault(path, number, f"no text or prompt{f', only {others},' if others else ''}")
     if row["category"] not in ALL_CATEGORIES:
         raise fault(path, number, f"the category {row['category']!r}, not one of {', '.join(ALL_CATEGORIES)}")
     if row["split"] not in ("", *SPLITS):
@@ -72,11 +79,12 @@ def _string(path: Path, number: int, name: str, value: object) -> str:
     value = "" if value is None else str(value) if is_number else value
     if not isinstance(value, str):
         raise fault(path, number, f"the {name} {value!r:.60}, which is not text,")
+    value = value.strip("\ufeff" + string.whitespace).strip()
     if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
         raise fault(path, number, f"a character in {name} that is no text (NUL, or half of a surrogate pair)")
-    if name not in TEXT_COLUMNS and not value.strip().isprintable():
+    if name not in TEXT_COLUMNS and not value.isprintable():
         raise fault(path, number, f"the {name} {value!r:.60}, which has a line break or control character,")
-    return value.strip()
+    return value if name in TEXT_COLUMNS else unicodedata.normalize("NFC", value)
 
 
 def split_in_order(categories: Iterable[str]) -> list[str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..checks import did_you_mean, require
+from ..checks import did_you_mean, invalid, require
 from .categories import ALL_CATEGORIES
 from .files import SPLITS, read_prompt_file
 from .public_datasets import paper_folder
@@ -29,14 +29,15 @@ def load_prompts(
     for name, value, known in (("category", category, ALL_CATEGORIES), ("split", split, SPLITS)):
         todo = did_you_mean(value, known) or f"Use one of {', '.join(known)}, or leave it out."
         require(value in (None, *known), "load_prompts", f"the {name} must be a known one", repr(value), todo)
-    files = _prompt_files(source, cache_dir)
-    found = pd.concat([read_prompt_file(file, own) for file, own in files]).fillna({"language": ""})
+    files = [(file, read_prompt_file(file, own)) for file, own in _prompt_files(source, cache_dir)]
+    found = pd.concat([rows for _, rows in files]).fillna({"language": ""})
     wanted = ALL_CATEGORIES if category is None else (category,)
     missing = [name for name in wanted if name not in set(found["category"])]
     must, todo = "there must be prompts of every category and benign ones", "Add some, each with its category."
     require(not missing, "load_prompts", must, f"no {', '.join(missing)} in {source}", todo)
-    repeated = list(found["id"][found["id"].duplicated()])
-    require(not repeated, "load_prompts", "ids must be unique", f"{repeated[:1]} twice in {source}", "Rename one.")
+    for id in found["id"][found["id"].duplicated()]:
+        where = " and ".join(str(file) for file, rows in files if id in set(rows["id"]))
+        raise invalid("load_prompts", "ids must be unique", f"{id!r} in {where}", "Rename one.")
     found = found.sort_values("category", key=lambda names: names.map(ALL_CATEGORIES.index), kind="stable")
     selected = found["category"].isin(wanted) & (found["split"].eq(split) | (split is None))
     return found[selected].reset_index(drop=True)

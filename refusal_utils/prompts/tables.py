@@ -20,6 +20,7 @@ ONE_FILE = (".jsonl", *CELLS)  # formats whose prompts can name their category
 PROMPT_FILES = (*ONE_FILE, ".txt")
 TEXT_COLUMNS = ("text", "prompt")
 _SEPARATORS = (",", ";", "\t", "|")
+_JSON_PROMPT = re.compile(r'\{.*"(?:text|prompt)"\s*:.*\}', re.IGNORECASE)
 _LINE_END = re.compile("\r\n|\n|\r")  # a prompt may hold U+2028 and other separators
 
 
@@ -30,13 +31,18 @@ def numbered_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     file and line for text that is not UTF-8, for NUL characters, and for rows that can be read in two ways.
     """
     text, kind = _decoded(path), path.suffix.lower()
+    if kind in CELLS and text.startswith("sep="):  # Excel's way to name the separator, which the header tells too
+        text = "\n" + _LINE_END.split(text, maxsplit=1)[-1]
     if kind in CELLS:
         yield from _cells(path, text)
         return
     for number, line in enumerate(_LINE_END.split(text), 1):
         line = line.removeprefix("\ufeff")  # of files that were joined
-        if line.strip():
-            yield number, {"text": line.strip()} if kind == ".txt" else _json_object(path, number, line)
+        if not line.strip():
+            continue
+        if kind == ".txt" and _JSON_PROMPT.fullmatch(line.strip()):
+            raise fault(path, number, "JSON in a file of plain prompts", "Let the file's name end in .jsonl.")
+        yield number, {"text": line.strip()} if kind == ".txt" else _json_object(path, number, line)
 
 
 def fault(path: Path, number: int, reason: str, todo: str = "Correct or remove that line.") -> ValueError:
@@ -73,9 +79,9 @@ def _json_object(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
+    names = [name.strip().lower() for name, _ in pairs]  # as in the header of a .csv file
+    fields = dict(zip(names, (value for _, value in pairs), strict=True))
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
         raise ValueError(f"the field {next(name for name in names if names.count(name) > 1)!r} twice")
     return fields
 

@@ -51,7 +51,7 @@ class Condition:
             for each in self.interventions
             if not (isinstance(each, Addition) and not each.vector.any())
         ]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(parts, default=_plain).encode()).hexdigest()[:16]
 
 
 UNSTEERED = Condition("unsteered")
@@ -105,6 +105,11 @@ def ablation_condition(
     edit = kind(rows, **options) if share == 1 else PartialAblation(rows, share=share, **options)
     part = "" if share == 1 else f"{share:.4g} of "
     return Condition(f"ablate {part}{joined}", (edit,), joined, nan, gap)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON knows: plain numbers for NumPy's, a list for a range."""
+    return value.tolist() if hasattr(value, "tolist") else list(value)
 
 
 def _content(value: Any) -> Any:

@@ -102,6 +102,10 @@ def _check(
     chat: ChatModel, conditions: Sequence[Condition], max_new_tokens: int, cached: bool, n_paired: int | None
 ) -> None:
     name = "generate"
+    is_list = isinstance(conditions, Sequence)
+    require(is_list, name, "conditions must be a list", f"{conditions!r:.60}", "Put a single one in brackets.")
+    is_whole, todo = type(max_new_tokens) is int, "The paper uses 50."
+    require(is_whole, name, "max_new_tokens must be a whole number", repr(max_new_tokens), todo)
     require(len(conditions) > 0, name, "there must be at least one condition", "none", "Pass UNSTEERED.")
     require(max_new_tokens >= 1, name, "max_new_tokens must be at least 1", max_new_tokens, "The paper uses 50.")
     must, got = "paired needs one condition per prompt", f"{n_paired} prompts and {len(conditions)} conditions"

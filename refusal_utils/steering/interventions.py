@@ -86,7 +86,7 @@ def first_edited_layer(intervention: Intervention, n_layers: int) -> int:
     """The first of the model's `n_layers` layers whose activations the intervention can change."""
     if isinstance(intervention, HeadReplacement):
         return min(layer for layer, _ in intervention.heads)
-    return 0 if intervention.layers is None else min(layer % n_layers for layer in intervention.layers)
+    return 0 if intervention.layers is None else int(min(layer % n_layers for layer in intervention.layers))
 
 
 def require_fit(chat: ChatModel, intervention: Intervention) -> None:
@@ -103,8 +103,12 @@ def require_fit(chat: ChatModel, intervention: Intervention) -> None:
     vectors = [intervention.vector] if isinstance(intervention, Addition) else [intervention.directions]
     if isinstance(intervention, Ablation) and intervention.reference is not None:
         vectors.append(intervention.reference)
+    n_axes = 1 if isinstance(intervention, Addition) else 2
     must, todo = f"the width must be that of {chat.name}, {chat.d_model}", "Take both from the same model."
-    for vector in vectors:
+    for vector, n in zip(vectors, (n_axes, 1), strict=False):
+        is_shaped, shape = isinstance(vector, Tensor) and vector.ndim == n, ["[d_model]", "[rank, d_model]"][n - 1]
+        got = f"{type(vector).__name__} of shape {list(getattr(vector, 'shape', ()))}"
+        require(is_shaped, "intervene", f"it must be a tensor {shape}", got, "Use torch.as_tensor and reshape.")
         require(vector.shape[-1] == chat.d_model, "intervene", must, vector.shape[-1], todo)
         require_finite("intervene", vector, "a vector")
     if isinstance(intervention, PartialAblation):
@@ -125,7 +129,10 @@ def _require_layers(chat: ChatModel, intervention: Addition | Ablation) -> None:
         return
     must, todo = "layers must be a list of whole numbers", "Write (3,) for layer 3."
     try:
-        numbers = [operator.index(layer) for layer in layers or ()]
+        given = () if layers is None else tuple(layers)
+        numbers = [operator.index(layer) for layer in given]
+        if any(isinstance(layer, bool) for layer in given):
+            raise TypeError
     except TypeError as error:
         raise invalid("intervene", must, f"{layers!r} {kind}", todo) from error
     todo = "Name a layer; an Ablation without layers edits everything written to the stream."

@@ -158,7 +158,7 @@ def _stream_edits(chat: ChatModel, rows: Sequence[Sequence[Intervention]]) -> It
 def _hooks(chat: ChatModel, intervention: Addition | Ablation) -> list[str]:
     if intervention.layers is None:
         return written_hooks(chat)
-    return [chat.hook_name("resid_pre", layer) for layer in intervention.layers]
+    return [chat.hook_name("resid_pre", int(layer)) for layer in intervention.layers]
 
 
 def _removal_of(intervention: Addition | Ablation) -> "Removal":

@@ -197,3 +197,27 @@ def test_select_is_a_place_of_every_study_and_a_method(chat, train, selection, m
     assert directions.provenance.settings["n_validation"] == 8
     assert directions.provenance.settings["passes"] == found.notes["passes"] > len(found.rows)
     torch.testing.assert_close(directions["refusal"] * directions.gap("refusal"), found.difference)
+
+
+def test_filters_first_measure_less_and_choose_the_same(chat, train, selection, monkeypatch):
+    limits = {"depth": 0.8, "max_kl": 0.1, "min_induce": 0.0}
+    how = {"n_train": 32, "n_validation": 4, "needs_tokens": True, "filter_prompts": True, "positions": [-2, -1]}
+    candidates, tried = find_candidates("f", chat, train, tokens=selection[0].notes["tokens"], **how), []
+    plain = module.effects
+    monkeypatch.setattr(
+        module, "effects", lambda *given, **options: tried.append(len(given[3])) or plain(*given, **options)
+    )
+    whole, part = (candidate_scores(chat, candidates, each) for each in (None, limits))
+    everything, filtered = (module._choose(chat, candidates, each, **limits) for each in (whole, part))
+    assert sum(tried[3:]) < 0.7 * sum(tried[:3])
+    assert filtered.best == everything.best
+    pd.testing.assert_frame_equal(filtered.survivors, everything.survivors, rtol=1e-3)
+    assert part["bypass"].isna().sum() == len(part) - len(filtered.survivors)
+    assert "not finite" not in filtered.filters().index
+
+
+def test_everything_is_measured_if_no_candidate_passes(tiny, found):
+    chat, _ = tiny
+    whole = candidate_scores(chat, found)
+    none = candidate_scores(chat, found, {"depth": 0.8, "max_kl": 0.1, "min_induce": 1e9})
+    pd.testing.assert_frame_equal(none, whole)

@@ -36,6 +36,16 @@ def double(module, args, out=None):
     return None
 
 
+@contextmanager
+def patched_class(module):
+    kind, original = type(module), type(module).forward
+    kind.forward = lambda self, *args, **options: 2 * original(self, *args, **options)
+    try:
+        yield
+    finally:
+        kind.forward = original
+
+
 WAYS = {
     "our addition": lambda chat, model: add_steering(chat, 50 * torch.ones(chat.d_model)),
     "our ablation": lambda chat, model: ablate_direction(chat, torch.eye(chat.d_model)[0]),
@@ -47,6 +57,7 @@ WAYS = {
     "whole model": lambda chat, model: removed_later(model.register_forward_hook(double)),
     "every module": lambda chat, model: removed_later(register_module_forward_hook(lambda *_: None)),
     "before every module": lambda chat, model: removed_later(register_module_forward_pre_hook(lambda *_: None)),
+    "class": lambda chat, model: patched_class(model.model.layers[4].mlp.original_component),
     "forward": lambda chat, model: patched_forward(model.model.layers[4].mlp.up_proj.original_component),
 }
 
@@ -72,3 +83,13 @@ def test_backward_hooks_and_those_of_transformers_leave_activations_alone(chat, 
         model(torch.tensor([[1, 5]]), output_hidden_states=True)
     with removed_later(model.model.norm.register_full_backward_hook(lambda *_: None)):
         assert capture_activations(chat, prompts[:1], cache_dir=tmp_path).n_captured == 1
+
+
+def test_nothing_is_stored_in_training_mode_whose_dropout_is_random(chat, prompts, tmp_path):
+    chat.bridge.original_model.train()
+    try:
+        with pytest.raises(ValueError, match="^capture_activations: the model must be in evaluation mode"):
+            capture_activations(chat, prompts[:1], cache_dir=tmp_path)
+    finally:
+        chat.bridge.original_model.eval()
+    assert capture_activations(chat, prompts[:1], cache_dir=tmp_path).n_captured == 1

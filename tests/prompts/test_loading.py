@@ -94,7 +94,9 @@ def test_load_prompts_rejects_an_id_that_occurs_twice(tmp_path):
     for name in ("advice", "hate_speech"):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(row | {"category": name}))
     (tmp_path / "mine.jsonl").unlink()
-    with pytest.raises(ValueError, match=r"^load_prompts: ids must be unique; got \['advice-1'\] twice"):
+    with pytest.raises(
+        ValueError, match=r"^load_prompts: ids must be unique; got 'advice-1' in .*advice.jsonl and .*hate_speech"
+    ):
         load_prompts("advice", source=tmp_path)
 
 

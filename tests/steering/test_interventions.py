@@ -1,3 +1,6 @@
+from copy import copy
+
+import numpy as np
 import pytest
 import torch
 
@@ -6,6 +9,13 @@ from refusal_utils.steering.generation import generate
 from refusal_utils.steering.interventions import Ablation, Addition, HeadReplacement, first_edited_layer, require_fit
 
 VECTOR = torch.ones(4) / 2
+
+
+def unchecked(intervention, **fields):
+    """`intervention` with fields that the type checks of tests would refuse; users have none."""
+    changed = copy(intervention)
+    vars(changed).update(fields)
+    return changed
 
 
 def test_the_first_layer_that_an_intervention_changes():
@@ -33,6 +43,12 @@ def test_what_fits_is_accepted(chat, direction):
         (lambda r: Addition(torch.ones(7), (1,)), "the width must be that of bundled, 192; got 7"),
         (lambda r: Ablation(3 * r[None]), "a direction must have norm 1; got norm 3"),
         (lambda r: Ablation(r[None], reference=r / 0), "a vector must be finite"),
+        (lambda r: unchecked(Addition(r, (1,)), vector=r.tolist()), r"it must be a tensor \[d_model\]; got list"),
+        (lambda r: unchecked(Addition(r, (1,)), vector=r.numpy()), r"it must be a tensor \[d_model\]; got ndarray"),
+        (lambda r: unchecked(Addition(r, (1,)), vector=r[None]), r"it must be .* got Tensor of shape \[1, 192\]"),
+        (lambda r: unchecked(Ablation(r[None]), directions=r), r"it must be a tensor \[rank, d_model\]; got Tensor"),
+        (lambda r: unchecked(Addition(r, (1,)), layers=5.0), r"layers must be a list of whole numbers; got 5\.0"),
+        (lambda r: Addition(r, (True,)), r"layers must be a list of whole numbers; got \(True,\)"),
         (lambda r: Addition(float("nan") * r, (1,)), "a vector must be finite"),
         (lambda r: Addition(r, (1,), every=0), "every must be at least 1; got 0"),
         (lambda r: Addition(r, ()), r"layers must name at least one layer; got \(\) in an Addition"),
@@ -59,3 +75,11 @@ def test_generate_refuses_what_does_not_fit_before_it_runs(chat, prompts, direct
         generate(chat, prompts[:1], [Condition("c", (Ablation(direction[None][:0]),))])
     with pytest.raises(ValueError, match="the layer must be one of"):
         generate(chat, prompts[:1], [Condition("c", (Addition(direction, (99,)),))])
+
+
+@pytest.mark.parametrize("layers", [range(1, 3), np.array([1, 2]), [1, np.int64(2)]])
+def test_any_list_of_whole_numbers_names_layers(chat, prompts, direction, layers):
+    plain = Addition(50 * direction, (1, 2))
+    conditions = [Condition("c", (each,)) for each in (plain, unchecked(plain, layers=layers))]
+    first, second = (generate(chat, prompts[:1], [each], max_new_tokens=2) for each in conditions)
+    assert first.equals(second)
