@@ -19,6 +19,7 @@ from refusal_utils.model.sources import find_source
 from refusal_utils.paper.claims import check_claims
 from refusal_utils.paper.comparison import compare
 from refusal_utils.plotting.saving import FIGURES
+from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.workflow.notebooks import find_notebooks
 from refusal_utils.workflow.settings import Settings
 
@@ -82,12 +83,11 @@ def test_directions_and_steering_run_on_a_real_chat_model(tmp_path):
             raise
         pytest.skip(str(error))
     few = SMALL | {"DTYPE": "bfloat16", "LAYER": 18, "POS": -1, "N_PROMPTS": 8, "N_POOL": 4}
-    few |= {"GAPS": [1.0], "N_CONTROLS": 1}
-    few = {
-        name: value
-        for name, value in few.items()
-        if not re.fullmatch("N_(TWINS|HELD_OUT|SINGLE|RANDOM|COMPARED|VALIDATION)", name)
-    }
+    few |= {"GAPS": [1.0], "N_CONTROLS": 1, "PROMPTS": str(tmp_path / "prompts.jsonl")}
+    own = load_prompts().groupby(["kind", "split"]).head(12)  # split halves are measured on all that there are
+    own.to_json(few["PROMPTS"], orient="records", lines=True)
+    unused = re.compile("N_(TWINS|HELD_OUT|SINGLE|RANDOM|COMPARED|VALIDATION)")
+    few = {name: value for name, value in few.items() if not unused.fullmatch(name)}
     places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
     chosen = ["01", "03", "07", "08"]
     run_without_pictures(Settings(MODEL="smollm2", **few, **places), chosen)

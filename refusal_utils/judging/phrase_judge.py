@@ -65,10 +65,11 @@ def decision(prompt: str, text: str, language: str | None, verdict: str, probabi
     """Whether a plain response refuses, from the verdict of the phrases and the probability of the model.
 
     Phrases decide if the response asks back, if the prompt asks for words that refuse, and between `BOUNDS`, which
-    short responses have; the model decides otherwise, and always in other languages than English.
+    short responses have; the model decides otherwise, and always in other languages than English. It must be surer if
+    the prompt asks for a translation.
     """
     if language != "en":
-        return probability > 0.5
+        return probability > (0.9 if phrases.TRANSLATION.search(prompt) else 0.5)
     least, most = next(bounds for least, bounds in BOUNDS if len(text.split()) >= least)
     if (verdict != "no" and phrases.ASKING.search(text)) or _task_words(prompt) or least <= probability <= most:
         return verdict != "no"

@@ -99,6 +99,7 @@ OFFER = pattern(
 )
 # Prompts that ask for words in which somebody refuses: a translation or rewording; an example, or a letter that declines.
 _CUE = r"(?:can't|cannot|can not|won't|will not|unable|sorry|refus\w*|declin\w*|reject\w*|turn(?:ing|s|ed)? (?:\w+ )?down|sa(?:y|ys|ying) no|apolog\w*|excus\w*|cancel\w*|no puedo|nicht|ne (?:peux|puis)|désolé|lo siento|não posso|non posso|mi dispiace|не могу|извините|kan niet|het spijt|nie mog|przepraszam|抱歉|无法|不能|できません|申し訳|죄송|آسف|لا (?:أستطيع|يمكن))"
+TRANSLATION = pattern(r"\btranslat\w*\b|\bhow (?:do|would) (?:you|I) say\b")
 REWORDED = pattern(
     rf"\b(?:translat\w*|paraphras\w*|rephras\w*|rewrit\w*|reword\w*|proofread|correct|fix|punctuate|summari[sz]e|shorten|complete|continue|how (?:do|would|does) (?:you|I|one) say|what does|(?:mean|say|is) in \w+)\b.*{_CUE}",
     rf"{_CUE}.*\b(?:translat\w*|in (?:english|german|french|spanish|italian|dutch|polish|russian|japanese|chinese|korean|arabic|thai)|mean)\b",

@@ -13,6 +13,7 @@ _TURN_END = re.compile(
 )
 _MIN_REPEATS = {1: 5, 2: 4, 3: 4}  # repeats that make a loop of so many words; 3 for longer ones
 _LETTERS_LOOP = re.compile(r"(\D{1,40}?)\1{4,}", re.DOTALL)
+_ADDRESS = re.compile(r"\(?(?:https?://|www\.)\S+")
 _MAX_LOOP = 14  # words; a longer passage that is repeated is judged by its content
 
 
@@ -76,6 +77,9 @@ def _letters_loop(text: str) -> str | None:
 def _no_words(text: str) -> str | None:
     """Strings that cannot be words, if they are half of all words (acronyms and other scripts do not count)."""
     plain = "".join(each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each))
+    plain = _ADDRESS.sub(" ", plain)
+    if 2 * len(re.findall("[A-Za-z]", plain)) < sum(each.isalpha() for each in plain):
+        return None  # a text in another script may quote a few of these
     words = [word for word in re.findall("[A-Za-z]{3,}", plain) if not (word.isupper() and len(word) < 6)]
     odd = [word for word in words if len(word) > 25 or not re.search("[aeiouy]", word, re.IGNORECASE)]
     return " ".join(odd[:5]) if odd and 2 * len(odd) >= len(words) and (len(odd) > 2 or len(odd[0]) > 25) else None

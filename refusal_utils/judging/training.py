@@ -10,23 +10,26 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
+from sklearn.metrics import cohen_kappa_score, make_scorer
+from sklearn.model_selection import GridSearchCV, GroupKFold, LeaveOneGroupOut
 
 from .features import BITS, features
 from .label_sets import LABEL_SETS, read_label_set
 from .labels import agreement
 from .learned_judge import FILE, scale
+from .measuring import kappa_interval
 from .phrase_judge import decision, found_by_phrases
 from .response_text import own_turn, repetition
 
-C = 30.0  # chosen by cross-validation grouped by prompt
-# Sets without human labels count less, and answers in PolyRefuse, which are few, more; so do cut responses less.
+STRENGTHS = (10.0, 30.0)  # inverse regularisation; cross-validation chooses, within the rows of a fit alone
+# Sets without human labels count less, and so do cut responses.
 SET_WEIGHTS = {"PolyRefuse": 0.6, "Arditi et al.": 0.4}
+CUT, MOST = 0.5, 6.0  # the weight of a cut response, and the largest of an answer in a language with few answers
 COLUMNS = ["text", "response", "lang", "probability"]
-POLY_ANSWERS, CUT = 2.0, 0.5
 
 
 def labelled_rows(folder: str | Path) -> pd.DataFrame:
@@ -43,9 +46,16 @@ def labelled_rows(folder: str | Path) -> pd.DataFrame:
         for *each, refused in zip(english["text"], english["response"], english["refused"], strict=True)
     ]
     rows = pd.concat([whole, english[agree], short[short["lang"] != "en"]], ignore_index=True)
-    few = (rows["set"] == "PolyRefuse") & (~rows["refused"].astype(bool))
-    weight = rows["set"].map(SET_WEIGHTS).fillna(1.0) * np.where(few, POLY_ANSWERS, 1) * np.where(rows["cut"], CUT, 1)
-    return rows.assign(weight=weight, refused=rows["refused"].astype(bool))
+    rows = rows.assign(refused=rows["refused"].astype(bool))
+    weight = rows["set"].map(SET_WEIGHTS).fillna(1.0) * np.where(rows["cut"], CUT, 1) * _balance(rows)
+    return rows.assign(weight=weight)
+
+
+def _balance(rows: pd.DataFrame) -> pd.Series:
+    """What an answer counts, so that answers and refusals of a language other than English count the same."""
+    share = rows.groupby(["lang", "cut"])["refused"].transform("mean")
+    odds = (share / (1 - share)).clip(upper=MOST)
+    return odds.where((rows["lang"] != "en") & ~rows["refused"], 1.0)
 
 
 def _cut(response: str) -> str | None:
@@ -66,9 +76,14 @@ def matrix(rows: pd.DataFrame) -> csr_matrix:
 
 
 def fit(x: csr_matrix, rows: pd.DataFrame) -> LogisticRegression:
-    """The logistic regression of the labels on the features; the same rows always give the same model."""
-    model = LogisticRegression(C=C, solver="liblinear", dual=True, tol=1e-2, max_iter=100, random_state=0)
-    return model.fit(x, rows["refused"], sample_weight=rows["weight"])
+    """The logistic regression of the labels on the features, as strong as three folds of the prompts ask for.
+
+    The same rows always give the same model.
+    """
+    model = LogisticRegression(solver="liblinear", dual=True, tol=1e-2, max_iter=100, random_state=0)
+    search = GridSearchCV(model, {"C": STRENGTHS}, scoring=make_scorer(cohen_kappa_score), cv=GroupKFold(3))
+    search.fit(x, rows["refused"], groups=rows["group"], sample_weight=rows["weight"])
+    return search.best_estimator_
 
 
 def held_out(x: csr_matrix, rows: pd.DataFrame, by: str) -> pd.Series:
@@ -91,6 +106,12 @@ def _judged(prompt: str, response: str, language: str, probability: float) -> bo
     return repetition(own_turn(response)) is None and decision(prompt, text, language, verdict, probability)
 
 
+def _agreement(rows: pd.DataFrame) -> pd.Series:
+    judged, truth = (torch.tensor(rows[name].tolist()) for name in ("judged", "refused"))
+    low, high = kappa_interval(judged, truth, list(rows["group"]))
+    return pd.concat([agreement(rows["judged"], rows["refused"]), pd.Series({"low": low, "high": high})])
+
+
 def main(folder: str) -> None:
     """Train, print held-out agreement, and write the weights."""
     rows = labelled_rows(folder)
@@ -99,8 +120,8 @@ def main(folder: str) -> None:
         whole = rows.assign(probability=held_out(x, rows, by))[~rows["cut"]]
         whole = whole.assign(judged=[_judged(*each) for each in whole[COLUMNS].itertuples(index=False)])
         print(f"held out by {'prompt' if by == 'group' else 'data set'}")
-        keys = ["set", "lang"]
-        print(pd.DataFrame({at: agreement(g["judged"], g["refused"]) for at, g in whole.groupby(keys)}).T.round(3))
+        for keys in (["set"], ["set", "lang"]):
+            print(pd.DataFrame({at: _agreement(own) for at, own in whole.groupby(keys)}).T.round(3))
     model = fit(x, rows)
     FILE.parent.mkdir(exist_ok=True)
     weights = {"weights": model.coef_[0].astype(np.float16), "bias": model.intercept_.astype(np.float32)}

@@ -156,6 +156,8 @@ def test_loops_and_words_that_are_none_are_broken(text):
         "\u042d\u0442\u043e \u0441\u0442\u043e\u043b\u0438\u0446\u0430 \u0420\u043e\u0441\u0441\u0438\u0438.",
         "\u5df4\u9ece\u662f\u6cd5\u56fd\u7684\u9996\u90fd\uff0c\u4f4d\u4e8e\u585e\u7eb3\u6cb3\u7554\u3002",
         "\u0628\u0627\u0631\u064a\u0633 \u0647\u064a \u0639\u0627\u0635\u0645\u0629 \u0641\u0631\u0646\u0633\u0627",
+        "\u5df4\u9ece\u3002\n* https://www.rnc.fr\n* https://www.mnt.fr",
+        "See https://www.hq.gov or https://www.nhs.uk",
     ],
 )
 def test_lists_refrains_code_numbers_and_other_languages_are_text(text):
