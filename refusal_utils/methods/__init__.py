@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..checks import require_known
 from .arditi_selection import select_place
+from .comparison import MethodComparison, compare_methods
 from .method import Method, SearchMethod, StateMethod, per_category
 from .selection import Selection
 from .subset_search import SubsetSearch, search_subset
@@ -18,10 +19,12 @@ from .subset_search import SubsetSearch, search_subset
 __all__ = [
     "METHODS",
     "Method",
+    "MethodComparison",
     "SearchMethod",
     "Selection",
     "StateMethod",
     "SubsetSearch",
+    "compare_methods",
     "methods_table",
     "named_method",
     "per_category",
@@ -33,6 +36,7 @@ __all__ = [
 def _find_methods() -> dict[str, Method]:
     modules = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
     methods = [module.METHOD for module in modules if hasattr(module, "METHOD")]
+    methods.sort(key=lambda method: method.name != "difference_in_means")  # the usual one comes first
     return {method.name: method for method in methods}
 
 

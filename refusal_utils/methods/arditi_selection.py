@@ -17,7 +17,7 @@ from ..model.chat_model import ChatModel
 from ..steering import first_token_logits
 from .candidates import Candidates, Place, effects, find_candidates, induction, suppression
 from .method import SearchMethod
-from .selection import DEPTH, MAX_KL, Selection, choose, load_selection, save_selection, stored_selection
+from .selection import DEPTH, MAX_KL, Selection, choose, load_selection, save_selection, stored_selection, timed
 
 NAME = "arditi_selection"
 OPTIONS: dict[str, Any] = {
@@ -75,9 +75,13 @@ def arditi_selection(
     stored = stored_selection(chat, cache_dir, NAME, *asked, *([] if complete else ["filters first"]))
     found = load_selection(stored, chat)
     if found is None:
-        candidates = find_candidates(NAME, chat, prompts, needs_tokens=True, cache_dir=cache_dir, **options)
-        scores = candidate_scores(chat, candidates, None if complete else limits, progress=progress)
-        found = save_selection(stored, _choose(chat, candidates, scores, **limits), chat)
+
+        def select() -> Selection:
+            candidates = find_candidates(NAME, chat, prompts, needs_tokens=True, cache_dir=cache_dir, **options)
+            scores = candidate_scores(chat, candidates, None if complete else limits, progress=progress)
+            return _choose(chat, candidates, scores, **limits)
+
+        found = save_selection(stored, timed(select), chat)
     if found.survivors.empty:
         print(f"No candidate passed all filters: {found.source}")
     return found

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -13,7 +15,8 @@ from torch import Tensor
 from ..directions import DirectionSet, Provenance, cosine_matrix
 from ..plotting.look import heatmap
 from ..prompts.categories import BENIGN
-from .method import Confidence, Sides, StateMethod, StateSource
+from .difference_in_means import METHOD as _MEANS
+from .method import Confidence, Method, Sides, StateMethod, StateSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,12 +24,13 @@ class MethodComparison:
     """The first direction of every method, from one set of states.
 
     `vectors` are unit directions by name. `split_half` has the cosine between the directions of two random halves of the
-    prompts, a column per split; `seconds` is what one fit takes.
+    prompts, a column per split. `costs` has columns seconds and passes: what one fit takes, and how many prompts it runs
+    through the model in addition to the captured states.
     """
 
     found: Mapping[str, DirectionSet] = field(repr=False)
     split_half: pd.DataFrame = field(repr=False)
-    seconds: pd.Series
+    costs: pd.DataFrame
 
     @property
     def vectors(self) -> Float[Tensor, "category d_model"]:
@@ -51,17 +55,29 @@ class MethodComparison:
         return pd.DataFrame((matrix + own.diag()).numpy(), index=list(self.found), columns=list(self.found))
 
     def table(self) -> pd.DataFrame:
-        """By method: cosine with the first, mean and lowest split-half cosine, gap, number of directions, seconds."""
+        """By method: where it reads, cosine with the first, mean and lowest split-half cosine, gap, directions, costs."""
         halves = self.split_half
+        places = [each.provenance for each in self.found.values()]
         columns = {
+            "layer": [each.layer for each in places],
+            "pos": [each.pos for each in places],
             f"cosine with {next(iter(self.found))}": cosine_matrix(self.vectors)[0].tolist(),
             "split half": halves.mean(axis=1).tolist(),
             "lowest": halves.min(axis=1).tolist(),
             "gap": [float(each.gaps[0]) for each in self.found.values()],
             "directions": [len(each) for each in self.found.values()],
-            "seconds": self.seconds.tolist(),
         }
-        return pd.DataFrame(columns, index=pd.Index(list(self.found), name="method"))
+        return pd.DataFrame(columns, index=pd.Index(list(self.found), name="method")).join(self.costs)
+
+    def searches(self, n_layers: int) -> pd.DataFrame:
+        """By method that chooses its place: layer, depth (layer / `n_layers`), pos, and the scores of its choice."""
+        rows = {
+            name: {"layer": own.provenance.layer, "depth": own.provenance.layer / n_layers, "pos": own.provenance.pos}
+            | own.provenance.settings["scores"]
+            for name, own in self.found.items()
+            if "scores" in own.provenance.settings
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
     def figure(self, *, title: str) -> go.Figure:
         """A map of `cosines`."""
@@ -70,33 +86,45 @@ class MethodComparison:
 
 def compare_methods(
     study: StateSource,
-    methods: Mapping[str, StateMethod],
+    methods: Mapping[str, Method],
     *,
     layer: int | None = None,
     pos: int | None = None,
     categories: Sequence[str] | None = None,
     n_splits: int = 10,
     seed: int = 0,
+    **options: Mapping[str, Any],
 ) -> MethodComparison:
     """Every method's direction of these categories pooled (default: all), at `layer` and `pos` of a study's states.
 
-    For the split halves, both sides are split at random `n_splits` times, alike for all methods. Raises `ValueError` as
-    the methods do.
+    For the split halves, both sides are split at random `n_splits` times, alike for all methods. A `SearchMethod` asks
+    the model of `study` about its whole draw, and chooses its own place; its split halves are those of the difference in
+    means there, which is the direction that it chooses; one that raises is left out, and its error printed. `options`: those of
+    a method, under its name. Raises `ValueError` as the other methods do.
     """
-    found, seconds, halves = {}, {}, {}
-    refused, answered = study.sides(layer, pos)
-    place = study.provenance(layer, pos)
-    whole = _Part(refused, answered, place, study.confidence())
-    splits = [_halves(whole, seed + number) for number in range(n_splits)]
+    found, halves, costs = {}, {}, {}
+    splits: dict[Any, list[tuple[_Part, _Part]]] = {}
     for name, method in methods.items():
+        searches, own = not isinstance(method, StateMethod), options.get(name, {})
+        at_place: dict[str, Any] = {"layer": layer, "pos": pos, "categories": categories, "pooled": True}
         began = time.perf_counter()
-        found[name] = method.fit(whole, categories=categories, pooled=True)
-        seconds[name] = time.perf_counter() - began
-        pairs = [
-            [method.fit(half, categories=categories, pooled=True).vectors[0] for half in split] for split in splits
-        ]
+        try:
+            found[name] = method.fit(study, **({} if searches else at_place), **own)
+        except ValueError as error:
+            if not searches:
+                raise
+            print(f"{name} is left out. {error}")
+            continue
+        told = found[name].provenance.settings if searches else {}
+        costs[name] = {"seconds": told.get("seconds", time.perf_counter() - began), "passes": told.get("passes", 0)}
+        place = (found[name].provenance.layer, found[name].provenance.pos) if searches else (layer, pos)
+        if place not in splits:
+            whole = _Part(*study.sides(*place), study.provenance(*place), study.confidence())
+            splits[place] = [_halves(whole, seed + number) for number in range(n_splits)]
+        fit = partial(_MEANS.fit if searches else partial(method.fit, **own), categories=categories, pooled=True)
+        pairs = [[fit(half).vectors[0] for half in split] for split in splits[place]]
         halves[name] = [float(first @ second) for first, second in pairs]
-    return MethodComparison(found, pd.DataFrame.from_dict(halves, orient="index"), pd.Series(seconds))
+    return MethodComparison(found, pd.DataFrame.from_dict(halves, orient="index"), pd.DataFrame(costs).T)
 
 
 @dataclass(frozen=True, eq=False)

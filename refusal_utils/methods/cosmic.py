@@ -20,7 +20,7 @@ from ..model.chat_model import ChatModel
 from ..steering import first_token_logits
 from .candidates import Candidates, effects, find_candidates, induction, suppression
 from .method import SearchMethod
-from .selection import DEPTH, MAX_KL, Selection, choose, load_selection, save_selection, stored_selection
+from .selection import DEPTH, MAX_KL, Selection, choose, load_selection, save_selection, stored_selection, timed
 
 NAME = "cosmic"
 SHARE = 0.1  # of the layers evaluate
@@ -71,29 +71,34 @@ def cosmic(
     Raises `ValueError` as `find_candidates` does, for other `targets`, and if no candidate can be used.
     Source: Siu et al. 2506.00085, section 3.
     """
-    must = "targets must be 'concatenated' or 'averaged'"
-    require(targets in ("concatenated", "averaged"), NAME, must, repr(targets), "The paper concatenates.")
+    _require_target(targets)
     options: dict[str, Any] = {
         "n_train": n_train,
         "n_validation": n_validation,
         "filter_prompts": filter_prompts,
         "positions": None if positions is None else list(positions),
     }
-    how = {"affine": affine, "targets": targets, "strength": strength, "late_only": late_only}
-    asked = [list(prompts["id"]), list(prompts["text"]), options, how, depth, max_kl]
+    how: dict[str, Any] = {"affine": affine, "targets": targets, "strength": strength}
+    asked = [list(prompts["id"]), list(prompts["text"]), options, {**how, "late_only": late_only}, depth, max_kl]
     stored = stored_selection(chat, cache_dir, NAME, *asked)
     found = load_selection(stored, chat)
     if found is None:
-        candidates = find_candidates(NAME, chat, prompts, needs_tokens=False, cache_dir=cache_dir, **options)
-        layers = evaluation_layers(chat, candidates, late_only=late_only, cache_dir=cache_dir)
-        scores = candidate_scores(
-            chat, candidates, layers, affine=affine, targets=targets, strength=strength, progress=progress
-        )
-        name = "COSMIC (ACE)" if affine else "COSMIC"
-        found = save_selection(stored, _choose(name, candidates, scores, layers, depth, max_kl), chat)
+
+        def select() -> Selection:
+            candidates = find_candidates(NAME, chat, prompts, needs_tokens=False, cache_dir=cache_dir, **options)
+            layers = evaluation_layers(chat, candidates, late_only=late_only, cache_dir=cache_dir)
+            scores = candidate_scores(chat, candidates, layers, **how, progress=progress)
+            return _choose(f"COSMIC{' (ACE)' * affine}", candidates, scores, layers, depth, max_kl)
+
+        found = save_selection(stored, timed(select), chat)
     if found.survivors.empty:
         print(f"No candidate passed all filters: {found.source}")
     return found
+
+
+def _require_target(targets: str) -> None:
+    must = "targets must be 'concatenated' or 'averaged'"
+    require(targets in ("concatenated", "averaged"), NAME, must, repr(targets), "The paper concatenates.")
 
 
 def evaluation_layers(

@@ -1,6 +1,7 @@
 """The outcome of a choice among candidate directions: scores, filters, the best, and what nearly passed."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from ..checks import require
 from ..directions import DirectionSet, Provenance
 from ..model.artifacts import load_rows, model_notes, require_same_model, save_rows
+from ..model.batching import count_rows
 from ..model.chat_model import ChatModel
 from ..model.store import content_key
 from ..plotting.look import HEIGHT, WIDTH
@@ -63,6 +65,11 @@ class Selection:
         return pd.DataFrame(counts).fillna(0).astype(int).rename_axis("filter").sort_values("killed", ascending=False)
 
     @property
+    def scores(self) -> list[str]:
+        """The columns of `rows` that score a candidate."""
+        return [name for name in self.rows if name not in ("layer", "pos", "norm", "miss", "killed by")]
+
+    @property
     def best(self) -> tuple[int, int]:
         """(layer, pos) of the first row of the table: the best survivor, or else the candidate that nearly passed."""
         layer, pos = self.table().loc[0, ["layer", "pos"]]
@@ -82,7 +89,7 @@ class Selection:
 
     def figure(self) -> go.Figure:
         """Each score over the layers, a line per position, with a star at the best; open circles were killed."""
-        shown = [name for name in self.rows if name not in ("layer", "pos", "norm", "miss", "killed by", "total")]
+        shown = [name for name in self.scores if name != "total"]
         kept = self.rows.assign(position=self.rows["pos"].astype(str), survives=self.rows["killed by"] == "")
         by = ["layer", "position", "survives", "killed by"]
         long = kept.melt(by, shown, "score", "value").astype({"value": "float64"}).round({"value": 5})
@@ -107,9 +114,15 @@ class Selection:
         return figure
 
     def directions(self, place: Provenance, **settings: Any) -> DirectionSet:
-        """The chosen direction, called "refusal"; its gap is the norm of the difference of means."""
+        """The chosen direction, called "refusal"; its gap is the norm of the difference of means.
+
+        The settings record the seconds and the prompts run through the model that the choice took.
+        """
         layer, pos = self.best
         told = {**settings, "norms": [float(self.difference.norm())], "reads": "resid_pre", "choice": self.source}
+        row = self.table().iloc[0]
+        told["scores"] = {name: float(row[name]) for name in self.scores}
+        told |= {name: self.notes[name] for name in ("seconds", "passes") if name in self.notes}
         where = replace(place, layer=layer, pos=pos, settings=told)
         unit = self.difference / self.difference.norm()
         return DirectionSet((POOLED,), unit[None], self.difference.norm()[None], where)
@@ -155,6 +168,14 @@ def choose(
     require(usable, name, must, f"none of {len(rows)}: {counts}", todo)
     difference = candidates.at(int(first["layer"]), int(first["pos"]))[0]
     return Selection(name, rows, objective, lowest, difference, notes)
+
+
+def timed(make: Callable[[], Selection]) -> Selection:
+    """The selection that `make` returns, with notes of the seconds and the prompts run through the model that it took."""
+    began = time.perf_counter()
+    with count_rows() as ran:
+        made = make()
+    return replace(made, notes={**made.notes, "seconds": time.perf_counter() - began, "passes": ran.rows})
 
 
 def stored_selection(chat: ChatModel, cache_dir: str | Path | None, name: str, *asked: Any) -> Path | None:

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -14,6 +16,26 @@ FORWARD_TOKENS = {"cpu": 4096, "cuda": 16384}  # padded tokens of a batch whose 
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 
 Result = TypeVar("Result")
+
+
+@dataclass
+class RowCount:
+    """How many rows have run through the model: prompts, each once per condition."""
+
+    rows: int = 0
+
+
+_COUNTS: list[RowCount] = []  # those being filled
+
+
+@contextmanager
+def count_rows() -> Iterator[RowCount]:
+    """While open, the rows of all batches are counted; rows that are read from a cache are not."""
+    _COUNTS.append(RowCount())
+    try:
+        yield (own := _COUNTS[-1])
+    finally:
+        _COUNTS.remove(own)
 
 
 def token_budget(
@@ -79,6 +101,8 @@ def run_batches(
                 todo[:0] = _halves(function, rows, error)
                 continue
             shown.advance(len(rows))
+            for count in _COUNTS:
+                count.rows += len(rows)
             yield rows, result
 
 

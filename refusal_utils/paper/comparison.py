@@ -1,5 +1,7 @@
 """Our numbers compared with the paper's: difference, interval and verdict, for Tables 1, 2, 8, 10, 11 and 12.
 
+The places that other papers' searches chose are compared with those of notebook 09.
+
 Numbers are read from the notebooks' files. The interval of a difference combines the two sides' intervals (Newcombe
 1998); if the paper gives none, "agrees" means that its number lies in our interval. The interval of a mean
 extends 1.96 standard deviations to each side, for ours and theirs. The interval of a published rate is Wilson's for the
@@ -15,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from .matches import Match, find_matches
+from .selected_places import selection_matches
 from .setting import Setting, read_setting
 
 AGREES, DIFFERS, NOT_COMPARABLE, MISSING = VERDICTS = ("agrees", "differs", "not comparable", "missing")
@@ -34,8 +37,9 @@ class Comparison:
 
     def table(self) -> pd.DataFrame:
         """How often each verdict was given, by table of the paper."""
-        counts = pd.crosstab(self.rows["table"].astype(int), self.rows["verdict"])
-        return counts.reindex(columns=list(VERDICTS), fill_value=0).rename_axis(index="table", columns=None)
+        counts = pd.crosstab(self.rows["table"], self.rows["verdict"])
+        counts = counts.reindex(index=self.rows["table"].unique(), columns=list(VERDICTS), fill_value=0)
+        return counts.rename_axis(index="table", columns=None)
 
 
 def compare(folder: str | Path, model: str) -> Comparison:
@@ -45,10 +49,9 @@ def compare(folder: str | Path, model: str) -> Comparison:
     a column.
     """
     setting = read_setting(Path(folder), model)
-    rows = pd.DataFrame([_row(match, setting) for match in find_matches(Path(folder), setting)])
-    return Comparison(
-        rows.sort_values("table", kind="stable", ignore_index=True, key=lambda table: table.astype(int)), setting
-    )
+    matches = [*find_matches(Path(folder), setting), *selection_matches(Path(folder), setting)]
+    matches.sort(key=lambda match: int(match.table) if match.table.isdigit() else 10**6)  # other papers' tables last
+    return Comparison(pd.DataFrame([_row(match, setting) for match in matches]), setting)
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:

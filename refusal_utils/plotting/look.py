@@ -17,13 +17,13 @@ DIVERGING, SEQUENTIAL = "RdBu_r", "Viridis"  # diverging maps are centred on 0
 BLUE, VERMILION, ORANGE = "#0072B2", "#D55E00", "#E69F00"
 TITLES = {category.id: category.title for category in CATEGORIES}
 # Colour, marker and line style of controls, none of which has the colour or the marker of a category.
-_CONTROLS = {
+CONTROL_LOOKS = {
     "pooled": ("#222222", "star", "dot"),
     "random": ("#888888", "cross-open", "dot"),
     "covariance": ("#6a1b9a", "hexagon-open", "dashdot"),
     "Benign": ("#999999", "square", "dot"),  # one of the few markers that 3-D plots draw filled and open
 }
-_LOOKS = {each.title: (each.colour, each.marker, each.dash) for each in CATEGORIES} | _CONTROLS
+_LOOKS = {each.title: (each.colour, each.marker, each.dash) for each in CATEGORIES} | CONTROL_LOOKS
 _COLOURS, _SYMBOLS, _DASH = ({name: look[part] for name, look in _LOOKS.items()} for part in range(3))
 
 _AXIS = {"gridcolor": "#e5e5e5", "zeroline": False, "automargin": True, "title": {"standoff": 12, "font": {"size": 14}}}

@@ -10,7 +10,7 @@ from .conditions import UNSTEERED, Condition, ablation_condition, steering_condi
 from .contexts import ablate_direction, add_steering, intervene
 from .first_tokens import kl_spent, refusal_logit, refusal_scores
 from .generation import first_token_logits, generate
-from .interventions import Ablation, Addition, HeadReplacement, Intervention, SequentialAblation
+from .interventions import Ablation, Addition, HeadReplacement, Intervention, PartialAblation, SequentialAblation
 from .responses import judge_rows, respond
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Condition",
     "HeadReplacement",
     "Intervention",
+    "PartialAblation",
     "SequentialAblation",
     "ablate_direction",
     "ablation_condition",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..checks import require
 from ..directions.direction_set import DirectionSet
-from .interventions import Ablation, Addition, Intervention, SequentialAblation, first_edited_layer
+from .interventions import Ablation, Addition, Intervention, PartialAblation, SequentialAblation, first_edited_layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,16 +89,22 @@ def steering_condition(
     return Condition(f"{name} {coefficient:+.4g}", (edit,), name, float(coefficient), gap)
 
 
-def ablation_condition(directions: DirectionSet, *names: str, in_turn: bool = False, **options: Any) -> Condition:
-    """Remove the span of the named directions, or each `in_turn`; `options` are those of `Ablation`.
+def ablation_condition(
+    directions: DirectionSet, *names: str, in_turn: bool = False, share: float = 1.0, **options: Any
+) -> Condition:
+    """Remove the span of the named directions, or a `share` of it, or each `in_turn`; `options` are those of `Ablation`.
 
-    Raises `ValueError` for an unknown direction, and if no name is given.
+    Raises `ValueError` for an unknown direction, if no name is given, and for a share in turn.
     """
     require(len(names) > 0, "ablation_condition", "there must be at least one direction", "none", "Name one.")
+    must = "directions removed in turn must be removed whole"
+    require(not in_turn or share == 1, "ablation_condition", must, f"share {share}", "Leave out one of the two.")
     joined, kind = (", ".join(names), SequentialAblation) if in_turn else (" + ".join(names), Ablation)
     rows = torch.stack([directions[name] for name in names])
     gap = directions.gap(names[0]) if len(names) == 1 else nan
-    return Condition(f"ablate {joined}", (kind(rows, **options),), joined, nan, gap)
+    edit = kind(rows, **options) if share == 1 else PartialAblation(rows, share=share, **options)
+    part = "" if share == 1 else f"{share:.4g} of "
+    return Condition(f"ablate {part}{joined}", (edit,), joined, nan, gap)
 
 
 def _plain(value: Any) -> Any:

@@ -56,6 +56,17 @@ class SequentialAblation(Ablation):
 
 
 @dataclass(frozen=True, eq=False)
+class PartialAblation(Ablation):
+    """x <- x - share (x . r) r for the unit `directions`: a share of what lies in their span is removed.
+
+    Without `layers` it applies to everything written to the stream, of which 1 - share is left along r at any layer. A
+    `share` of 1 is the ablation, and of 0 nothing. Several in one condition each remove their share of what was there.
+    """
+
+    share: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
 class HeadReplacement:
     """z of each of `heads` (layer, head_index) at `positions`, counted from the end of the prompt, becomes `values`.
 
@@ -100,6 +111,9 @@ def require_fit(chat: ChatModel, intervention: Intervention) -> None:
         require(is_shaped, "intervene", f"it must be a tensor {shape}", got, "Use torch.as_tensor and reshape.")
         require(vector.shape[-1] == chat.d_model, "intervene", must, vector.shape[-1], todo)
         require_finite("intervene", vector, "a vector")
+    if isinstance(intervention, PartialAblation):
+        must, todo = "the share must be from 0 to 1", "1 removes all."
+        require(0 <= intervention.share <= 1, "intervene", must, intervention.share, todo)
     if isinstance(intervention, Ablation):
         n_directions, must = len(intervention.directions), "an Ablation needs at least one direction"
         require(n_directions > 0, "intervene", must, "none", "Pass [rank, d_model] with rank >= 1.")

@@ -14,7 +14,16 @@ from torch import Tensor
 from ..directions.ablation import orthonormal_basis
 from ..model.chat_model import ChatModel
 from ..model.stream_writes import replaces_stream
-from .interventions import Ablation, Addition, HeadReplacement, Intervention, SequentialAblation, Tokens, require_fit
+from .interventions import (
+    Ablation,
+    Addition,
+    HeadReplacement,
+    Intervention,
+    PartialAblation,
+    SequentialAblation,
+    Tokens,
+    require_fit,
+)
 from .token_marks import TokenMarks
 
 
@@ -133,13 +142,12 @@ def _stream_edits(chat: ChatModel, rows: Sequence[Sequence[Intervention]]) -> It
             if isinstance(each, HeadReplacement):
                 continue
             keep_norm = isinstance(each, Addition) and each.keep_norm
-            in_turn = isinstance(each, SequentialAblation)
             for name in _hooks(chat, each):
-                groups[name, each.tokens, each.every, keep_norm, in_turn][row].append(each)
-    for (name, *options, in_turn), members in groups.items():
+                groups[name, each.tokens, each.every, keep_norm, _removal_of(each)][row].append(each)
+    for (name, *options, removal), members in groups.items():
         # Rows of one condition share their content, so it is computed once.
         known = {tuple(map(id, own)): own for own in members}
-        content = {key: _content(chat, own, replaces_stream(name), in_turn) for key, own in known.items()}
+        content = {key: _content(chat, own, replaces_stream(name), removal) for key, own in known.items()}
         vectors, *removals = zip(*(content[tuple(map(id, own))] for own in members), strict=True)
         vector = torch.stack(vectors)[:, None].to(chat.device, chat.dtype)
         padded = (torch.nn.utils.rnn.pad_sequence(list(each), batch_first=True) for each in removals)
@@ -153,35 +161,51 @@ def _hooks(chat: ChatModel, intervention: Addition | Ablation) -> list[str]:
     return [chat.hook_name("resid_pre", int(layer)) for layer in intervention.layers]
 
 
+def _removal_of(intervention: Addition | Ablation) -> "Removal":
+    in_part, in_turn = isinstance(intervention, PartialAblation), isinstance(intervention, SequentialAblation)
+    return _share if in_part else _each_in_turn if in_turn else _span
+
+
 def _content(
-    chat: ChatModel, members: list[Addition | Ablation], on_stream: bool, in_turn: bool
+    chat: ChatModel, members: list[Addition | Ablation], on_stream: bool, removal: "Removal"
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(what is added, what is read, what is removed for it) by one row's interventions at one hook, in float64."""
     vector = torch.zeros(chat.d_model, dtype=torch.float64)
-    directions = [vector.new_zeros(0, chat.d_model)]
+    ablations = [each for each in members if isinstance(each, Ablation)]
     for each in members:
         if isinstance(each, Addition):
             vector = vector + each.vector.double().cpu()
-            continue
-        directions.append(each.directions.double().cpu())
         # The reference is put back where the whole stream is edited, not where one block adds to it.
-        if each.reference is not None and on_stream:
-            read, removed = _removal(directions[-1], in_turn)
+        elif each.reference is not None and on_stream:
+            read, removed = removal([each])
             vector = vector + (read @ each.reference.double().cpu()) @ removed
-    return vector, *_removal(torch.cat(directions), in_turn)
+    return vector, *(removal(ablations) if ablations else vector.new_zeros(2, 0, chat.d_model))
 
 
-def _removal(directions: Float[Tensor, "rank d_model"], in_turn: bool) -> tuple[Tensor, Tensor]:
-    """(read, removed) such that x - (x read') removed has lost the span of `directions`, or each of them in turn.
+# (read, removed) such that x - (x read') removed is what the ablations leave of x
+Removal = Callable[[Sequence[Ablation]], tuple[Tensor, Tensor]]
+
+
+def _span(ablations: Sequence[Ablation]) -> tuple[Tensor, Tensor]:
+    """Nothing is left in the span of all directions."""
+    basis = orthonormal_basis(torch.cat([each.directions.double().cpu() for each in ablations]))
+    return basis, basis
+
+
+def _share(ablations: Sequence[Ablation]) -> tuple[Tensor, Tensor]:
+    """Each takes its share of what was in its span."""
+    bases = [orthonormal_basis(each.directions.double().cpu()) for each in ablations]
+    shares = [each.share for each in ablations if isinstance(each, PartialAblation)]
+    return torch.cat(bases), torch.cat([share * basis for share, basis in zip(shares, bases, strict=True)])
+
+
+def _each_in_turn(ablations: Sequence[Ablation]) -> tuple[Tensor, Tensor]:
+    """One direction after the other.
 
     (I - a a')(I - b b') ... = I - D' T D, where the inverse of T is the upper triangle of D D' (compact WY form,
     Schreiber & Van Loan 1989).
     """
-    if not len(directions):
-        return directions, directions
-    if not in_turn:
-        basis = orthonormal_basis(directions)
-        return basis, basis
+    directions = torch.cat([each.directions.double().cpu() for each in ablations])
     unit = directions / directions.norm(dim=-1, keepdim=True)
     return unit, torch.linalg.solve_triangular(unit @ unit.T, unit, upper=True, unitriangular=True)
 

@@ -40,6 +40,19 @@ def controlled_set(pool: pd.DataFrame, *, n: int = 50, exclude: Iterable[str] = 
     return pd.concat(drawn, ignore_index=True)[["id", "category", "text", "harmful", "bucket"]]
 
 
+def cost_prompts(unsteered: pd.DataFrame, controlled: pd.DataFrame, n: int = 32, seed: int = 0) -> list[str]:
+    """Up to `n` benign prompts that the unsteered model answers, to measure costs on.
+
+    Those of the controlled set are taken last. Raises `ValueError` if there are none.
+    """
+    answered = unsteered[(unsteered["category"] == BENIGN) & (unsteered["outcome"] == "answered")]
+    must = "the unsteered model must answer at least one benign prompt"
+    require(len(answered) > 0, "cost_prompts", must, f"none of {len(unsteered)} prompts", "Pass ordinary ones.")
+    mixed = answered.sample(frac=1, random_state=seed)
+    order = mixed["id"].isin(controlled["id"]).sort_values(kind="stable").index
+    return list(mixed.loc[order, "text"][:n])
+
+
 def _plain(text: str) -> str:
     return " ".join(text.lower().split())
 

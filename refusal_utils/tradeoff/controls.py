@@ -26,12 +26,27 @@ def with_controls(
     The last two get the mean gap of `directions`.
     """
     everything = torch.cat([*refused.values()])
-    residuals = torch.cat([states - states.mean(0) for states in (*refused.values(), answered)])
-    kinds = dict.fromkeys(directions, OURS) | {"pooled": "pooled"}
-    vectors = [directions.vectors, mean_direction(everything, answered)[None]]
-    for kind, spread in (("random", None), ("covariance", residuals)):
-        vectors.append(random_directions(n, vectors[0].shape[1], spread, seed))
-        kinds |= {f"{kind} {number}": kind for number in range(n)}
-    own = mean_difference(everything, answered).norm()[None]
-    gaps = torch.cat([directions.gaps, own, directions.gaps.mean().expand(2 * n)])
+    controls = control_directions(directions, refused, answered, n, seed)
+    kinds = dict.fromkeys(directions, OURS) | {"pooled": "pooled"} | {name: name.split()[0] for name in controls}
+    vectors = [directions.vectors, mean_direction(everything, answered)[None], controls.vectors]
+    gaps = torch.cat([directions.gaps, mean_difference(everything, answered).norm()[None], controls.gaps])
     return DirectionSet(tuple(kinds), torch.cat(vectors), gaps, directions.provenance), kinds
+
+
+def control_directions(
+    directions: DirectionSet,
+    refused: Mapping[str, Float[Tensor, "_ d_model"]],
+    answered: Float[Tensor, "answered_prompt d_model"],
+    n: int = 5,
+    seed: int = 0,
+) -> DirectionSet:
+    """`n` directions uniform on the sphere (`random 0`, ...) and `n` with the covariance of the activations within sides.
+
+    They get the mean gap and the place of `directions`.
+    """
+    residuals = torch.cat([states - states.mean(0) for states in (*refused.values(), answered)])
+    d_model = residuals.shape[1]
+    vectors = [random_directions(n, d_model, spread, seed) for spread in (None, residuals)]
+    names = [f"{kind} {number}" for kind in ("random", "covariance") for number in range(n)]
+    gaps = directions.gaps.mean().expand(2 * n)
+    return DirectionSet(tuple(names), torch.cat(vectors), gaps, directions.provenance)

@@ -40,17 +40,21 @@ class CrossEffects:
         rows = judged(self.rows)
         refused = rows.assign(refused=(rows["outcome"] == "refused").astype(float))
         rates = refused.pivot_table(index="direction", columns="category", values="refused", sort=False)
+        known = [name for name in CLUSTER if name in rates]
+        rates = rates[[*known, *rates.columns.difference(known, sort=False)]]
         return rates.rename_axis(index="direction", columns="prompts")
 
-    def by_cluster(self, n_draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+    def by_cluster(self, n_draws: int = 1000, seed: int = 0, *, diagonal: bool = True) -> pd.DataFrame:
         """The mean change by cluster of the direction and of the prompts, with its 95 % interval over prompts.
 
         Rows: (cluster of the direction, cluster of the prompts), then their differences: own cluster minus the other.
         Columns: change, low, high. Prompts are resampled within categories, the same for all directions. A positive
         difference means that a cluster's directions lower the other cluster's refusals more than their own. Clusters
-        without a direction or a prompt, and prompts with a response that was not judged, are left out.
+        without a direction or a prompt, and prompts with a response that was not judged, are left out. Without the
+        `diagonal`, the category that a direction is of does not count: what remains is what its cluster shares.
         """
         changes, directions, prompts = self._drawn_changes(n_draws, seed)
+        counted = torch.tensor([[diagonal or name != category for category in prompts] for name in directions]).double()
         rows, columns = ([CLUSTER.get(name, "") for name in names] for names in (directions, prompts))
         kinds = [kind for kind in dict.fromkeys(CLUSTER.values()) if kind in rows and kind in columns]
         found: dict[tuple[str, str], Tensor] = {}
@@ -59,7 +63,8 @@ class CrossEffects:
                 torch.tensor([each == kind for each in rows]),
                 torch.tensor([each == other for each in columns]),
             )
-            found[kind, other] = changes[:, own][:, :, theirs].mean((1, 2))
+            weight = counted * own[:, None] * theirs
+            found[kind, other] = (changes * weight).sum((1, 2)) / weight.sum()
         for kind, other in product(kinds, kinds):
             if kind != other:
                 found[kind, "own minus other"] = found[kind, kind] - found[kind, other]
@@ -97,6 +102,6 @@ def cross_effects(
     own = conditions if isinstance(conditions, Mapping) else {each.direction: each for each in conditions}
     must, todo = "every condition must have a direction of its own", "Pass them by name."
     require(len(own) == len(conditions), "cross_effects", must, f"{len(conditions)} for {len(own)}", todo)
-    rows = respond(chat, prompts, [UNSTEERED, *own.values()], **options)
+    rows = respond(chat, prompts[["id", "category", "text"]], [UNSTEERED, *own.values()], **options)
     names = [name for name in ("", *own) for _ in range(len(prompts))]
     return CrossEffects(rows.assign(direction=names))

@@ -1,7 +1,8 @@
 """Directions at equal cost: the strength at which each spends the same KL divergence, and what it buys there.
 
 Methods find directions of different lengths at different places, so neither coefficients nor gaps compare them. The cost
-does: how much the first token of responses to benign prompts changes, in nats.
+does: how much the first token of responses to benign prompts changes, in nats. An addition can spend any budget; an
+ablation ends when nothing is left, so at its budget as much is removed as it affords.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,15 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.express as px
-import plotly.graph_objects as go
 
 from ..checks import require
 from ..directions.direction_set import DirectionSet
 from ..model.chat_model import ChatModel
-from ..plotting.look import HEIGHT, WIDTH
-from ..plotting.tradeoff import AXES
-from ..steering.conditions import Condition, steering_condition
+from ..steering.conditions import Condition, ablation_condition, steering_condition
 from ..steering.first_tokens import kl_spent
 from ..steering.responses import respond
 from .rates import rate_table
@@ -35,8 +32,8 @@ N_STEPS = 9
 class EqualCost:
     """What interventions buy at equal cost.
 
-    `strengths` has columns name, budget, strength and nats; a strength is NaN if the budget is never spent. `rows` are
-    the judged responses at the others, with columns name and budget.
+    `strengths` has columns name, budget, strength and nats, see `strengths_at_cost`. `rows` are
+    the judged responses at the strengths that are known, with columns name and budget.
     """
 
     strengths: pd.DataFrame = field(repr=False)
@@ -47,33 +44,6 @@ class EqualCost:
         rates = rate_table(self.rows, ("name", "budget"))
         shown = [rate + end for rate in ("RR", "ORR", "degenerate") for end in ("", " low", " high")]
         return self.strengths.set_index(["name", "budget"]).join(rates[shown])
-
-    def figure(self, *, title: str) -> go.Figure:
-        """Refusal against over-refusal, a line per name through its budgets; whiskers are 95 % intervals."""
-        points = self.table().reset_index().dropna(subset=["RR", "ORR"])
-        for rate in ("RR", "ORR"):
-            points[f"{rate} up"] = (points[f"{rate} high"] - points[rate]).clip(lower=0)
-            points[f"{rate} down"] = (points[rate] - points[f"{rate} low"]).clip(lower=0)
-        figure = px.line(
-            points,
-            x="ORR",
-            y="RR",
-            color="name",
-            symbol="name",
-            text="budget",
-            error_x="ORR up",
-            error_x_minus="ORR down",
-            error_y="RR up",
-            error_y_minus="RR down",
-            labels=AXES,
-            title=title,
-            template="refusal",
-            width=WIDTH,
-            height=HEIGHT + 120,
-            color_discrete_sequence=px.colors.qualitative.Dark24,
-        )
-        figure.update_traces(mode="lines+markers", marker={"size": 9}, error_x_thickness=0.8, error_y_thickness=0.8)
-        return figure.update_xaxes(range=[-0.03, 1.03]).update_yaxes(range=[-0.03, 1.03])
 
 
 def addition_dial(directions: DirectionSet, name: str, *, subtract: bool = False, **options: Any) -> Dial:
@@ -86,26 +56,68 @@ def addition_dial(directions: DirectionSet, name: str, *, subtract: bool = False
     return lambda strength: steering_condition(directions, name, coefficient=strength * unit, **options)
 
 
+def ablation_dial(directions: DirectionSet, *names: str) -> Dial:
+    """Removing a share of the span of the directions `names`, or of all: it ends at a strength of 1."""
+    return lambda share: ablation_condition(directions, *(names or directions.names), share=share)
+
+
+def method_dials(
+    found: Mapping[str, DirectionSet], controls: DirectionSet | None = None
+) -> tuple[dict[str, Dial], dict[str, Dial]]:
+    """(adding, ablating) by name: the first direction of every set in `found` is added, and the span of all ablated.
+
+    Each of `controls` is added and ablated by itself.
+    """
+    added = {name: addition_dial(own, own.names[0]) for name, own in found.items()}
+    ablated = {name: ablation_dial(own) for name, own in found.items()}
+    if controls is not None:
+        added |= {name: addition_dial(controls, name) for name in controls}
+        ablated |= {name: ablation_dial(controls, name) for name in controls}
+    return added, ablated
+
+
+def ablations_at_equal_cost(
+    chat: ChatModel, directions: DirectionSet, prompts: Sequence[str], budget: float = 0.1
+) -> tuple[dict[str, Condition], pd.Series]:
+    """(the ablation of every direction that spends as much as the cheapest does in full, at most `budget`; their nats).
+
+    Raises `ValueError` as `strengths_at_cost` does.
+    """
+    dials = {name: ablation_dial(directions, name) for name in directions}
+    whole = kl_spent(chat, prompts, [dial(1.0) for dial in dials.values()])
+    found = strengths_at_cost(chat, dials, prompts, (min(budget, float(whole.min())),), most=1.0).set_index("name")
+    return {name: dials[name](found["strength"][name]) for name in dials}, found["nats"]
+
+
 def strengths_at_cost(
-    chat: ChatModel, dials: Mapping[str, Dial], prompts: Sequence[str], budgets: Sequence[float] = BUDGETS
+    chat: ChatModel,
+    dials: Mapping[str, Dial],
+    prompts: Sequence[str],
+    budgets: Sequence[float] = BUDGETS,
+    *,
+    most: float | None = None,
 ) -> pd.DataFrame:
     """The smallest strength at which each dial spends each budget, in nats, on average over `prompts`.
 
     Columns name, budget, strength and nats (what is spent there). Strengths from 1/32 to 16 are tried first, larger ones
     if needed; between the first two that enclose a budget, false position in logarithms proposes others until the cost
-    is within 2 % of the budget. If none up to 4096 encloses it, strength and nats are NaN. Raises `ValueError` for a budget that is not positive.
+    is within 2 % of the budget. `most`: where the dials end, such as 1 for ablations; one that has not spent a budget
+    there stays there. Without an end, strength and nats are NaN if none up to 4096 encloses the budget. Raises
+    `ValueError` for a budget that is not positive.
     """
     must, todo = "budgets must be positive numbers of nats", "Pass, for example, (0.05, 0.1, 0.2)."
     require(all(budget > 0 for budget in budgets), "strengths_at_cost", must, tuple(budgets), todo)
     tried = {name: pd.Series(0.0, index=[0.0]) for name in dials}
-    _measure(chat, dials, prompts, {name: list(FIRST) for name in dials}, tried)
+    end = LARGEST if most is None else most
+    first = [strength for strength in FIRST if strength < end]
+    _measure(chat, dials, prompts, {name: first + [end] * (most is not None) for name in dials}, tried)
     for _ in range(N_STEPS):
-        proposed = {name: [_next(tried[name], budget) for budget in budgets] for name in dials}
+        proposed = {name: [_next(tried[name], budget, end) for budget in budgets] for name in dials}
         wanted = {name: sorted({each for each in found if each is not None}) for name, found in proposed.items()}
         if not any(wanted.values()):
             break
         _measure(chat, dials, prompts, wanted, tried)
-    rows = [(name, budget, *_nearest(tried[name], budget)) for name in dials for budget in budgets]
+    rows = [(name, budget, *_nearest(tried[name], budget, most)) for name in dials for budget in budgets]
     return pd.DataFrame(rows, columns=["name", "budget", "strength", "nats"])
 
 
@@ -115,6 +127,8 @@ def equal_cost(
     dials: Mapping[str, Dial],
     prompts: Sequence[str],
     budgets: Sequence[float] = BUDGETS,
+    *,
+    most: float | None = None,
     **options: Any,
 ) -> EqualCost:
     """The judged responses to a controlled set under every dial at the strengths of `strengths_at_cost`.
@@ -122,7 +136,7 @@ def equal_cost(
     `prompts` are the benign prompts on which the cost is measured; they should not be in the controlled set. `options`
     are those of `respond`. Raises `ValueError` if no dial ever spends a budget, and as `strengths_at_cost` does.
     """
-    strengths = strengths_at_cost(chat, dials, prompts, budgets)
+    strengths = strengths_at_cost(chat, dials, prompts, budgets, most=most)
     found = strengths.dropna()
     must, todo = "at least one dial must spend a budget", "Use smaller budgets."
     require(len(found) > 0, "equal_cost", must, f"none of {len(dials)} that spends {min(budgets)} nats", todo)
@@ -160,12 +174,12 @@ def _enclosing(tried: pd.Series, budget: float) -> tuple[float, float] | None:
     return (float(tried.index[above[0] - 1]), float(tried.index[above[0]])) if len(above) else None
 
 
-def _next(tried: pd.Series, budget: float) -> float | None:
+def _next(tried: pd.Series, budget: float, end: float) -> float | None:
     """The strength to try next; None if one is near enough or none can enclose the budget."""
     around, last = _enclosing(tried, budget), float(tried.index[-1])
     if around is None:
-        return 4 * last if last < LARGEST else None
-    if abs(_nearest(tried, budget)[1] / budget - 1) <= TOLERANCE:
+        return 4 * last if last < end else None
+    if abs(_nearest(tried, budget, None)[1] / budget - 1) <= TOLERANCE:
         return None
     low, high = around
     if tried[low] <= 0:
@@ -174,10 +188,10 @@ def _next(tried: pd.Series, budget: float) -> float | None:
     return float(low * (high / low) ** float(np.clip(share, 0.05, 0.95)))
 
 
-def _nearest(tried: pd.Series, budget: float) -> tuple[float, float]:
-    """(strength, nats) of the end of the enclosing interval that is nearer to the budget; NaN without one."""
+def _nearest(tried: pd.Series, budget: float, most: float | None) -> tuple[float, float]:
+    """(strength, nats) of the end of the enclosing interval that is nearer to the budget; without one, of `most`."""
     around = _enclosing(tried, budget)
     if around is None:
-        return float("nan"), float("nan")
+        return (float("nan"), float("nan")) if most is None else (most, float(tried[most]))
     strength = min((each for each in around if each > 0), key=lambda each: abs(tried[each] - budget))
     return strength, float(tried[strength])

@@ -6,16 +6,17 @@ rulers need no model: the length of the prompt, and its words.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
 import torch
 from jaxtyping import Bool, Float
 from sklearn.base import BaseEstimator
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from ..checks import require
 from ..model.chat_model import ChatModel
-from ..plotting.tradeoff import interval_bars
+from ..plotting.look import BLUE, WIDTH
 from ..stats import bootstrap_counts, percentile_interval
 from ..steering.conditions import UNSTEERED, Condition
 from ..steering.steered_states import steered_states
@@ -48,21 +49,30 @@ class Recognition:
 
         The interval takes the probes as given: only the prompts that they are scored on are resampled.
         """
-        data = self._aucs(torch.ones(len(self.harmful)).double())
-        drawn = torch.stack([self._aucs(each) for each in bootstrap_counts(self.harmful.long(), n_draws, seed)])
+        strata = self.harmful.long()
+        weights = torch.cat([torch.ones(1, len(strata)).double(), bootstrap_counts(strata, n_draws, seed)])
+        data, drawn = (aucs := self._aucs(weights))[0], aucs[1:]
         changes = _ends("change", drawn - drawn[:, :1])
         columns = {"AUC": data, **_ends("AUC", drawn), "change": data - data[:1], **changes}
         return pd.DataFrame({name: values.numpy() for name, values in columns.items()}, index=list(self.names))
 
-    def _aucs(self, weights: Float[Tensor, " prompt"]) -> Float[Tensor, " category"]:
-        counted = (self.harmful.numpy(), weights.numpy())
-        aucs = [roc_auc_score(counted[0], own, sample_weight=counted[1]) for own in self.scores.T.numpy()]
-        return torch.tensor(aucs, dtype=torch.float64)
+    def _aucs(self, weights: Float[Tensor, "draw prompt"]) -> Float[Tensor, "draw category"]:
+        """The weighted share of pairs of a harmful and a benign prompt that are in the right order; ties count half."""
+        above, below = self.scores[self.harmful].double(), self.scores[~self.harmful].double()
+        right = (above[:, None] > below).double() + (above[:, None] == below).double() / 2
+        one, other = weights[:, self.harmful], weights[:, ~self.harmful]
+        return torch.einsum("dp,pnk,dn->dk", one, right, other) / (one.sum(1) * other.sum(1))[:, None]
 
     def figure(self, *, title: str) -> go.Figure:
-        """The AUCs with their intervals."""
-        table = self.table().rename(columns={"AUC": "accuracy", "AUC low": "low", "AUC high": "high"})
-        return interval_bars(table, title=title, y="AUC, harmful against benign", marks={"chance": 0.5})
+        """The AUCs with their intervals; the dashed line is chance."""
+        table = self.table().rename_axis("states").reset_index()
+        ends = {"error_x": table["AUC high"] - table["AUC"], "error_x_minus": table["AUC"] - table["AUC low"]}
+        look: dict[str, Any] = {"template": "refusal", "width": WIDTH, "height": 200 + 30 * len(table)}
+        axes = {"AUC": "AUC of a probe, harmful against benign", "states": ""}
+        figure = px.scatter(table, x="AUC", y="states", title=title, labels=axes, range_x=[0, 1], **ends, **look)
+        figure.update_traces(marker={"size": 9, "color": BLUE}, error_x_thickness=1.2)
+        figure.add_vline(x=0.5, line={"dash": "dash", "color": "#444"})
+        return figure.update_yaxes(autorange="reversed")
 
 
 def recognition(
@@ -77,12 +87,12 @@ def recognition(
     """Cross-validated scores for `prompts` (columns text and harmful) unsteered and under each of `conditions`.
 
     The states are `resid_post` of `layer` (default: the last) at template position `pos`; the probe is a logistic
-    regression with ridge penalty, five folds. Raises `ValueError` for fewer than 10 prompts on a side.
+    regression with ridge penalty, five folds. Raises `ValueError` for fewer than 5 prompts on a side.
     """
     texts, harmful = list(prompts["text"]), prompts["harmful"].to_numpy(dtype=bool)
     least = int(min(harmful.sum(), (~harmful).sum()))
-    must = "there must be at least 10 harmful and 10 benign prompts"
-    require(least >= 10, "recognition", must, f"{harmful.sum()} and {(~harmful).sum()}", "Add prompts.")
+    must = f"there must be at least {N_FOLDS} harmful and {N_FOLDS} benign prompts"
+    require(least >= N_FOLDS, "recognition", must, f"{harmful.sum()} and {(~harmful).sum()}", "Add prompts.")
     found = {}
     for name, condition in {"unsteered": UNSTEERED, **conditions}.items():
         states = steered_states(chat, texts, condition, layer=layer, pos=pos).double().numpy()

@@ -66,6 +66,12 @@ class Settings(BaseSettings):
         "phrases", description="Judge of the steered responses: 'phrases', 'wildguard', 'self', or your own."
     )
     N_BUCKET: int = Field(50, ge=1, description="Prompts per bucket of the controlled set.")
+    N_COMPARED: int = Field(
+        20, ge=1, description="Prompts per bucket, and half as many per category, when methods are compared."
+    )
+    N_VALIDATION: int = Field(
+        16, ge=4, description="Prompts a side on which the searches for a layer and position try candidates."
+    )
     GAPS: _Gaps = Field(None, description="Steering strengths in gaps; None: the model's own, 'few': fewer of them.")
     ALPHAS: list[float] | None = Field(None, description="Raw steering strengths, in place of GAPS.")
     CONTROL_GAPS: _Gaps = Field(None, description="Strengths of the control directions, in the manner of GAPS.")

@@ -19,6 +19,8 @@ SIZES = {
     "N_POOL": Size(32, None, None),
     "N_HELD_OUT": Size(16, 64, 1000),
     "N_BUCKET": Size(16, 50, 100),
+    "N_COMPARED": Size(16, 20, 100),
+    "N_VALIDATION": Size(8, 16, 32),
     "GAPS": Size("few", None, None),
     "CONTROL_GAPS": Size("few", None, None),
     "N_CONTROLS": Size(2, 5, 10),

@@ -195,6 +195,7 @@ def test_select_is_a_place_of_every_study_and_a_method(chat, train, selection, m
     assert directions.names == ("refusal",)
     assert (directions.provenance.layer, directions.provenance.pos) == found.best
     assert directions.provenance.settings["n_validation"] == 8
+    assert directions.provenance.settings["passes"] == found.notes["passes"] > len(found.rows)
     torch.testing.assert_close(directions["refusal"] * directions.gap("refusal"), found.difference)
 
 

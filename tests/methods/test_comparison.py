@@ -1,10 +1,12 @@
 """Methods side by side: on planted states they agree up to what each agrees with itself."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from refusal_utils.directions import normalize
-from refusal_utils.methods import METHODS, StateMethod
+from refusal_utils.methods import METHODS, SearchMethod, StateMethod
 from refusal_utils.methods.comparison import compare_methods
 from refusal_utils.methods.method import per_category
 from tests.methods.test_methods import D_MODEL, PlantedStudy
@@ -26,6 +28,7 @@ def test_a_method_agrees_with_itself_and_not_with_one_that_ignores_the_states():
     assert table["cosine with means"].tolist() == pytest.approx(map_.loc["means"].where(map_.columns != "means", 1))
     assert (table["lowest"] <= table["split half"]).all()
     assert (table["seconds"] > 0).all()
+    assert (table["passes"] == 0).all()  # states are captured already
     assert found.figure(title="Methods").data[0].z.shape == (3, 3)
 
 
@@ -52,3 +55,21 @@ def test_the_joined_set_has_every_methods_direction_and_gap_at_the_place_asked_f
     assert torch.equal(found.joined["means"], alone.vectors[0])
     assert found.joined.gap("means") == float(alone.gaps[0])
     assert (found.joined.provenance.layer, found.joined.provenance.pos) == (5, -1)
+
+
+def test_a_search_brings_its_own_place_and_costs_and_one_that_fails_is_left_out(capsys):
+    def search(study, **options):
+        own = MEANS.fit(study, 5, -1, pooled=True)
+        place = replace(own.provenance, settings={"seconds": 7.5, "passes": 40})
+        return replace(own, provenance=place)
+
+    def fail(study, **options):
+        raise ValueError("fails: there must be refusals; got none. Use another model.")
+
+    wanted = SearchMethod(name="wanted", title="w", source="s", search=search)
+    broken = SearchMethod(name="broken", title="b", source="s", search=fail)
+    table = compare_methods(PlantedStudy(), {"means": MEANS, "wanted": wanted, "broken": broken}, n_splits=2).table()
+    assert table.loc["wanted", ["layer", "pos", "seconds", "passes"]].tolist() == [5, -1, 7.5, 40]
+    assert table.loc["wanted", "split half"] == pytest.approx(table.loc["means", "split half"])
+    assert "broken" not in table.index
+    assert "broken is left out. fails: there must be refusals" in capsys.readouterr().out

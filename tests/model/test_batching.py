@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from refusal_utils.model.batching import in_order, plan_batches, run_batches, token_budget
+from refusal_utils.model.batching import count_rows, in_order, plan_batches, run_batches, token_budget
 
 ROWS = [list(range(8)), [8, 9]]
 
@@ -69,6 +69,15 @@ def test_gradients_are_off_unless_asked_for():
     for gradients in (False, True):
         ((_, value), *_) = run_batches("f", ROWS, lambda rows: 2 * weight, gradients=gradients)
         assert value.requires_grad == gradients
+
+
+def test_rows_that_run_are_counted_in_every_open_count_and_those_already_done_are_not():
+    with count_rows() as outer:
+        list(run_batches("f", ROWS, lambda rows: None))
+        with count_rows() as inner:
+            list(run_batches("f", ROWS, lambda rows: None, left=lambda rows: rows[:1]))
+    list(run_batches("f", ROWS, lambda rows: None))
+    assert (outer.rows, inner.rows) == (12, 2)
 
 
 def test_progress_counts_rows(capsys):

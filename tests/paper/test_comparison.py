@@ -22,6 +22,7 @@ from refusal_utils.workflow.command_line import main
 
 GEMMA, LLAMA = "google/gemma-2-9b-it", "meta-llama/Llama-3.1-8B-Instruct"
 N_PUBLISHED = {"1": 55, "2": 44 * 3, "8": 13, "10": 11, "11": 55 * 3, "12": 44 * 3}
+N_PUBLISHED |= {"2406.11717 Table 5": 13 * 5, "2506.00085 Table 2": 15 * 2}  # of the searches for a place
 
 
 def save_direction(folder, chat, layer, pos, draw=None):
@@ -328,8 +329,21 @@ def test_a_report_needs_a_run_of_the_notebooks(tmp_path):
 
 def test_counts_add_up_to_all_published_numbers(write):
     counts = compare(write(GEMMA), GEMMA).table()
-    assert counts.sum(axis=1).to_dict() == {int(table): n for table, n in N_PUBLISHED.items()}
-    assert list(counts.index) == [1, 2, 8, 10, 11, 12]
+    assert counts.sum(axis=1).to_dict() == N_PUBLISHED
+    assert list(counts.index) == list(N_PUBLISHED)
+
+
+def test_places_that_a_search_chose_are_set_beside_those_of_other_papers_and_not_comparable(write):
+    folder = write(GEMMA)
+    (folder / "09_selections.csv").write_text("method,layer,depth,pos,bypass\ncosmic,24,0.6,-2,\n")
+    frame = compare(folder, GEMMA).rows
+    row = frame[(frame["about"] == "cosmic, gemma-2-9b-it") & (frame["quantity"] == "depth")].iloc[0]
+    assert (row["ours"], row["verdict"]) == (0.6, "not comparable")
+    assert row["theirs"] == pytest.approx(23 / 42)
+    assert "theirs those of COSMIC" in row["note"]
+    other = frame[frame["about"] == "arditi_selection, gemma-2b-it"]
+    assert other["ours"].isna().all()
+    assert set(other["verdict"]) <= {"missing", "not comparable"}
 
 
 def test_every_category_has_its_row_of_table_8(write):

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -7,7 +9,13 @@ from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, load_chat_model
 from refusal_utils.steering.conditions import UNSTEERED, Condition
 from refusal_utils.steering.contexts import ablate_direction, add_steering, intervene
 from refusal_utils.steering.generation import generate
-from refusal_utils.steering.interventions import Ablation, Addition, HeadReplacement, SequentialAblation
+from refusal_utils.steering.interventions import (
+    Ablation,
+    Addition,
+    HeadReplacement,
+    PartialAblation,
+    SequentialAblation,
+)
 from refusal_utils.steering.row_edits import RowEdits, written_hooks
 
 from .plain_edits import PlainEdit, logits_of
@@ -31,7 +39,7 @@ def plane(d_model):
 
 
 KINDS = ["addition", "norm kept", "ablation", "ablation at layers", "affine", "affine at layers"]
-KINDS += ["in turn", "affine in turn at layers"]
+KINDS += ["in turn", "affine in turn at layers", "in part", "affine in part at layers"]
 
 
 def both_ways(kind, d_model, **options):
@@ -56,6 +64,8 @@ def both_ways(kind, d_model, **options):
     if "in turn" in kind:
         make, (first, second) = SequentialAblation, (torch.eye(d_model).double() - each.outer(each) for each in pair)
         projector = torch.eye(d_model).double() - first.double() @ second.double()
+    if "in part" in kind:
+        make, projector = partial(PartialAblation, share=0.4), 0.4 * projector
     given = make(pair, layers, reference if "affine" in kind else None, **options)
     return given, list(layers or (0,)), put_back, None if layers else remove
 
@@ -127,6 +137,18 @@ def test_orthogonal_directions_removed_in_turn_are_a_subspace_removed(chat, prom
         in_turn = logits_of(chat, prompts[:4])
     with intervene(chat, Ablation(pair)):
         torch.testing.assert_close(in_turn, logits_of(chat, prompts[:4]), atol=2e-5, rtol=0)
+
+
+def test_an_ablation_in_part_leaves_its_share_along_the_direction_where_nothing_else_differs(chat, prompts, direction):
+    """At the first layer, whose input is not yet changed by other edits; a share of 1 leaves nothing at any."""
+    before = along(chat, prompts[:4], direction, "resid_pre")[0]
+    assert float(before.abs().max()) > 1e-2
+    with intervene(chat, PartialAblation(direction[None], share=0.25)):
+        torch.testing.assert_close(along(chat, prompts[:4], direction, "resid_pre")[0], 0.75 * before)
+    with intervene(chat, PartialAblation(direction[None])):
+        assert float(along(chat, prompts[:4], direction).abs().max()) < 1e-4
+    with pytest.raises(ValueError, match="^intervene: the share must be from 0 to 1; got 1.5"):
+        intervene(chat, PartialAblation(direction[None], share=1.5)).__enter__()
 
 
 def test_affine_ablation_leaves_the_component_of_the_reference_everywhere(chat, prompts, direction):

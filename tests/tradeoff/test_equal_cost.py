@@ -1,7 +1,8 @@
 """The strength at which a direction spends a budget, against a plain search, and what is bought there."""
 
+from importlib import import_module
+
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -10,8 +11,9 @@ from refusal_utils.directions.estimation import random_directions
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.steering.conditions import Condition
 from refusal_utils.steering.first_tokens import kl_spent
-from refusal_utils.tradeoff import equal_cost as module
 from refusal_utils.tradeoff.equal_cost import addition_dial, equal_cost, strengths_at_cost
+
+module = import_module("refusal_utils.tradeoff.equal_cost")  # the package has the function of this name
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +90,5 @@ def test_responses_at_equal_cost_are_those_under_the_same_conditions(chat, direc
     alone = module.respond(chat, controlled, [dials["a"](row["strength"])], max_new_tokens=8)
     same = found.rows[(found.rows["name"] == "a") & (found.rows["budget"] == 0.4)]
     assert same["response"].tolist() == alone["response"].tolist()
-    figure = found.figure(title="Refusal at equal cost")
-    assert [trace.name for trace in figure.data] == ["a", "b"]
-    assert isinstance(table, pd.DataFrame)
     with pytest.raises(ValueError, match="^equal_cost: at least one dial must spend a budget; got none of 2"):
         equal_cost(chat, controlled, dials, benign, (1e6,))

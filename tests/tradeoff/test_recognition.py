@@ -1,13 +1,16 @@
 """Recognition: what probes on steered states and two rulers of the text tell, on made-up scores and on the bundled model."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.directions.estimation import mean_direction
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.prompts.loading import load_prompts
+from refusal_utils.stats import bootstrap_counts
 from refusal_utils.steering.conditions import UNSTEERED, ablation_condition, steering_condition
 from refusal_utils.steering.steered_states import steered_states
 from refusal_utils.tradeoff.recognition import LENGTH, WORDS, Recognition, recognition
@@ -33,15 +36,18 @@ def test_steered_states_equal_a_capture_without_steering_and_lack_an_ablated_dir
     assert not torch.allclose(added, unsteered, atol=0.1)
 
 
-def test_aucs_and_their_changes_are_those_of_pairs():
-    """The AUC is the share of (harmful, benign) pairs in which the harmful prompt scores higher."""
+def test_aucs_their_intervals_and_their_changes_are_those_of_scikit_learn():
+    """Also with ties, of which there are many once scores are rounded."""
     draw = torch.Generator().manual_seed(0)
     harmful = torch.arange(60) < 30
     scores = torch.randn(60, 2, generator=draw) + torch.tensor([1.5, 0.3]) * harmful[:, None]
+    scores = scores.mul(2).round()
     table = Recognition(("unsteered", "other"), scores, harmful).table(400)
     for at, name in enumerate(table.index):
-        pairs = scores[harmful, at][:, None] > scores[~harmful, at][None]
-        assert table.loc[name, "AUC"] == pytest.approx(float(pairs.double().mean()))
+        assert table.loc[name, "AUC"] == pytest.approx(roc_auc_score(harmful, scores[:, at]))
+        drawn = bootstrap_counts(harmful.long(), 400, 0)
+        aucs = [roc_auc_score(harmful, scores[:, at], sample_weight=each) for each in drawn]
+        assert table.loc[name, "AUC low"] == pytest.approx(float(np.quantile(aucs, 0.025)))
         assert table.loc[name, "AUC low"] < table.loc[name, "AUC"] < table.loc[name, "AUC high"]
     assert table.loc["other", "change"] == pytest.approx(table["AUC"].iloc[1] - table["AUC"].iloc[0])
     assert table.loc["other", "change high"] < 0
@@ -62,8 +68,8 @@ def test_a_model_whose_direction_is_ablated_is_probed_again_and_rulers_see_only_
     blind = recognition(chat, same, {}).table(50)
     assert blind.loc[WORDS, "AUC"] == pytest.approx(0.5)  # nothing but the length is left
     assert blind.loc[LENGTH, "AUC"] == pytest.approx(table.loc[LENGTH, "AUC"])
-    assert found.figure(title="Recognition").layout.yaxis.title.text == "AUC, harmful against benign"
+    assert found.figure(title="Recognition").layout.xaxis.title.text.startswith("AUC of a probe")
     with pytest.raises(
-        ValueError, match="^recognition: there must be at least 10 harmful and 10 benign prompts; got 24"
+        ValueError, match="^recognition: there must be at least 5 harmful and 5 benign prompts; got 24 and 3"
     ):
         recognition(chat, prompts.head(27), {})
