@@ -100,7 +100,9 @@ def test_directions_and_steering_run_on_a_real_chat_model(tmp_path):
     assert set(check_claims(folder, "smollm2").table()["verdict"]) <= {"agrees", "differs", "undecided"}
 
 
-def test_notebooks_02_to_08_hold_their_checks_in_float16_with_few_prompts_of_few_categories(smollm3, transplanted, tmp_path):
+def test_notebooks_02_to_08_hold_their_checks_in_float16_with_few_prompts_of_few_categories(
+    smollm3, transplanted, tmp_path
+):
     """As on a T4, whose chip has no bfloat16, with a draw like one by behaviour of a model that seldom refuses."""
     folder = tmp_path / "figures" / smollm3.name
     folder.mkdir(parents=True)
@@ -108,7 +110,9 @@ def test_notebooks_02_to_08_hold_their_checks_in_float16_with_few_prompts_of_few
     most = draw["category"].map({"unsupported": 0, "over_refusal": 0, "hate_speech": 0, "advice": 9}).fillna(32)
     draw[draw.groupby("category").cumcount() < most].to_csv(folder / "01_draw.csv", index=False)
     numbers = [path.name[:2] for path in find_notebooks()]
-    chosen = [each for each in numbers if each not in ("01", "09")]  # the searches of 09 take minutes in float16 on a CPU
+    chosen = [
+        each for each in numbers if each not in ("01", "09")
+    ]  # the searches of 09 take minutes in float16 on a CPU
     places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
     run_without_pictures(Settings(MODEL=str(smollm3), DTYPE="float16", **SMALL, **places), chosen)
     assert DirectionSet.load(folder / "03_directions.safetensors").provenance.model["dtype"] == "float16"
