@@ -5,7 +5,8 @@ prompts that the model refuses; KL: the change on prompts that it answers) and a
 refusal score of prompts that it answers). Among the candidates that pass the filters, the lowest bypass wins.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -93,25 +94,44 @@ def candidate_scores(
     """Columns layer, pos, bypass, induce and kl, a row per place; NaN where the means coincide.
 
     With `limits` (depth, max_kl and min_induce), induce is measured within the depth, KL of those that induce, and bypass
-    of those that pass both; the others are NaN. If none passes, everything is measured.
+    of those that pass both; the others are NaN. If none passes, KL is measured within the depth, and bypass of the nearest.
     """
-    rows = pd.DataFrame(candidates.places, columns=["layer", "pos"])
+    rows = pd.DataFrame(candidates.places, columns=["layer", "pos"]).assign(bypass=nan, induce=nan, kl=nan)
     alive = pd.Series(candidates.has_difference.tolist(), rows.index)
-    if limits:
-        alive &= (rows["layer"] > 0) & (rows["layer"] < int(limits["depth"] * len(candidates.layers)))
     before = first_token_logits(chat, candidates.answered_val)
+
+    def fill(name: str, chosen: pd.Series) -> None:
+        if chosen.any():
+            places = list(rows.loc[chosen, ["layer", "pos"]].itertuples(index=False, name=None))
+            rows.loc[chosen, name] = _score(chat, candidates, name, places, before, progress).tolist()
+
+    if limits:
+        shallow = alive & (rows["layer"] > 0) & (rows["layer"] < int(limits["depth"] * len(candidates.layers)))
+        if shallow.any():
+            alive = _passing(rows, shallow, limits, fill)
     for name in ("induce", "kl", "bypass"):
-        rows[name] = float("nan")
-        if alive.any():
-            places = list(rows.loc[alive, ["layer", "pos"]].itertuples(index=False, name=None))
-            rows.loc[alive, name] = _score(chat, candidates, name, places, before, progress).tolist()
-        if limits and name == "induce":
-            alive &= rows["induce"] >= limits["min_induce"]
-        if limits and name == "kl":
-            alive &= rows["kl"] <= limits["max_kl"]
-    if limits and not alive.any():
-        return candidate_scores(chat, candidates, progress=progress)
-    return rows[["layer", "pos", "bypass", "induce", "kl"]]
+        fill(name, alive & rows[name].isna())
+    return rows
+
+
+def _passing(
+    rows: pd.DataFrame, shallow: pd.Series, limits: Mapping[str, float], fill: Callable[[str, pd.Series], None]
+) -> pd.Series:
+    """Which of the shallow candidates pass KL and induce, or else which is nearest; measures no more than that takes."""
+    fill("induce", shallow)
+    passing = shallow & (rows["induce"] >= limits["min_induce"])
+    fill("kl", passing)
+    passing &= rows["kl"] <= limits["max_kl"]
+    if passing.any():
+        return passing
+    fill("kl", shallow & rows["kl"].isna())
+    return pd.Series(rows.index == _miss(rows, limits).where(shallow, inf).idxmin(), rows.index)
+
+
+def _miss(scores: pd.DataFrame, limits: Mapping[str, float]) -> pd.Series:
+    """How far each candidate misses the limits of KL (in shares of it) and induce, whichever is more; below 0 if neither."""
+    over, under = scores["kl"] / limits["max_kl"] - 1, limits["min_induce"] - scores["induce"]
+    return pd.concat([over, under], axis=1).max(axis=1)
 
 
 def _score(
@@ -146,7 +166,7 @@ def _choose(
     chat: ChatModel, candidates: Candidates, scores: pd.DataFrame, *, depth: float, max_kl: float, min_induce: float
 ) -> Selection:
     limits = {f"KL > {max_kl:g}": scores["kl"] > max_kl, f"induce < {min_induce:g}": scores["induce"] < min_induce}
-    miss = pd.concat([scores["kl"] / max_kl - 1, min_induce - scores["induce"]], axis=1).max(axis=1)
+    miss = _miss(scores, {"max_kl": max_kl, "min_induce": min_induce})
     words = [str(chat.tokenizer.decode([token])) for token in candidates.tokens]
     notes = {
         "tokens": list(candidates.tokens),

@@ -216,8 +216,17 @@ def test_filters_first_measure_less_and_choose_the_same(chat, train, selection, 
     assert "not finite" not in filtered.filters().index
 
 
-def test_everything_is_measured_if_no_candidate_passes(tiny, found):
-    chat, _ = tiny
-    whole = candidate_scores(chat, found)
-    none = candidate_scores(chat, found, {"depth": 0.8, "max_kl": 0.1, "min_induce": 1e9})
-    pd.testing.assert_frame_equal(none, whole)
+@pytest.mark.parametrize("limits", [{"max_kl": 0.1, "min_induce": 1e9}, {"max_kl": 1e-12, "min_induce": -99.0}])
+def test_if_no_candidate_passes_the_nearest_is_the_same_and_has_all_scores(tiny, found, limits):
+    chat, limits = tiny[0], {"depth": 1.0, **limits}
+    whole, part = (candidate_scores(chat, found, each) for each in (None, limits))
+    everything, filtered = (module._choose(chat, found, each, **limits) for each in (whole, part))
+    assert everything.survivors.empty
+    assert filtered.best == everything.best
+    pd.testing.assert_frame_equal(filtered.table().head(1), everything.table().head(1), rtol=1e-3)
+    assert part["bypass"].notna().sum() == 1 < whole["bypass"].notna().sum()
+
+
+def test_a_depth_without_candidates_measures_all(tiny, found):
+    whole, part = (candidate_scores(tiny[0], found, each) for each in (None, {"depth": 0.1}))
+    pd.testing.assert_frame_equal(part, whole)
