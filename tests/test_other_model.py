@@ -28,7 +28,6 @@ from .notebook_runs import run_without_pictures
 pytestmark = pytest.mark.slow
 SMALL = {"N_BOOTSTRAP": 50, "N_BUCKET": 8, "GAPS": [0.5, 1.0], "CONTROL_GAPS": [1.0], "MAX_NEW_TOKENS": 8, "N_TWINS": 2}
 SMALL |= {"N_HELD_OUT": 8, "N_POOL": 12, "N_SINGLE": 6, "N_RANDOM": 1, "N_CONTROLS": 2, "N_DRAWS": 100}
-SMALL |= {"N_COMPARED": 8, "N_VALIDATION": 4}
 SAME = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 SAME += ("vocab_size", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings", "rope_parameters")
 SAME += ("pad_token_id", "bos_token_id", "eos_token_id")
@@ -86,7 +85,7 @@ def test_directions_and_steering_run_on_a_real_chat_model(tmp_path):
     few |= {"GAPS": [1.0], "N_CONTROLS": 1, "PROMPTS": str(tmp_path / "prompts.jsonl")}
     own = load_prompts().groupby(["kind", "split"]).head(12)  # split halves are measured on all that there are
     own.to_json(few["PROMPTS"], orient="records", lines=True)
-    unused = re.compile("N_(TWINS|HELD_OUT|SINGLE|RANDOM|COMPARED|VALIDATION)")
+    unused = re.compile("N_(TWINS|HELD_OUT|SINGLE|RANDOM)")
     few = {name: value for name, value in few.items() if not unused.fullmatch(name)}
     places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
     chosen = ["01", "03", "07", "08"]
