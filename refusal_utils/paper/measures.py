@@ -23,7 +23,7 @@ COUNTED = ("pairs", "directions")  # units of counts, whose number is a count of
 RISE = 0.1  # a direction raises refusals if the overall refusal rate surely rises by at least this
 GAIN = 0.1  # a direction decides something if this share of what can be guessed is guessed
 
-INTERVALS, MAP, KNOB, RATES, GUESS = FILES = (
+INTERVALS, MAP, KNOB, RATES, GUESS = (
     *("03_intervals.csv", "03_map.csv", "07_knob.csv", "07_rates.csv", "08_guess.csv"),
 )
 
