@@ -61,7 +61,7 @@ def tradeoff_maps(folders: Sequence[Path]) -> go.Figure | None:
 
 
 def model_title(folder: Path) -> str:
-    """A model's name, layer and position and, in brackets, what its weights were dequantised from."""
+    """A model's name, layer and position and, in brackets, what its weights were dequantized from."""
     setting = _setting(folder)
     place = (
         f", layer {setting['layer']:.0f}, pos {setting['pos']:.0f}" if pd.notna(setting.get("layer", np.nan)) else ""

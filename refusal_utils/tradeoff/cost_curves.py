@@ -1,4 +1,4 @@
-"""Refusal against over-refusal at equal cost: a curve per method, from ablations through the unsteered model to additions."""
+"""Refusal against over-refusal at equal cost: a curve per method, from ablations over the unsteered model to additions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,11 @@ from .outcomes import Outcomes
 from .rates import rate_table
 
 ADDED, ABLATED = "added", "ablated"
-PALETTE = [colour for colour in px.colors.qualitative.Dark24 if colour not in ("#750D86", "#222A2A")]  # of controls
+# Colours of methods, from the same list as those of the categories: any two, and any one and a control, differ clearly.
+PALETTE = (
+    *("#0072b2", "#fd1500", "#16a300", "#f3007b", "#ad7700", "#1726ff", "#790000", "#004b00"),
+    *("#e306e3", "#cd84bd", "#8388ff", "#5aab75", "#ff7852", "#6c004f", "#583b00", "#00acc7"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,15 +140,17 @@ class CostCurves:
 
 
 def count_gains(gains: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """By intervention and budget: how many of `names` surely buy more, surely buy less, and are undecided.
+    """By intervention and budget: how many of `names` clearly buy more, clearly buy less, and are undecided.
 
     `gains` are those of `CostCurves`. An addition buys more if it raises refusal more, an ablation if it lowers it more;
-    surely means that the whole interval lies on that side.
+    clearly means that the whole interval lies on that side.
     """
     own = gains[gains.index.get_level_values("name").isin(list(names))]
     is_added = own.index.get_level_values("intervention") == ADDED
     above, below = own["low"] > 0, own["high"] < 0
-    verdicts = pd.DataFrame({"surely more": above.where(is_added, below), "surely less": below.where(is_added, above)})
+    verdicts = pd.DataFrame(
+        {"clearly more": above.where(is_added, below), "clearly less": below.where(is_added, above)}
+    )
     return verdicts.assign(undecided=~(above | below)).groupby(["intervention", "budget"]).sum()
 
 

@@ -23,8 +23,8 @@ def rate_table(rows: pd.DataFrame, by: str | Sequence[str] = STEERED, correct: C
     benign ones answered. degenerate: share of broken text. on topic: share of the answered benign prompts whose answer
     repeats a content word of the prompt. `correct` decides whether an answer is right, and adds the column correct: the
     share of right answers among the answered benign prompts for which this is known. If all text of a group is broken,
-    its degenerate is 1 and all else NaN. Responses that were not judged count nowhere. Raises `ValueError` for `correct` with rows without ids, and if it returns
-    anything but True, False or None.
+    its degenerate is 1 and all else NaN. Responses that were not judged count nowhere. Raises `ValueError` for `correct`
+    with rows without ids, and if it returns anything but True, False or None.
     Source: Joad et al. 2602.02132, steering metrics.
     """
     groups = rows.groupby(by if isinstance(by, str) else list(by), sort=False)

@@ -72,3 +72,11 @@ def test_names_of_points_face_the_middle_so_that_none_is_cut_off():
     assert list(names.textposition) == ["middle right", "middle left"]
     assert [text.replace("&nbsp;", "") for text in names.text] == ["head 1.0", "head 10.0"]
     assert [text.startswith("&nbsp;") for text in names.text] == [True, False]
+
+
+def test_a_name_that_would_lie_on_another_is_left_out():
+    frame = pd.DataFrame({"category": ["advice"] * 4, "a": [0.0, 0.1, 9.0, 10.0], "b": [1.0, 1.01, 1.02, 3.0]})
+    names = look.name_points(
+        look.category_scatter(frame, "a", "b", title="t"), frame["a"], frame["b"], frame["a"].map(str)
+    )
+    assert [text.replace("&nbsp;", "") for text in names.data[-1].text] == ["0.0", "9.0", "10.0"]
