@@ -57,10 +57,10 @@ def make_targets(
     own = generate(chat, answered, [UNSTEERED], max_new_tokens=N_RETAINED, **how)
     sentences = [_first_sentence(chat, ids) for ids in induced["tokens"]]
     sides = ((refused, list(steered["tokens"])), (answered, sentences), (answered, list(own["tokens"])))
-    kinds = [_given(chat, prompts, responses) for prompts, responses in sides]
-    for name, kind in zip(("answers", "refusals", "unsteered responses"), kinds, strict=True):
+    answers, refusals, retained = (_given(chat, prompts, responses) for prompts, responses in sides)
+    for name, kind in {"answers": answers, "refusals": refusals, "unsteered responses": retained}.items():
         require(bool(kind), function, f"there must be {name} to train on", "empty ones only", todo)
-    return Targets(*kinds, n_refused=n_refused)
+    return Targets(answers, refusals, retained, n_refused)
 
 
 def _given(chat: ChatModel, prompts: Sequence[str], responses: Sequence[Sequence[int]]) -> list[GivenResponse]:

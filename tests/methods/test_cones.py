@@ -17,12 +17,12 @@ from refusal_utils.methods.training import Training
 from refusal_utils.steering.given_responses import GivenResponse
 
 D = 12
-PLANTED = torch.eye(D)[:3]  # every mixture of these two rows refuses and nothing else does
+PLANTED = torch.eye(D)[:3]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ToyLosses(Losses):
-    """Least for directions in the planted cone of dimension `rank`: every loss is the part that lies outside."""
+    """Least in the span of the first `rank` axes, where a direction refuses: every loss is its part outside."""
 
     rank: int = 2
 
@@ -31,7 +31,7 @@ class ToyLosses(Losses):
 
 
 def inside(directions, rank):
-    return (directions @ PLANTED[:rank].T).clamp(min=0).square().sum(-1)
+    return (directions @ PLANTED[:rank].T).square().sum(-1)
 
 
 class ToyTraining(Training):
@@ -61,7 +61,7 @@ def search(chat, monkeypatch):
     return run
 
 
-def test_a_planted_cone_is_found_and_does_not_grow_beyond_its_dimension(search, capsys):
+def test_a_planted_plane_is_found_and_the_cone_does_not_grow_beyond_it(search, capsys):
     found = search()
     assert len(found.cones) == 3
     assert found.table()["holds"].tolist() == [True, True, False]

@@ -8,7 +8,7 @@ import torch
 
 from refusal_utils.methods import METHODS, rdo, targets, training
 from refusal_utils.methods.losses import Losses
-from refusal_utils.methods.rdo import chosen_of, random_rows, train_direction
+from refusal_utils.methods.rdo import random_rows, train_direction
 from refusal_utils.methods.targets import Targets, make_targets
 from refusal_utils.methods.training import Training, batch_of, best_of, prepare
 from refusal_utils.model.chat_model import load_chat_model
@@ -190,11 +190,12 @@ def test_bad_input_is_one_sentence_and_writes_nothing(chat, train, tmp_path, mon
     cases = [
         ({"place": (8, -1)}, "^rdo: place must be a layer from 0 to 7 and a position from -4 to -1; got"),
         ({"kl": "mean"}, "^rdo: kl must be one of paper, released; got 'mean'"),
-        ({"n_validation": 2}, "^rdo: 4 prompts must be left on every side"),
     ]
     for options, message in cases:
         with pytest.raises(ValueError, match=message):
             rdo.rdo(chat, train, **{**SMALL, **options})
+    with pytest.raises(ValueError, match="^rdo: 4 prompts must be left on every side"):
+        rdo.rdo(chat, train[train["category"] == "benign"], **SMALL)
     with pytest.raises(ValueError, match=r"^rdo: an option must be one of kl, .*; got lambda"):
         METHODS["rdo"].fit(None, **{"lambda": 2})
     monkeypatch.setattr(targets, "judge_response", lambda prompt, response: type("No", (), {"outcome": "refused"}))
@@ -217,9 +218,3 @@ def test_gradients_need_float32_on_the_cpu_and_no_quantized_weights(train, tmp_p
     half.bridge.original_model.config.quantization_config = {"bits": 4}
     with pytest.raises(ValueError, match="^rdo: training needs .*; got a quantized model"):
         rdo.rdo(half, train, **SMALL)
-
-
-def test_a_descent_of_one_vector_is_read_as_a_table(prepared):
-    found = chosen_of(prepared, type("Descent", (), {"points": unit(prepared)[None, None], "losses": torch.ones(1, 3)}))
-    assert found.rows["cosine"].tolist() == pytest.approx([1.0])
-    assert found.chosen == 0
