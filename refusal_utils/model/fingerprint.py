@@ -45,7 +45,8 @@ def signature(model: nn.Module) -> tuple[Any, ...]:
 
     It misses edits that touch few entries behind torch's back (`.data`), which `fingerprint` sees.
     """
-    places, samples = {}, {}
+    places: dict[tuple[Any, ...], tuple[str, int]] = {}
+    samples: dict[torch.device, list[Tensor]] = {}
     for name, values in _tensors(model):
         place = (values.data_ptr(), tuple(values.shape), values.stride(), values.dtype)
         if place not in places and values.numel():  # TransformerLens lists each weight under several names
