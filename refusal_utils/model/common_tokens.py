@@ -70,7 +70,7 @@ def n_common(chat: ChatModel, ids: Sequence[list[int]], n_own: int = 1) -> int:
     return max(0, min(common, min(map(len, ids)) - n_own))
 
 
-def rows_of_cache(cache: Any, rows: Sequence[Int[Tensor, " row"]]) -> Any:
+def rows_of_cache(cache: Any, rows: Sequence[Int[Tensor, " _"]]) -> Any:
     """A copy of `cache` with these rows of each layer; `cache` stays as it is."""
     chosen = copy(cache)
     chosen.layers = [copy(part) for part in cache.layers]
