@@ -15,7 +15,7 @@ from torch import Tensor
 from ..directions import DirectionSet, Provenance
 from ..model.chat_model import ChatModel
 from ..plotting.look import HEIGHT, WIDTH
-from .descent import Descent, Schedule, descend, unit_rows
+from .descent import Descent, Point, Schedule, descend, unit_rows
 from .method import POOLED, SearchMethod
 from .training import N_LAST, OPTIONS, Training, best_of, prepare
 
@@ -86,7 +86,7 @@ def train_direction(
     n_prompts: int,
     rate: float,
     *,
-    retract: Callable[[Tensor], Tensor] = unit_rows,
+    retract: Callable[[Point], Point] = unit_rows,
     asked: tuple[Any, ...] = (),
     cache_dir: str | Path | None = None,
     progress: bool = False,
