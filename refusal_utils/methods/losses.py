@@ -96,8 +96,9 @@ class Losses:
         edits = edits * len(given) if is_one else edits
         found = response_logits(self.chat, given, edits)
         if kind < 2:
-            entropy = torch.nn.functional.cross_entropy(found.logits.mT, found.tokens, reduction="none")
-            return found.mean(entropy)
+            flat = found.logits.flatten(0, 1), found.tokens.flatten()
+            entropy = torch.nn.functional.cross_entropy(*flat, reduction="none")
+            return found.mean(entropy.view(found.tokens.shape))
         with torch.no_grad():
             before = response_logits(self.chat, given, [[]] * len(given)).logits.log_softmax(-1)
         after = found.logits.log_softmax(-1)
