@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..checks import invalid, require
-from ..reasoning import opens_reasoning, without_reasoning
+from ..reasoning import ends_in_reasoning, opens_reasoning
 
 # Templates that insert the date always receive this one, so prompts are reproducible.
 DATE = "26 Jul 2024"
@@ -94,7 +94,7 @@ def thinking_mode(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None 
     without a switch that has a tag for reasoning is named with the tag: its model may think (Magistral, gpt-oss).
     """
     text, thinking = (render_chat(tokenizer, PROBES[0], system_prompt, think=think) for think in (False, True))
-    if not without_reasoning(f"{text.rpartition(PROBES[0])[2]}Yes").endswith("Yes"):
+    if ends_in_reasoning(text.rpartition(PROBES[0])[2]):
         return "thinking cannot be switched off"
     if text != thinking:
         return "thinking switched off"
