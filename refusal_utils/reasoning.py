@@ -10,7 +10,7 @@ _NAME = r"(?:[\w.:▁-]*(?:think(?:ing)?|thoughts?)|(?:[\w.:▁-]*[_.:▁-])?(?:
 _NOT_QUOTED = (
     r"(?<!(?<!``)`)(?!(?<=\")[^\"\n]*\"|(?<=')[^'\n]*')"  # a tag in quotes or backticks is what the text is about
 )
-_TAG = rf"{_NOT_QUOTED}(?:[<◁][/|｜]{{0,2}}(?i:{_NAME}|inner_(?:prefix|suffix))(?:\s[^<>|]*)?[|｜]?[>▷]|\[/?(?:[A-Z]+_)*(?:THINK|THINKING|REASONING|THOUGHTS?|COT)\])"
+_TAG = rf"(?:[<◁][/|｜]{{0,2}}(?i:{_NAME}|inner_(?:prefix|suffix))(?:\s[^<>|]*)?[|｜]?[>▷]|\[/?(?:[A-Z]+_)*(?:THINK|THINKING|REASONING|THOUGHTS?|COT)\])"
 # Ordinary XML has these names too: they mark reasoning only as the first thing in a response, with words inside and after.
 _WORDS = r"(?i:reason|reflection|analysis|internal|rationale|deliberation|planning|contemplation)"
 _WORD = rf"<(?P<word>{_WORDS})>(?!\s*<)"
@@ -30,7 +30,7 @@ _MARKS = (
 )  # fmt: skip
 _OPENED = re.compile("|".join(f"(?<!(?<!``)`)({opening})" for opening, _ in _MARKS), re.DOTALL)
 _CLOSED = re.compile("|".join(f"(?<!(?<!``)`)({closing})" for _, closing in _MARKS))
-_TAGGED = re.compile(_TAG)
+_TAGGED = re.compile(_NOT_QUOTED + _TAG)
 _IN_TEMPLATE = re.compile(rf"{_OPENED.pattern}|{_TAG}|{_WORD}", re.DOTALL)
 # Reasoning as user interfaces show it.
 _SHOWN = re.compile(

@@ -102,13 +102,17 @@ def thinking_mode(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None 
     return f"no thinking switch, although the template has {tag}" if tag else "no thinking switch"
 
 
-def pad_left(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]], device: torch.device) -> TokenBatch:
+def pad_left(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]], device: torch.device, n_embeddings: int
+) -> TokenBatch:
     """`ids` padded on the left, and the attention mask.
 
-    A tokenizer without a pad token gets its stop token or token 0 there, which the mask hides.
+    A tokenizer whose pad token does not exist or has no embedding gets its stop token or token 0 there, which the mask
+    hides.
     """
     known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    pad, width = next(token for token in known if token is not None), max(map(len, ids))
+    pad = next(token for token in known if token is not None and token < n_embeddings)
+    width = max(map(len, ids))
     padded = torch.tensor([[pad] * (width - len(row)) + list(row) for row in ids], device=device)
     real = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=device)
     return TokenBatch(padded, real)
