@@ -1,0 +1,58 @@
+"""Logits of given responses: those of plain Hugging Face, one response at a time and without padding."""
+
+import torch
+
+from refusal_utils.steering import Ablation, Addition, generate
+from refusal_utils.steering.given_responses import GivenResponse, response_logits
+
+from .plain_edits import PlainEdit
+
+
+def test_every_row_has_the_logits_of_plain_hugging_face_under_its_own_edit(chat, plain, prompts):
+    v = torch.nn.functional.normalize(torch.randn(chat.d_model, generator=torch.Generator().manual_seed(0)), dim=0)
+    tails = [[5, 6, 7], [8], [9, 10], [5, 6, 7]]
+    given = [
+        GivenResponse([*ids, *tail], len(tail))
+        for ids, tail in zip(chat.encode([*prompts[:3], prompts[0]]), tails, strict=True)
+    ]
+    rows = [[Ablation(v[None])], [Addition(3 * v, (4,))], [], [Addition(3 * v, (4,))]]
+    with torch.no_grad():
+        found = response_logits(chat, given, rows)
+    assert found.is_real.sum(-1).tolist() == [3, 1, 2, 3]
+
+    def without(x):
+        return x - (x @ v)[..., None] * v
+
+    def check(row):
+        ids, n = given[row].ids, given[row].n_response
+        with torch.no_grad():
+            wanted = plain(torch.tensor([ids])).logits[0, -n - 1 : -1]
+        assert found.tokens[row, -n:].tolist() == ids[-n:]
+        torch.testing.assert_close(found.logits[row, -n:], wanted, atol=2e-4, rtol=1e-4)
+
+    check(2)
+    with PlainEdit(plain, range(chat.n_layers), without, without):
+        check(0)
+    with PlainEdit(plain, [4], lambda x: x + 3 * v):
+        check(1)
+        check(3)
+    assert not torch.allclose(found.logits[0], found.logits[3], atol=0.01)  # control
+
+
+def test_the_mean_is_over_real_tokens_only(chat, prompts):
+    ids = chat.encode(prompts[:2])
+    given = [GivenResponse([*ids[0], 5, 6, 7, 8], 4), GivenResponse([*ids[1], 5], 1)]
+    with torch.no_grad():
+        found = response_logits(chat, given, [[], []])
+    values = torch.tensor([[1.0, 2.0, 3.0, 6.0], [torch.inf, torch.inf, torch.inf, 5.0]])
+    assert found.mean(values).tolist() == [3.0, 5.0]
+
+
+def test_generated_ids_are_those_of_the_response(chat, prompts):
+    rows = generate(chat, prompts[:3], max_new_tokens=6, tokens=True)
+    texts = [chat.tokenizer.decode(list(ids), skip_special_tokens=True).strip() for ids in rows["tokens"]]
+    assert texts == rows["response"].tolist()
+    assert [len(ids) + stopped for ids, stopped in zip(rows["tokens"], rows["stopped"], strict=True)] == [
+        *rows["n_tokens"]
+    ]
+    assert "tokens" not in generate(chat, prompts[:1], max_new_tokens=2)
