@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..checks import invalid, require, require_finite
+from ..checks import invalid, require
+from ..directions.estimation import require_finite
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel, check_positions
