@@ -19,11 +19,11 @@ from .outcomes import Outcomes
 from .rates import rate_table
 
 ADDED, ABLATED = "added", "ablated"
-# Colours of methods, from the same list as those of the categories: any two, and any one and a control, differ clearly.
-PALETTE = (
-    *("#0072b2", "#fd1500", "#16a300", "#f3007b", "#ad7700", "#1726ff", "#790000", "#004b00"),
-    *("#e306e3", "#cd84bd", "#8388ff", "#5aab75", "#ff7852", "#6c004f", "#583b00", "#00acc7"),
-)
+# From plotly's Dark24 and Alphabet, chosen so that any two differ clearly, also from the controls.
+PALETTE = [
+    *("#2E91E5", "#E15F99", "#1CA71C", "#FB0D0D", "#DA16FF", "#B68100", "#511CFB", "#862A16"),
+    *("#A777F1", "#620042", "#1C8356", "#1616A7", "#B10DA1", "#222A2A", "#565656"),
+]
 
 
 @dataclass(frozen=True, eq=False)
