@@ -110,8 +110,8 @@ def test_notebooks_02_to_08_hold_their_checks_in_float16_with_few_prompts_of_few
     draw[draw.groupby("category").cumcount() < most].to_csv(folder / "01_draw.csv", index=False)
     numbers = [path.name[:2] for path in find_notebooks()]
     chosen = [
-        each for each in numbers if each not in ("01", "09")
-    ]  # the searches of 09 take minutes in float16 on a CPU
+        each for each in numbers if each not in ("01", "09", "10")
+    ]  # in float16 on a CPU they take minutes
     places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
     run_without_pictures(Settings(MODEL=str(smollm3), DTYPE="float16", **SMALL, **places), chosen)
     assert DirectionSet.load(folder / "03_directions.safetensors").provenance.model["dtype"] == "float16"

@@ -15,7 +15,6 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.metrics import roc_auc_score
 
 from ..checks import require
 from ..directions import DirectionSet, Provenance, random_directions
@@ -31,8 +30,14 @@ from ..steering.openings import first_ids, opening_ids
 from ..steering.responses import respond
 
 RANDOM = "random"  # the control: a random direction, as long as the mean gap
-MEASURES = ("score", "likeness")
+SEEN = ("score", "likeness")  # what no judge is needed for
+MEASURES = {
+    "score": "refusal score of the first token",
+    "likeness": "likeness to refusals",
+    "refused": "refusal rate, of the responses that are judged",
+}
 KINDS = {"ablated": True, "added": False}  # whether its prompts are harmful
+REFUSED = {"refused": 1.0, "answered": 0.0, "broken": 0.0}  # NaN if not judged
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,26 +45,29 @@ class CrossLanguage:
     """Refusals of every language's prompts under every language's direction.
 
     `rows`: a response each, with columns language, pair_id, harmful, direction and kind ("" if unsteered), response,
-    outcome (by the judge), score (log odds of a refusal's first token; NaN if the language has no such token) and
-    likeness (to the unsteered responses to other harmful prompts minus that to other twins, -1 to 1). `openings`: the
-    tokens by language.
+    outcome (by the judge), refused (1, 0, or NaN if it is not judged), score (log odds of a refusal's first token; NaN if
+    the language has no such token) and likeness (to the unsteered responses to other harmful prompts minus that to other
+    twins, -1 to 1). `openings`: the tokens by language.
     """
 
     states: ParallelStates = field(repr=False)
     openings: Mapping[str, tuple[str, ...]]
     rows: pd.DataFrame = field(repr=False)
 
-    def table(self, kind: str = "ablated", of: str = "score") -> pd.DataFrame:
-        """The mean change of the score or likeness: a row per direction, a column per language of the prompts.
+    def table(self, kind: str = "ablated", of: str = "score", value: str = "change") -> pd.DataFrame:
+        """The mean change of the score, likeness or refusal rate: a row per direction, a column per language of the prompts.
 
         A direction is ablated on harmful prompts and added on their twins (`kind`). It comes from other pairs than those
-        it is tried on.
+        it is tried on. `value`: any column of `effects`.
         """
         names = list(self.states.languages)
-        return self.effects(kind, of)["change"].unstack().loc[[*names, RANDOM], names]
+        return self.effects(kind, of)[value].unstack().loc[[*names, RANDOM], names]
 
     def effects(self, kind: str = "ablated", of: str = "score", n_draws: int = 1000) -> pd.DataFrame:
-        """The mean change by direction and language of the prompts, with its 95 % bootstrap interval over pairs."""
+        """The mean change by direction and language of the prompts, its 95 % bootstrap interval over pairs, and their number.
+
+        Pairs whose change is unknown are left out, such as those with a response that is not judged.
+        """
         unsteered = self.rows[(self.rows["kind"] == "") & (self.rows["harmful"] == KINDS[kind])]
         before = unsteered.set_index(["language", "pair_id"])[of]
         changes = self.rows[self.rows["kind"] == kind].pivot(
@@ -67,37 +75,45 @@ class CrossLanguage:
         )
         changes -= before.unstack().loc[changes.index.get_level_values("language"), changes.columns].to_numpy()
         values = torch.tensor(changes.to_numpy(dtype=float))
+        known = (~values.isnan()).double()
         counts = bootstrap_counts(torch.zeros(values.shape[1], dtype=torch.long), n_draws)
-        low, high = percentile_interval((counts @ values.T) / values.shape[1])
-        table = pd.DataFrame({"change": values.mean(1), "low": low, "high": high}, index=changes.index)
-        return table.rename_axis(["direction", "prompts"])
+        low, high = percentile_interval((counts @ values.nan_to_num().T) / (counts @ known.T))
+        columns = {"change": values.nanmean(1), "low": low, "high": high, "n": known.sum(1).int()}
+        return pd.DataFrame(columns, index=changes.index).rename_axis(["direction", "prompts"])
 
-    def languages(self) -> pd.DataFrame:
+    def languages(self, n_draws: int = 1000) -> pd.DataFrame:
         """By language: what can be seen of refusals in the unsteered responses to harmful prompts and to their twins.
 
-        The tokens; how well score and likeness tell harmful prompts from twins (AUC; near 0.5 the model does not refuse in
-        that language, or not visibly); and the shares of responses to harmful prompts that the judge calls refused, and
-        that it does not judge.
+        The tokens, and how well score and likeness tell harmful prompts from twins: their AUC (near 0.5 the model does not
+        refuse in that language, or not visibly) with its 95 % bootstrap interval over pairs.
         """
         found = {}
         for code in self.states.languages:
             own = self.rows[(self.rows["language"] == code) & (self.rows["kind"] == "")]
-            aucs = {f"AUC of {of}": _auc(own["harmful"], own[of]) for of in MEASURES}
-            judged = own["outcome"][own["harmful"]].value_counts(normalize=True).reindex(["refused", "not judged"])
-            opened = ", ".join(map(repr, self.openings[code]))
-            found[code] = {"opens with": opened, **aucs, **judged.fillna(0.0)}
+            found[code] = {"opens with": ", ".join(map(repr, self.openings[code]))}
+            for of in SEEN:
+                sides = own.pivot(index="pair_id", columns="harmful", values=of).to_numpy(dtype=float)
+                found[code] |= dict(zip((f"AUC of {of}", f"{of} low", f"{of} high"), _auc(sides, n_draws), strict=True))
         return pd.DataFrame.from_dict(found, orient="index").rename_axis("language")
 
+    def outcomes(self) -> pd.DataFrame:
+        """How many unsteered responses have which outcome by the judge, by language and side (harmful or twin)."""
+        own = self.rows[self.rows["kind"] == ""]
+        sides = own["harmful"].map({True: "harmful", False: "twin"}).rename("prompts")
+        counts = own.groupby(["language", sides, "outcome"], sort=False).size().unstack(fill_value=0)
+        return counts.reindex(columns=[*REFUSED, "not judged"], fill_value=0)
+
     def figure(self, *, title: str) -> go.Figure:
-        """Maps of the changes and of the cosines, chosen in a menu."""
-        words = {"score": "refusal score of the first token", "likeness": "likeness to refusals"}
-        panels = {
-            f"change of the {words[of]}, direction {kind}": self.table(kind, of).rename_axis("direction of", axis=0)
-            for of in MEASURES
-            for kind in KINDS
-        }
+        """Maps of the changes with their intervals, and of the cosines, chosen in a menu."""
+        panels, notes = {}, {}
+        for of, words in MEASURES.items():
+            for kind in KINDS:
+                name = f"change of the {words}, direction {kind}"
+                panels[name] = self.table(kind, of).rename_axis("direction of", axis=0)
+                ends = (self.table(kind, of, value).map("{:.2f}".format) for value in ("low", "high"))
+                notes[name] = next(ends) + " to " + next(ends)
         panels["cosine across halves"] = self.states.across_halves()
-        return heatmap_menu(panels, title=title)
+        return heatmap_menu(panels, notes, title=title)
 
 
 def cross_language(
@@ -138,7 +154,8 @@ def cross_language(
             parts.append(rows.assign(score=_scores(chat, asked, conditions, ids).ravel()))
     rows = pd.concat(parts, ignore_index=True)
     words = {code: tuple(str(chat.tokenizer.decode([each])) for each in ids.get(code, ())) for code in languages}
-    return CrossLanguage(states, words, rows.assign(likeness=_likeness(rows)))
+    rows = rows.assign(refused=rows["outcome"].map(REFUSED), likeness=_likeness(rows))
+    return CrossLanguage(states, words, rows)
 
 
 def _languages_and_pairs(prompts: pd.DataFrame) -> tuple[tuple[str, ...], int]:
@@ -215,5 +232,11 @@ def _likeness(rows: pd.DataFrame) -> pd.Series:
     return found
 
 
-def _auc(harmful: pd.Series, values: pd.Series) -> float:
-    return float("nan") if values.isna().any() else float(roc_auc_score(harmful, values))
+def _auc(sides: np.ndarray, n_draws: int) -> tuple[float, float, float]:
+    """The AUC of values [pair, 2] of twins and harmful prompts, and its interval over pairs."""
+    twins, harmful = torch.tensor(sides).T
+    wins = (harmful[:, None] > twins).double() + 0.5 * (harmful[:, None] == twins)
+    wins[harmful.isnan()], wins[:, twins.isnan()] = float("nan"), float("nan")
+    counts = bootstrap_counts(torch.zeros(len(wins), dtype=torch.long), n_draws)
+    low, high = percentile_interval(((counts @ wins) * counts).sum(1) / len(wins) ** 2)
+    return float(wins.mean()), float(low), float(high)

@@ -64,7 +64,7 @@ class SuffixShifts:
         Rows (model, predictor), columns coefficient, low, high, p. A column of two values (a suffix succeeds or not) is
         fitted by logistic regression, any other by least squares. The intervals allow for outcomes that depend on each
         other within the `clusters`, at most two columns; with few clusters they follow Student's t. With `interactions`,
-        the products of predictors are added to the joint model. NaN if an outcome is perfectly predicted.
+        the products of predictors are added to the joint model. NaN if an outcome is perfectly predicted, or unknown.
 
         Raises `ValueError` for an unknown column or direction, and for a constant outcome or predictor. Needs the
         extra `regression` (statsmodels). The source has random intercepts for prompts and suffixes instead.
@@ -75,7 +75,7 @@ class SuffixShifts:
         missing += [] if len(rows) else [direction]
         require(not missing, "regression", must, ", ".join(missing[:1]), todo)
         values = rows[[outcome, *predictors]].astype(float)
-        constant = [name for name in values if values[name].nunique() < 2]
+        constant = [name for name in values.dropna(axis=1, how="all") if values[name].nunique() < 2]
         require(not constant, "regression", "values must vary", f"one value of {constant[:1]}", "Leave it out.")
         scaled = (values[[*predictors]] - values[[*predictors]].mean()) / values[[*predictors]].std()
         groups = np.stack([pd.factorize(rows[name])[0] for name in clusters], axis=1)
@@ -105,7 +105,7 @@ def suffix_shifts(
     """The shifts of all `pairs` (columns id, text, suffix_id, suffix, suffix_kind) along all `directions`.
 
     States are read where the directions were, or at the decision position. A suffix follows the prompt after a blank. With
-    `tokens` (ids that refusals begin with) the scores are measured too; other columns of `pairs`, such as whether the
+    `tokens` (ids that refusals begin with) the scores are measured too, NaN if there are none; other columns of `pairs`, such as whether the
     suffix succeeded, are kept. Raises `ValueError` for missing columns and for directions of another hook than `resid_pre`.
     Source: 2510.22014, definitions 4 to 6; they take the dot product with the raw difference in means: multiply by its gap.
     """
@@ -121,7 +121,8 @@ def suffix_shifts(
     at = {text: number for number, text in enumerate(texts)}
     base, moved = (states[[at[text] for text in each]] for each in (pairs["text"], joined))
     if tokens is not None:
-        scores = refusal_scores(chat, texts, [UNSTEERED], torch.tensor(list(tokens)))[0]
+        unknown = torch.full((len(texts),), float("nan"))
+        scores = refusal_scores(chat, texts, [UNSTEERED], torch.tensor(list(tokens)))[0] if len(tokens) else unknown
         before, after = (scores[[at[text] for text in each]].numpy() for each in (pairs["text"], joined))
         pairs = pairs.assign(score=before, change=after - before)
     parts = [
@@ -151,6 +152,8 @@ def _fit(outcome: pd.Series, predictors: pd.DataFrame, groups: np.ndarray) -> pd
     except ImportError as error:
         must = "the package statsmodels is needed for regressions"
         raise invalid("regression", must, "none", "Run `pip install statsmodels`.") from error
+    if outcome.isna().all():
+        return pd.DataFrame(float("nan"), list(predictors), ["coefficient", "low", "high", "p"])
     is_binary = outcome.nunique() == 2
     family = sm.families.Binomial() if is_binary else sm.families.Gaussian()
     values = (outcome == outcome.max()).astype(float) if is_binary else outcome
