@@ -45,12 +45,19 @@ def signature(model: nn.Module) -> tuple[Any, ...]:
 
     It misses edits that touch few entries behind torch's back (`.data`), which `fingerprint` sees.
     """
-    tensors = [(name, values) for name, values in _tensors(model) if values.numel()]
-    return tuple((name, values.data_ptr(), values._version, values.dtype, *_sample(values)) for name, values in tensors)
+    places: dict[tuple[Any, ...], tuple[str, int]] = {}
+    samples: dict[torch.device, list[Tensor]] = {}
+    for name, values in _tensors(model):
+        place = (values.data_ptr(), tuple(values.shape), values.stride(), values.dtype)
+        if place not in places and values.numel():  # TransformerLens lists each weight under several names
+            places[place] = (name, values._version)
+            samples.setdefault(values.device, []).append(_sample(values))
+    read = [torch.cat(each).cpu().numpy().tobytes() for each in samples.values()]  # one transfer from each device
+    return (*places.items(), *read)
 
 
-def _sample(values: Tensor) -> list[float]:
-    return values.detach().flatten()[:: max(1, values.numel() // 16)][:16].tolist()
+def _sample(values: Tensor) -> Tensor:
+    return values.detach().flatten()[:: max(1, values.numel() // 16)][:16].float()
 
 
 def _architecture(model: Any) -> str:

@@ -19,7 +19,11 @@ from .outcomes import Outcomes
 from .rates import rate_table
 
 ADDED, ABLATED = "added", "ablated"
-PALETTE = [colour for colour in px.colors.qualitative.Dark24 if colour not in ("#750D86", "#222A2A")]  # of controls
+# From plotly's Dark24 and Alphabet, chosen so that any two differ clearly, also from the controls.
+PALETTE = [
+    *("#2E91E5", "#E15F99", "#1CA71C", "#FB0D0D", "#DA16FF", "#B68100", "#511CFB", "#862A16"),
+    *("#A777F1", "#620042", "#1C8356", "#1616A7", "#B10DA1", "#222A2A", "#565656"),
+]
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 from refusal_utils.model import fingerprint as module
 from refusal_utils.model.chat_model import load_chat_model
@@ -43,3 +44,18 @@ def test_checksums_see_any_one_change_and_any_swap(dtype):
         swapped = values.clone()
         swapped[[place, (place + 4) % 1001]] = values[[(place + 4) % 1001, place]]
         assert torch.equal(swapped, values) or module._checksums(swapped) != found
+
+
+def test_the_signature_is_equal_for_an_unchanged_model_with_a_nan_and_shared_weights():
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    model.append(model[0])
+    with torch.no_grad():
+        model[0].weight[0, 0] = float("nan")
+    before = module.signature(model)
+    assert module.signature(model) == before
+    with torch.no_grad():
+        model[0].bias[1] += 1
+    assert module.signature(model) != before
+    edited = module.signature(model)
+    model[0].bias.data[1] += 1  # behind torch's back
+    assert module.signature(model) != edited

@@ -4,7 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from refusal_utils.methods import METHODS
 from refusal_utils.prompts.categories import CATEGORIES, category_by_id
+from refusal_utils.tradeoff.cost_curves import PALETTE
 
 # sRGB to OKLab (Ottosson 2020), where equal distances look equally far apart.
 LMS = np.array([[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]])
@@ -27,9 +29,14 @@ def test_categories_are_eleven_in_clusters_of_seven_and_four():
     assert [category.cluster for category in CATEGORIES].count("content policy") == 7
 
 
-def test_no_two_categories_have_colours_that_look_alike():
+@pytest.mark.parametrize("colours", [[each.colour for each in CATEGORIES], PALETTE])
+def test_no_two_categories_or_methods_have_colours_that_look_alike(colours):
     assert distance("#0072B2", "#0087b1") < 0.1  # before control: two blues that a reader would confuse
-    assert min(distance(one.colour, other.colour) for one, other in combinations(CATEGORIES, 2)) > 0.14
+    assert min(distance(one, other) for one, other in combinations(colours, 2)) > 0.13
+
+
+def test_no_two_methods_share_a_colour():
+    assert len(METHODS) <= len(PALETTE)
 
 
 def test_every_colour_can_be_read_on_white():
