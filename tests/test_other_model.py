@@ -109,9 +109,7 @@ def test_notebooks_02_to_08_hold_their_checks_in_float16_with_few_prompts_of_few
     most = draw["category"].map({"unsupported": 0, "over_refusal": 0, "hate_speech": 0, "advice": 9}).fillna(32)
     draw[draw.groupby("category").cumcount() < most].to_csv(folder / "01_draw.csv", index=False)
     numbers = [path.name[:2] for path in find_notebooks()]
-    chosen = [
-        each for each in numbers if each not in ("01", "09", "10")
-    ]  # in float16 on a CPU they take minutes
+    chosen = [each for each in numbers if each not in ("01", "09", "10")]  # in float16 on a CPU they take minutes
     places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
     run_without_pictures(Settings(MODEL=str(smollm3), DTYPE="float16", **SMALL, **places), chosen)
     assert DirectionSet.load(folder / "03_directions.safetensors").provenance.model["dtype"] == "float16"

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from ..checks import invalid, require
 from ..directions import DirectionSet
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel
-from ..plotting.look import heatmap
+from ..plotting.look import LOOK, TITLES, heatmap
 from ..steering.conditions import UNSTEERED
 from ..steering.first_tokens import refusal_scores
 
@@ -86,12 +87,33 @@ class SuffixShifts:
         fits = {name: _fit(values[outcome], given, groups) for name, given in models.items()}
         return pd.concat(fits, names=["model", "predictor"])
 
+    def regressions(self, outcome: str = "change") -> pd.DataFrame:
+        """The `regression` of every direction, with a level `direction` before."""
+        found = {str(name): self.regression(str(name), outcome) for name in self.rows["direction"].unique()}
+        return pd.concat(found, names=["direction"])
+
+    def by_suffix(self, direction: str) -> pd.DataFrame:
+        """Means over the prompts, along one direction, of push in gaps, shift and change: a row per suffix, by kind."""
+        rows = self.rows[self.rows["direction"] == direction]
+        columns = [name for name in ("push in gaps", "shift", "change") if name in rows]
+        return rows.groupby(["suffix_kind", "suffix_id"], sort=False)[columns].mean()
+
     def figure(self, *, title: str) -> go.Figure:
         """A map of the mean push in gaps, direction by suffix: positive leads away from refusal."""
         pushes = self.rows.pivot_table(index="direction", columns="suffix_id", values="push in gaps", sort=False)
         most = float(pushes.abs().max().max())
         value = "push away from refusal, in gaps"
         return heatmap(pushes.rename_axis(columns="suffix"), title=title, value=value, limits=(-most, most))
+
+
+def coefficient_figure(fits: pd.DataFrame, *, title: str) -> go.Figure:
+    """The coefficients of the joint models of `regressions` with their intervals: a panel per predictor."""
+    joint = fits.xs("joint", level="model").rename(index=TITLES, level="direction").reset_index()
+    ends = {"error_x": joint["high"] - joint["coefficient"], "error_x_minus": joint["coefficient"] - joint["low"]}
+    given: dict[str, Any] = {"x": "coefficient", "y": "direction", "facet_col": "predictor", **ends}
+    figure = px.scatter(joint, title=title, **given, **LOOK).update_yaxes(autorange="reversed")
+    figure.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2]))
+    return figure.add_vline(0, line_dash="dot").update_traces(error_x_thickness=1.2)
 
 
 def suffix_shifts(
