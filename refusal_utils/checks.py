@@ -6,9 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
 
 def invalid(function: str, must: str, got: object, todo: str) -> ValueError:
@@ -54,14 +51,6 @@ def require_folder(function: str, path: Path) -> None:
     why = "a file" if not place.is_dir() else "" if os.access(place, os.W_OK | os.X_OK) else "write-protected"
     must, got = "results need a folder that can be written to", f"{path}" if place == path else f"{path} in {place}"
     require(not why, function, must, f"{got}, which is {why}", "Choose another folder.")
-
-
-def require_finite(function: str, values: Float[Tensor, "..."], what: str) -> None:
-    """Raise `ValueError` in the name of `function` unless every entry of `values` is finite."""
-    n_bad = int((~torch.isfinite(values)).sum())
-    require(
-        n_bad == 0, function, f"{what} must be finite", f"{n_bad} NaN or infinite values", "Use bfloat16 or float32."
-    )
 
 
 def check(claim: str, holds: bool | np.bool_, *, only_if: bool = True) -> None:

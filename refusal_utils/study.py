@@ -20,6 +20,7 @@ from .model.artifacts import model_notes
 from .model.capture import Activations, capture_activations, profile_places
 from .model.chat_model import BUNDLED, ChatModel, load_chat_model
 from .model.defaults import NOT_PUBLISHED
+from .model.loading import is_plain
 from .model.names import cache_key, claim_folder, model_folder
 from .model.sources import origin, require_model
 from .paper.tables import published_pool_rows
@@ -82,8 +83,8 @@ class Study:
 
     @property
     def is_reference(self) -> bool:
-        """Whether this is the bundled model on the built-in prompts, whose numbers are known."""
-        return self.model == BUNDLED and self.source == "builtin"
+        """Whether this is the bundled model as it comes, in float32, on the built-in prompts: its numbers are known."""
+        return (self.model, self.source) == (BUNDLED, "builtin") and is_plain(**self.loading)
 
     @property
     def place(self) -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from refusal_utils.judging.phrase_judge import judge_response
-from refusal_utils.reasoning import without_reasoning
+from refusal_utils.reasoning import ends_in_reasoning, without_reasoning
 
 THOUGHT = "Is this a break-in?\n\nIf so I can't help with it. It is a story, so I may."
 ANSWER = "Old Tom cut keys all day and hummed."
@@ -24,6 +24,22 @@ FORMS = [
     "<|channel|>analysis<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>{}",
     "<|channel|>analysis<|message|>So.<|end|><|start|>assistant<|channel|>commentary<|message|>{}<|end|>"
     "<|start|>assistant<|channel|>final<|message|>{}",
+    "<cot>{}</cot>{}",
+    "<internal>{}</internal>{}",
+    "<reason>{}</reason>{}",
+    "<Chain_of_Thought>{}</Chain_of_Thought>{}",
+    "<inner_thoughts>{}</inner_thoughts>{}",
+    "<longcat_think>{}</longcat_think>{}",
+    "<|thinking_start|>{}<|thinking_end|><|answer_start|>{}<|answer_end|>",
+    "<|cot_start|>{}<|cot_end|>{}",
+    "<start_of_thinking>{}</end_of_thinking>{}",
+    "<think effort='low'>{}</thinking>{}",
+    "<think>Open <think> once. {}</think>{}",
+    "<think>{} ```</think>{}",
+    "<|think|>{}<|end|><|begin|>assistant<|content|>{}",
+    "[unused16]{}[unused17]{}",
+    '<details type="reasoning" done="true">{}</details>{}',
+    "Thinking...\n{}\n...done thinking.\n{}",
     "analysis{}assistantfinal{}",
     "Here is my thought process: {} Here is my response: {}",
 ]
@@ -42,8 +58,36 @@ def test_the_generation_prompt_may_have_opened_the_reasoning():
     assert without_reasoning(f"{THOUGHT}</think>\n\n{ANSWER}") == ANSWER
 
 
+def test_a_generation_prompt_that_ends_in_reasoning_is_recognised():
+    tagged = [form.split("{}")[0] for form in FORMS if form[0] in "<[◁" and not form.startswith("<details")]
+    assert len(tagged) > 20
+    assert all(ends_in_reasoning(f"<|im_start|>assistant\n{tag}") for tag in tagged)
+    assert not ends_in_reasoning("<|im_start|>assistant\n")
+    assert not ends_in_reasoning("<think>\n\n</think>\n\n")
+
+
 @pytest.mark.parametrize(
-    "text", [ANSWER, "The `<think>` tag opens a thought.", "analysis of data", "He [thinking] left.", "a < b > c"]
+    "text",
+    [
+        ANSWER,
+        "The `<think>` tag opens a thought.",
+        'Split at "</think>" first.',
+        "analysis of data",
+        "He [thinking] left.",
+        "a < b > c",
+        "<p>I <b>think</b> so.</p>",
+        "<error><reason>Timeout</reason><code>5</code></error>",
+        "<root>\n  <analysis>Good</analysis>\n  <internal>true</internal>\n</root>",
+        "<bubble><thought>Hm</thought></bubble> and <bubble><thought>So</thought></bubble>",
+        "<config><thinking>on</thinking></config>",
+        "<analysis>Sales rose.</analysis>",
+        "<analysis>\n <item>1</item>",
+        "The element <reflection>mirror</reflection> is in the file.",
+        "<internal-link href='x'>a</internal-link>",
+        "```xml\n<thought>Hm</thought>\n```\nThat is the file.",
+        '```python\nanswer = text.split("</think>")[1]\n```',
+        "```html\n<think>",
+    ],
 )
 def test_text_that_only_looks_like_reasoning_stays(text):
     assert without_reasoning(text) == text

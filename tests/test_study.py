@@ -196,3 +196,14 @@ def test_a_choice_without_enough_probes_leaves_the_default_and_fails_if_asked_fo
     assert "No place was chosen: " in capsys.readouterr().out
     with pytest.raises(ValueError, match="^place_effects: 4 train prompts must be refused"):
         place_of(model_folder, tmp_path, prompts=str(tmp_path / "mine.csv"), layer="causal")
+
+
+def test_numbers_are_known_only_for_the_bundled_model_as_it_comes_in_float32(monkeypatch):
+    assert open_study("bundled", dtype=None, layer=None).is_reference
+    assert open_study("bundled", dtype="float32").is_reference
+    other = ({"dtype": "float16"}, {"layer": 5}, {"pos": -1}, {"system_prompt": "Be brief."}, {"prompts": "paper"})
+    assert not any(open_study("bundled", **options).is_reference for options in other)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))  # a T4 computes in float16
+    assert not open_study("bundled").is_reference
+    assert open_study("bundled", device="cpu").is_reference

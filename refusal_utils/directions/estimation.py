@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import require, require_finite
+from ..checks import require
 
 COINCIDENT = 1e-5  # two means closer than this, relative to their own size, differ only by rounding
 
@@ -89,3 +89,11 @@ def random_directions(
         return normalize(torch.randn(n, d_model, generator=generator))
     weights = torch.randn(n, len(residuals), generator=generator)
     return normalize(weights @ (residuals.float() - residuals.float().mean(0)))
+
+
+def require_finite(function: str, values: Float[Tensor, "..."], what: str) -> None:
+    """Raise `ValueError` in the name of `function` unless every entry of `values` is finite."""
+    n_bad = int((~torch.isfinite(values)).sum())
+    require(
+        n_bad == 0, function, f"{what} must be finite", f"{n_bad} NaN or infinite values", "Use bfloat16 or float32."
+    )

@@ -16,8 +16,9 @@ from sklearn.manifold import trustworthiness
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from ..checks import require, require_finite, require_known
+from ..checks import require, require_known
 from ..directions.direction_set import DirectionSet
+from ..directions.estimation import require_finite
 from ..plotting.look import DIVERGING, heatmap
 from ..plotting.points import add_arrows, coordinate_slider, embedding_scatter, projection_scatter
 from ..prompts.categories import BENIGN

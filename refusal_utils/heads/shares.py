@@ -12,10 +12,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..checks import invalid, require, require_finite
+from ..checks import invalid, require
+from ..directions.estimation import require_finite
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel, check_positions
+from ..model.common_tokens import CommonTokens
 from ..model.forward import read_hooks
 from ..model.open_hooks import require_no_hooks
 from .folded_block import MOST_ERROR, FoldedBlock, frozen_scale, norm_gain
@@ -77,15 +79,17 @@ def component_shares(
     ends = (chat.hook_name("resid_pre", 0), chat.hook_name("resid_post", layer - 1))
     reads = [ends[0], *(name for block in blocks for name in block.reads), ends[1]]
     ids = chat.encode(prompts)
+    common = CommonTokens(chat, ids, -pos)
 
     def step(rows: list[int]) -> tuple[Tensor, ...]:
-        kept = read_hooks(chat, chat.pad([ids[row] for row in rows]), reads, lambda _, value: value[:, pos].clone())
+        batch = common.batch([ids[row] for row in rows])
+        kept = read_hooks(chat, batch, reads, lambda _, value: value[:, pos].clone(), common)
         _check_activations(kept, rows)
         written = [torch.stack(own, dim=1) for own in zip(*(block.shares(kept) for block in blocks), strict=True)]
         stream = (kept[name].float() for name in ends)
         return *written, *((state @ directions.to(state).T).cpu() for state in stream)
 
-    batches = plan_batches(ids, token_budget(_FUNCTION, batch_tokens, chat.device))
+    batches = plan_batches([row[common.n :] for row in ids], token_budget(_FUNCTION, batch_tokens, chat.device))
     found = Shares(*in_order(run_batches(_FUNCTION, batches, step)))
     must = "no hook may be open, because shares are those of the model's own weights"
     require_no_hooks(_FUNCTION, chat, must, "Close it.")

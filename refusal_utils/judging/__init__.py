@@ -1,24 +1,19 @@
 """Judging responses: whether and how a response refuses, whether it is text at all, and whether people agree.
 
 A judge is a function of prompt and response that returns a `Judgement`. The default searches for phrases; `named_judge`
-gives the others. A new judge is one file in this folder with a `NAME` and a function `load()`.
+gives the others. A new judge is one file in this folder with a `NAME` and a function `load()`. Names are imported when
+first used.
 """
 
-from .judgement import STYLES, Judge, Judgement
-from .labels import agreement, read_labels, worst_errors, write_label_sheet
-from .measuring import measure_judge
-from .phrase_judge import judge_response
-from .registry import named_judge
+import lazy_loader
 
-__all__ = [
-    "STYLES",
-    "Judge",
-    "Judgement",
-    "agreement",
-    "judge_response",
-    "measure_judge",
-    "named_judge",
-    "read_labels",
-    "worst_errors",
-    "write_label_sheet",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "judgement": ["STYLES", "Judge", "Judgement"],
+        "labels": ["agreement", "read_labels", "worst_errors", "write_label_sheet"],
+        "measuring": ["measure_judge"],
+        "phrase_judge": ["judge_response"],
+        "registry": ["named_judge"],
+    },
+)

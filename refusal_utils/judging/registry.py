@@ -3,13 +3,12 @@
 `load(chat)` gets the chat model whose responses are judged, if it asks for one.
 """
 
-import pkgutil
 from importlib import import_module
 from inspect import signature
-from types import ModuleType
 
 from ..checks import require, require_known
 from ..model.chat_model import ChatModel
+from .judge_files import known_judges
 from .judgement import Judge
 
 
@@ -22,15 +21,8 @@ def named_judge(name: str, chat: ChatModel | None = None) -> Judge:
     judges = known_judges()
     todo = "Use one of these, or add a file to refusal_utils/judging."
     require_known("named_judge", "the judge", name, sorted(judges), todo)
-    load = judges[name].load
+    load = import_module(f".{judges[name]}", __package__).load
     if not signature(load).parameters:
         return load()
     require(chat is not None, "named_judge", f"{name!r} judges with a chat model", "none", "Pass study.chat.")
     return load(chat)
-
-
-def known_judges() -> dict[str, ModuleType]:
-    """The modules of this package that define a judge, by its name."""
-    package = import_module(__package__ or "")
-    modules = [import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__)]
-    return {module.NAME: module for module in modules if hasattr(module, "NAME")}

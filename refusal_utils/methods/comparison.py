@@ -99,12 +99,14 @@ def compare_methods(
 
     For the split halves, both sides are split at random `n_splits` times, alike for all methods. A `SearchMethod` asks
     the model of `study` about its whole draw, and chooses its own place; its split halves are those of the difference in
-    means there, which is the direction that it chooses; one that raises is left out, and its error printed. `options`: those of
-    a method, under its name. Raises `ValueError` as the other methods do.
+    means there, which is the direction that it chooses; one that raises is left out, and its error printed. One that
+    trains is left out: no direction of a half is trained. `options`: those of a method, under its name. Raises `ValueError` as the other methods do.
     """
     found, halves, costs = {}, {}, {}
     splits: dict[Any, list[tuple[_Part, _Part]]] = {}
     for name, method in methods.items():
+        if method.trains:
+            continue
         searches, own = not isinstance(method, StateMethod), options.get(name, {})
         at_place: dict[str, Any] = {"layer": layer, "pos": pos, "categories": categories, "pooled": True}
         began = time.perf_counter()

@@ -56,6 +56,11 @@ class Method(ABC):
     needs: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def trains(self) -> bool:
+        """Whether it takes gradients through the model, which is minutes of work rather than seconds."""
+        return "gradients" in self.needs
+
     @abstractmethod
     def fit(self, study: Any, **options: Any) -> DirectionSet:
         """The directions that the method finds on a study's draw. Raises `ValueError` for an unknown option."""

@@ -18,6 +18,7 @@ from ..checks import invalid, require
 from .activation_store import ActivationStore
 from .batching import plan_batches, run_batches, token_budget
 from .chat_model import ChatModel, check_positions
+from .common_tokens import CommonTokens
 from .forward import read_hooks
 from .open_hooks import NOT_STORED, require_no_hooks
 
@@ -85,12 +86,13 @@ def capture_activations(
     n_captured = len(texts) - len(found.known)
     if n_captured:
         ids = chat.encode(texts)
+        common = CommonTokens(chat, ids, -min(positions))
 
         def step(rows: list[int]) -> Float[Tensor, "batch layer pos d_model"]:
-            return _read_positions(chat, [ids[row] for row in rows], names, positions)
+            return _read_positions(common, [ids[row] for row in rows], names, positions)
 
         # All prompts are planned, stored ones too: a resumed run must form the same batches as an unbroken one.
-        batches, label = plan_batches(ids, budget), "capture" if progress else ""
+        batches, label = plan_batches([row[common.n :] for row in ids], budget), "capture" if progress else ""
         what = f"prompts at {len(layers)} layers"
         for rows, values in run_batches(_FUNCTION, batches, step, left=found.missing, progress=label, what=what):
             _check_values(values, rows, layers)
@@ -150,9 +152,9 @@ def _check_request(chat: ChatModel, prompts: Any, layers: Sequence[int], positio
 
 
 def _read_positions(
-    chat: ChatModel, ids: list[list[int]], names: Sequence[str], positions: Sequence[int]
+    common: CommonTokens, ids: list[list[int]], names: Sequence[str], positions: Sequence[int]
 ) -> Float[Tensor, "batch layer pos d_model"]:
-    batch = chat.pad(ids)
+    chat, batch = common.chat, common.batch(ids)
     stream = (*batch.input_ids.shape, chat.d_model)
 
     def keep(name: str, value: Tensor) -> Tensor:
@@ -163,7 +165,7 @@ def _read_positions(
         require(fits, _FUNCTION, must, got, "Use TransformerLens' run_with_cache for others.")
         return value[:, list(positions)].flatten(2).detach().cpu()
 
-    kept = read_hooks(chat, batch, names, keep)
+    kept = read_hooks(chat, batch, names, keep, common)
     return torch.stack([kept[name] for name in names], dim=1)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..checks import invalid, require
-from ..reasoning import opens_reasoning, without_reasoning
+from ..reasoning import ends_in_reasoning, opens_reasoning
 
 # Templates that insert the date always receive this one, so prompts are reproducible.
 DATE = "26 Jul 2024"
@@ -94,7 +94,7 @@ def thinking_mode(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None 
     without a switch that has a tag for reasoning is named with the tag: its model may think (Magistral, gpt-oss).
     """
     text, thinking = (render_chat(tokenizer, PROBES[0], system_prompt, think=think) for think in (False, True))
-    if not without_reasoning(f"{text.rpartition(PROBES[0])[2]}Yes").endswith("Yes"):
+    if ends_in_reasoning(text.rpartition(PROBES[0])[2]):
         return "thinking cannot be switched off"
     if text != thinking:
         return "thinking switched off"
@@ -102,13 +102,17 @@ def thinking_mode(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None 
     return f"no thinking switch, although the template has {tag}" if tag else "no thinking switch"
 
 
-def pad_left(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]], device: torch.device) -> TokenBatch:
+def pad_left(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]], device: torch.device, n_embeddings: int
+) -> TokenBatch:
     """`ids` padded on the left, and the attention mask.
 
-    A tokenizer without a pad token gets its stop token or token 0 there, which the mask hides.
+    A tokenizer whose pad token does not exist or has no embedding gets its stop token or token 0 there, which the mask
+    hides.
     """
     known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    pad, width = next(token for token in known if token is not None), max(map(len, ids))
+    pad = next(token for token in known if token is not None and token < n_embeddings)
+    width = max(map(len, ids))
     padded = torch.tensor([[pad] * (width - len(row)) + list(row) for row in ids], device=device)
     real = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=device)
     return TokenBatch(padded, real)

@@ -21,7 +21,7 @@ from ..checks import invalid, require
 from .as_found import AsFound
 from .bridging import boot_bridge, context_length
 from .chat_format import TokenBatch, pad_left, thinking_mode
-from .encoding import encode_chats
+from .encoding import check_known, encode_chats
 from .fingerprint import fingerprint, signature
 from .loading import check_device, check_placement, load_weights, memory_errors
 from .markup import Markup, read_markup, stop_tokens
@@ -121,10 +121,11 @@ class ChatModel:
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """The unpadded token ids of each prompt as a user's chat turn, with the generation prompt.
 
-        Raises `ValueError` for a prompt that is empty, holds chat markup, exceeds the context, or ends differently.
+        Raises `ValueError` for a prompt that is empty, holds chat markup or a token without an embedding, exceeds the
+        context, or ends differently.
         """
-        n = self.n_context
-        return encode_chats(self.tokenizer, prompts, self.system_prompt, self.suffix, self.markup, n)
+        sizes = self.n_context, len(self._embeddings)
+        return encode_chats(self.tokenizer, prompts, self.system_prompt, self.suffix, self.markup, *sizes)
 
     @cached_property
     def markup(self) -> Markup:
@@ -138,7 +139,7 @@ class ChatModel:
 
     def pad(self, ids: Sequence[Sequence[int]]) -> TokenBatch:
         """`ids` padded on the left to one length, on the model's device, with the attention mask."""
-        return pad_left(self.tokenizer, ids, self.device)
+        return pad_left(self.tokenizer, ids, self.device, len(self._embeddings))
 
     @property
     def fingerprint(self) -> str:
@@ -181,8 +182,11 @@ def load_chat_model(
     with memory_errors(str(name)):
         model = load_weights(str(name), source.place, device, dtype, device_map) if hf_model is None else hf_model
         check_placement(model)
-        place = model.get_input_embeddings().weight.device
-        found = boot_bridge(str(name), model, tokenizer, pad_left(tokenizer, rows, place), config.num_hidden_layers)
+        embedded = model.get_input_embeddings().weight
+        for row in rows:
+            check_known("load_chat_model", tokenizer, row, len(embedded), "every chat")
+        probe = pad_left(tokenizer, rows, embedded.device, len(embedded))
+        found = boot_bridge(str(name), model, tokenizer, probe, config.num_hidden_layers)
     return ChatModel(
         name=str(name),
         bridge=found.bridge,

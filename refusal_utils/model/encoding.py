@@ -20,11 +20,12 @@ def encode_chats(
     suffix: tuple[int, ...],
     markup: Markup,
     n_context: int,
+    n_embeddings: int,
 ) -> list[list[int]]:
     """The unpadded token ids of each prompt as a user's chat turn, with the generation prompt.
 
     Raises `ValueError` for a prompt that is empty or no Unicode text, that holds chat markup, that is longer than the
-    context, or that does not end in the tokens of `suffix`.
+    context, that has a token without an embedding, or that does not end in the tokens of `suffix`.
     """
     todo = "Put a single one in brackets."
     require(not isinstance(prompts, str), _FUNCTION, "prompts must be a list of texts", f"{prompts!r:.60}", todo)
@@ -40,8 +41,19 @@ def encode_chats(
         _check_markup(prompt, row, markup, allowed, where)
         must = f"a prompt must fit the context of {n_context} tokens"
         require(len(row) <= n_context, _FUNCTION, must, f"{len(row)} in {where}", "Shorten or drop it.")
+        check_known(_FUNCTION, tokenizer, row, n_embeddings, where)
         _check_ending(prompt, row, suffix, where)
     return ids
+
+
+def check_known(
+    function: str, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], n_embeddings: int, where: str
+) -> None:
+    """Raise `ValueError` in the name of `function` for a token that the model has no embedding for."""
+    if max(ids) >= n_embeddings:
+        must = f"every token must be one of the model's {n_embeddings} embeddings"
+        got = f"token {max(ids)} ({tokenizer.convert_ids_to_tokens(max(ids))!r}) in {where}"
+        require(False, function, must, got, "Use the tokenizer that belongs to the weights, or leave that text out.")
 
 
 def is_unicode(text: str) -> bool:

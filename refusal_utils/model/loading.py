@@ -41,12 +41,21 @@ def load_weights(
 ) -> Any:
     """The Hugging Face model, loaded directly onto its device or devices. Raises `ValueError` if that fails."""
     chosen = device is not None or device_map is not None
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or _default_device()
     dtype = default_dtype(device) if dtype is None else _known_dtype(dtype)
     if not chosen and torch.cuda.device_count() > 1 and not _fits_one_gpu(name, source, dtype):
         device_map = "auto"
     placement = {"": device} if device_map is None else device_map
     return _load(name, source, AutoModelForCausalLM.from_pretrained, dtype=dtype, device_map=placement)
+
+
+def is_plain(device: str | None = None, dtype: torch.dtype | str | None = None, **options: Any) -> bool:
+    """Whether a model loaded with these options is as it comes, and in float32.
+
+    Half precision, the default on a GPU, rounds its numbers.
+    """
+    given = default_dtype(device or _default_device()) if dtype is None else _known_dtype(dtype)
+    return given == torch.float32 and all(value is None for value in options.values())
 
 
 def check_device(device: str | None) -> None:
@@ -74,6 +83,10 @@ def check_placement(model: Any) -> None:
     got = f"some offloaded to {', '.join(sorted(outside))}"
     todo = "Use more memory, a smaller model, or a model loaded in 8 or 4 bits as hf_model."
     require(not outside, FUNCTION, "every layer must fit on the devices that compute", got, todo)
+
+
+def _default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @contextlib.contextmanager

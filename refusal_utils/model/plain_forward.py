@@ -13,15 +13,20 @@ MOST_DIFFERENT = 0.01  # logits of a cached step, relative to the largest; a wro
 
 
 def plain_forward(
-    model: Any, input_ids: Int[Tensor, "batch pos"], attention_mask: Int[Tensor, "batch token"], **options: Any
+    model: Any,
+    input_ids: Int[Tensor, "batch pos"],
+    attention_mask: Int[Tensor, "batch token"],
+    *,
+    n_logits: int = 1,
+    **options: Any,
 ) -> Any:
-    """The output of one forward pass with explicit positions, and only the last logits if possible."""
+    """The output of one forward pass with explicit positions, and only the last `n_logits` logits if possible."""
     known = inspect.signature(model.forward).parameters
     if "position_ids" in known:
         positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
         options["position_ids"] = positions[:, -input_ids.shape[1] :]
     if "logits_to_keep" in known:
-        options["logits_to_keep"] = 1
+        options["logits_to_keep"] = n_logits
     return model(input_ids=input_ids, attention_mask=attention_mask, **options)
 
 

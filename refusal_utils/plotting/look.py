@@ -13,6 +13,7 @@ from ..prompts.categories import BENIGN, CATEGORIES, category_by_id
 
 Limits = tuple[float | int, float | int]
 WIDTH, HEIGHT = 1040, 560  # pixels: the width of a page
+_PLOT_SHARE, _LINE_PIXELS = 0.7, 16  # share of the height between the axes; a line of text
 DIVERGING, SEQUENTIAL = "RdBu_r", "Viridis"  # diverging maps are centred on 0
 BLUE, VERMILION, ORANGE = "#0072B2", "#D55E00", "#E69F00"
 TITLES = {category.id: category.title for category in CATEGORIES}
@@ -148,11 +149,21 @@ def category_scatter(frame: pd.DataFrame, x: str, y: str, *, title: str) -> go.F
 
 
 def name_points(figure: go.Figure, x: pd.Series, y: pd.Series, names: pd.Series) -> go.Figure:
-    """`figure` with a name next to each of these points, on the side that faces the middle so that none is cut off."""
-    across = np.concatenate([np.asarray(trace.x, dtype=float) for trace in figure.data])
-    is_right, gap = x > (across.min() + across.max()) / 2, "&nbsp;" * 3
-    texts, sides = np.where(is_right, names + gap, gap + names), np.where(is_right, "middle left", "middle right")
-    return figure.add_scatter(x=x, y=y, text=texts, textposition=sides, mode="text", hoverinfo="skip", showlegend=False)
+    """`figure` with a line from each of these points to its name, on the side that faces the middle.
+
+    Names lie one below another, so none covers another and none is cut off.
+    """
+    across, up = (np.concatenate([np.asarray(trace[axis], float) for trace in figure.data]) for axis in "xy")
+    pixels = _PLOT_SHARE * (figure.layout.height or HEIGHT) / (float(np.ptp(up)) or 1.0)  # per unit of y
+    lowest = np.inf
+    for at in np.argsort(-np.asarray(y)):
+        level = pixels * y.iloc[at]
+        lowest = min(level, lowest - _LINE_PIXELS)
+        is_right = x.iloc[at] > (across.min() + across.max()) / 2
+        side = {"ax": -40, "xanchor": "right"} if is_right else {"ax": 40, "xanchor": "left"}
+        look = {"arrowhead": 0, "arrowwidth": 0.6, "arrowcolor": "#666", "font_size": 12, **side}
+        figure.add_annotation(x=x.iloc[at], y=y.iloc[at], text=names.iloc[at], ay=level - lowest, **look)
+    return figure
 
 
 def write_across(figure: go.Figure, text: str) -> go.Figure:

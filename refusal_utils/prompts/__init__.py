@@ -1,27 +1,20 @@
 """Prompts: the eleven categories, the files and public data sets they are read from, and draws of prompts.
 
 Nothing here runs a model. `load_prompts` gives one frame of prompts whatever their source, `draw_prompts` chooses those
-that directions are estimated from, and `held_out` those that remain for tests.
+that directions are estimated from, and `held_out` those that remain for tests. Names are imported when first used.
 """
 
-from .categories import CATEGORY_IDS
-from .draws import draw_prompts, held_out, read_draw
-from .languages import load_languages
-from .loading import load_prompts
-from .suffixes import load_suffixes, with_suffixes
-from .summary import summarize_prompts
-from .twins import compare_twins, twin_pairs
+import lazy_loader
 
-__all__ = [
-    "CATEGORY_IDS",
-    "compare_twins",
-    "draw_prompts",
-    "held_out",
-    "load_languages",
-    "load_prompts",
-    "load_suffixes",
-    "read_draw",
-    "summarize_prompts",
-    "twin_pairs",
-    "with_suffixes",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "categories": ["CATEGORY_IDS"],
+        "draws": ["draw_prompts", "held_out", "read_draw"],
+        "languages": ["load_languages"],
+        "loading": ["load_prompts"],
+        "suffixes": ["load_suffixes", "with_suffixes"],
+        "summary": ["summarize_prompts"],
+        "twins": ["compare_twins", "twin_pairs"],
+    },
+)

@@ -3,14 +3,15 @@
 import re
 import string
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..checks import require
+from ..checks import invalid, require
 from .categories import ALL_CATEGORIES, BENIGN
 from .tables import PROMPT_FILES, TEXT_COLUMNS, fault, numbered_rows
 from .text_features import folded
@@ -23,14 +24,16 @@ MIN_TRAIN = 32
 _LANGUAGE_CODE = re.compile(r"([a-z]{2,3}(-[a-z0-9]{2,8})*)?")
 
 
-def read_prompt_file(path: str | Path, category: str | None = None) -> pd.DataFrame:
+def read_prompt_file(path: str | Path, category: str | None = None, *, repeats: bool = False) -> pd.DataFrame:
     """The prompts of a file, with the columns of `load_prompts`.
 
     `.jsonl` has one JSON object per line; `.csv` and `.tsv` a header, and commas, semicolons, tabs or bars between cells;
     `.txt` one prompt per line. All but the last hold the prompt as `text` or `prompt`, and optionally id, category, split,
     pair_id and language. `category` is for prompts that name none. Blanks around a value do not count. Missing ids are
-    made from file name and line number; missing splits follow `split_in_order`. The column language (a code such as de or
-    pt-br) is there if a row has one. Raises `ValueError` that names the file and the line.
+    made from file name and line number; missing splits follow `split_in_order`, and a prompt that is there again has the
+    split of the first one. The column language (a code such as de or pt-br) is there if a row has one. Raises `ValueError`
+    that names the file and the line, also (unless `repeats`) for the same prompt in a category and among the benign ones,
+    or in both splits.
     """
     path = Path(path)
     readable = path.is_file() and path.suffix.lower() in PROMPT_FILES
@@ -46,7 +49,11 @@ def read_prompt_file(path: str | Path, category: str | None = None) -> pd.DataFr
         rows.append(row)
     require(bool(rows), "read_prompt_file", "the file must hold prompts", f"none in {path}", "Add some.")
     frame = pd.DataFrame(rows, columns=[*FIELDS, *([LANGUAGE] if any(row[LANGUAGE] for row in rows) else [])])
-    frame["split"] = frame["split"].where(frame["split"] != "", pd.Series(split_in_order(frame["category"])))
+    in_order, key = pd.Series(split_in_order(frame["category"])), _key(frame)
+    splits = [frame["split"].replace("", None), frame["split"].replace("", None).groupby(key).transform("first")]
+    frame["split"] = splits[0].fillna(splits[1]).fillna(in_order.groupby(key).transform("first"))
+    if not repeats:
+        check_repeats("read_prompt_file", frame, {path: frame["id"]})
     return frame.assign(kind=frame["category"].where(frame["category"] != BENIGN, frame["id"].str.split("-").str[0]))
 
 
@@ -85,6 +92,41 @@ def _string(path: Path, number: int, name: str, value: object) -> str:
     if name not in TEXT_COLUMNS and not value.isprintable():
         raise fault(path, number, f"the {name} {value!r:.60}, which has a line break or control character,")
     return value if name in TEXT_COLUMNS else unicodedata.normalize("NFC", value)
+
+
+def check_repeats(function: str, rows: pd.DataFrame, files: Mapping[Path, Iterable[str]]) -> None:
+    """Raise `ValueError` for a prompt that is both refused and benign, or both train and eval, in any spelling.
+
+    Directions would be told to separate it from itself, or be tested on what they were estimated from. `files` gives the
+    ids of each file; the error names files and lines. The same text in two languages counts as two prompts.
+    """
+    key, benign = _key(rows), rows["category"] == BENIGN
+    n_sides, n_splits = (each.groupby(key).transform("nunique") for each in (benign, rows["split"]))
+    if not (wrong := (n_sides > 1) | (n_splits > 1)).any():
+        return
+    own = rows[key == key[wrong.idxmax()]]
+    other = own[(own["category"] == BENIGN) != (own["category"].iloc[0] == BENIGN)]
+    other = own[own["split"] != own["split"].iloc[0]] if other.empty else other
+    found = [
+        f"{row.category}, {row.split}, {_place(row.id, files)}"
+        for row in (*own[:1].itertuples(), *other[:1].itertuples())
+    ]
+    must = "a prompt must be in one split, and in a category or benign"
+    got = f"{own['text'].iloc[0][:40]!r} twice ({'; '.join(found)})"
+    raise invalid(function, must, got, "Remove one of the two lines.")
+
+
+def _key(rows: pd.DataFrame) -> pd.Series:
+    """What two writings of the same prompt have in common."""
+    language = rows[LANGUAGE].fillna("") if LANGUAGE in rows else ""
+    return rows["text"].map(folded) + "\n" + language
+
+
+def _place(id: str, files: Mapping[Path, Iterable[str]]) -> str:
+    """File and line of a prompt."""
+    path, at = next((path, list(ids).index(id)) for path, ids in files.items() if id in set(ids))
+    number, _ = next(islice(numbered_rows(path), at, None))
+    return f"{path}, line {number}"
 
 
 def split_in_order(categories: Iterable[str]) -> list[str]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..checks import require, require_known
 from .categories import BENIGN
-from .files import LANGUAGE, read_prompt_file
+from .files import LANGUAGE, check_repeats, read_prompt_file
 from .loading import prompts_dir
 from .tables import ONE_FILE
 
@@ -29,11 +29,13 @@ def load_languages(source: str | Path = "builtin", languages: Sequence[str] | No
     forms = ", ".join(ONE_FILE)
     must = f"source must be 'builtin', a file of {forms}, or a folder of them"
     require(bool(files), _FUNCTION, must, repr(str(source)), "Check the spelling.")
-    rows = pd.concat([read_prompt_file(file) for file in files], ignore_index=True)
+    read = {file: read_prompt_file(file) for file in files}
+    rows = pd.concat(read.values(), ignore_index=True)
     known = rows[LANGUAGE].fillna("") if LANGUAGE in rows else pd.Series("", rows.index)
     nameless = list(rows["id"][known == ""])
     must, todo = "every prompt must name its language", "Fill the column language."
     require(not nameless, _FUNCTION, must, f"none for {nameless[:1]}", todo)
+    check_repeats(_FUNCTION, rows, {file: own["id"] for file, own in read.items()})
     order = list(dict.fromkeys(known)) if languages is None else list(languages)
     for code in order:
         require_known(_FUNCTION, "a language", code, sorted(set(known)))

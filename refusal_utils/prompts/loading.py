@@ -6,7 +6,7 @@ import pandas as pd
 
 from ..checks import did_you_mean, invalid, require
 from .categories import ALL_CATEGORIES
-from .files import SPLITS, read_prompt_file
+from .files import SPLITS, check_repeats, read_prompt_file
 from .public_datasets import paper_folder
 from .tables import ONE_FILE, PROMPT_FILES
 
@@ -24,13 +24,15 @@ def load_prompts(
     `<category>.jsonl` (or .csv, .tsv, .txt) for every category and `benign.jsonl`, or one .jsonl, .csv or .tsv file whose
     prompts name their category. `category` and `split` (`"train"` or `"eval"`) select some of them. `kind` is the category,
     and for benign prompts `ordinary`, `look_alike` or `twin`. Raises `ValueError` for an unknown source, category or
-    split, for a category without prompts, for a repeated id, and for a broken line (file and line number).
+    split, for a category without prompts, for a repeated id, and for a broken line (file and line number). So does a
+    prompt of your own that is both refused and benign, or in both splits (`check_repeats`); public data may have some.
     """
     for name, value, known in (("category", category, ALL_CATEGORIES), ("split", split, SPLITS)):
         todo = did_you_mean(value, known) or f"Use one of {', '.join(known)}, or leave it out."
         require(value in (None, *known), "load_prompts", f"the {name} must be a known one", repr(value), todo)
-    files = [(file, read_prompt_file(file, own)) for file, own in _prompt_files(source, cache_dir)]
-    found = pd.concat([rows for _, rows in files]).fillna({"language": ""})
+    is_paper = source == "paper"
+    files = [(file, read_prompt_file(file, own, repeats=is_paper)) for file, own in _prompt_files(source, cache_dir)]
+    found = pd.concat([rows for _, rows in files], ignore_index=True).fillna({"language": ""})
     wanted = ALL_CATEGORIES if category is None else (category,)
     missing = [name for name in wanted if name not in set(found["category"])]
     must, todo = "there must be prompts of every category and benign ones", "Add some, each with its category."
@@ -38,6 +40,8 @@ def load_prompts(
     for id in found["id"][found["id"].duplicated()]:
         where = " and ".join(str(file) for file, rows in files if id in set(rows["id"]))
         raise invalid("load_prompts", "ids must be unique", f"{id!r} in {where}", "Rename one.")
+    if len(files) > 1 and not is_paper:
+        check_repeats("load_prompts", found, {file: rows["id"] for file, rows in files})
     found = found.sort_values("category", key=lambda names: names.map(ALL_CATEGORIES.index), kind="stable")
     selected = found["category"].isin(wanted) & (found["split"].eq(split) | (split is None))
     return found[selected].reset_index(drop=True)

@@ -17,6 +17,8 @@ def folded(text: str) -> str:
     >>> folded("Cafe\u0301  au lait") == folded("caf\u00e9 au LAIT")
     True
     """
+    if text.isascii():  # a shortcut: 200,000 prompts are read in seconds
+        return " ".join(text.casefold().split())
     plain = unicodedata.normalize("NFKC", text).casefold()
     return " ".join("".join(letter for letter in plain if unicodedata.category(letter) != "Cf").split())
 

@@ -39,6 +39,7 @@ def generate(
     progress: bool = False,
     paired: bool = False,
     sampling: Sampling | None = None,
+    tokens: bool = False,
 ) -> pd.DataFrame:
     """The model's response to every prompt under every condition: one row each, condition by condition.
 
@@ -50,7 +51,8 @@ def generate(
 
     Columns: `prompt` (index into `prompts`); `condition` (its name), `direction`, `coefficient` and `gaps` of the
     condition; `response` (without special tokens), `n_tokens` (generated ones, the stop token included), `stopped` (by
-    one of the model's own stop tokens, rather than by `max_new_tokens`).
+    one of the model's own stop tokens, rather than by `max_new_tokens`). With `tokens`, also the ids of the response
+    before its stop token (`tokens`), which its text does not always give back.
 
     Raises `ValueError` without conditions, for two that agree in name, direction and coefficient (unless paired), for
     an intervention that does not fit the model, for prompts whose response would leave the context, for an unreadable or
@@ -72,7 +74,8 @@ def generate(
     budget = token_budget("generate", batch_tokens, chat.device, BATCH_TOKENS)
     how = max_new_tokens, budget, log, "generate" if progress else "", sampling
     _decode_all(chat, [*todo.values()], *how)
-    return _frame(chat, rows, log, max_new_tokens, stops, sampling is not None)
+    frame, ids_of = _frame(chat, rows, log, max_new_tokens, stops, sampling is not None)
+    return frame.assign(tokens=ids_of) if tokens else frame
 
 
 def first_token_logits(
@@ -173,16 +176,18 @@ def _decode_all(
 
 def _frame(
     chat: ChatModel, rows: list[Row], log: RowLog, max_new_tokens: int, stops: frozenset[int], are_drawn: bool
-) -> pd.DataFrame:
-    """The frame of `generate`. Stored responses may be longer: greedy responses of all lengths begin alike."""
-    found = {}
+) -> tuple[pd.DataFrame, list[tuple[int, ...]]]:
+    """(the frame of `generate`, the ids of its responses). Stored ones may be longer: greedy responses begin alike."""
+    found, ids_of = {}, {}
     for key in {row.key for row in rows}:
         tokens, _, *log_prob = log.values[key]
         own, stopped = until_stop(tokens[:max_new_tokens], stops)
+        ids_of[key] = tuple(own)
         text = str(chat.tokenizer.decode(list(own), skip_special_tokens=True)).strip()
         found[key] = (text, len(own) + stopped, stopped, *map(exp, log_prob))
     fields = ("name", "direction", "coefficient", "gaps")
     told = [(row.prompt, *(getattr(row.condition, each) for each in fields), *found[row.key]) for row in rows]
     columns = ["prompt", "condition", "direction", "coefficient", "gaps", "response", "n_tokens", "stopped"]
     frame = pd.DataFrame(told, columns=columns + ["probability"] * are_drawn)
-    return frame.assign(sample=[row.sample for row in rows]) if are_drawn else frame
+    frame = frame.assign(sample=[row.sample for row in rows]) if are_drawn else frame
+    return frame, [ids_of[row.key] for row in rows]

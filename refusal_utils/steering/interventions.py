@@ -7,8 +7,9 @@ from typing import Any, Literal, get_args
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import invalid, require, require_finite
+from ..checks import invalid, require
 from ..directions.ablation import require_unit
+from ..directions.estimation import require_finite
 from ..model.chat_model import ChatModel, check_positions
 
 Tokens = Literal["all", "prompt", "generation"]

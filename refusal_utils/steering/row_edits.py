@@ -144,11 +144,14 @@ def _stream_edits(chat: ChatModel, rows: Sequence[Sequence[Intervention]]) -> It
             keep_norm = isinstance(each, Addition) and each.keep_norm
             for name in _hooks(chat, each):
                 groups[name, each.tokens, each.every, keep_norm, _removal_of(each)][row].append(each)
+    # Rows of one condition share their content, and so do the hooks at which it acts, so it is computed once.
+    content: dict[tuple, tuple[Tensor, Tensor, Tensor]] = {}
     for (name, *options, removal), members in groups.items():
-        # Rows of one condition share their content, so it is computed once.
-        known = {tuple(map(id, own)): own for own in members}
-        content = {key: _content(chat, own, replaces_stream(name), removal) for key, own in known.items()}
-        vectors, *removals = zip(*(content[tuple(map(id, own))] for own in members), strict=True)
+        keys = [(tuple(map(id, own)), replaces_stream(name), removal) for own in members]
+        for key, own in zip(keys, members, strict=True):
+            if key not in content:
+                content[key] = _content(chat, own, *key[1:])
+        vectors, *removals = zip(*(content[key] for key in keys), strict=True)
         vector = torch.stack(vectors)[:, None].to(chat.device, chat.dtype)
         padded = (torch.nn.utils.rnn.pad_sequence(list(each), batch_first=True) for each in removals)
         read, removed = (each.to(chat.device, chat.dtype) for each in padded)

@@ -6,18 +6,16 @@ condition, and the layers below the first edited one once per prompt. Only the l
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from functools import partial
-from itertools import takewhile
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
-from transformers import DynamicCache
 
 from ..model.batching import FORWARD_TOKENS, in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
+from ..model.common_tokens import n_common, rows_of_cache
 from .conditions import Condition
 from .decoding import forward
 from .row_edits import RowEdits
@@ -72,7 +70,7 @@ class _Passes:
         self.first = [min(each.first_layer(chat.n_layers), chat.n_layers - 1) for each in conditions]
         self.chunk_of: dict[int, tuple[int, ...]] = {}
         edits = RowEdits(chat, [each.interventions for each in conditions])
-        self.n_begin = 0 if edits.needs_marks else _n_common(chat, ids)
+        self.n_begin = 0 if edits.needs_marks else n_common(chat, ids)
         self.begun: tuple[tuple[int, ...], Any] = (), None  # conditions, and their cache of the common tokens
 
     def plan(self, budget: int) -> list[list[int]]:
@@ -125,28 +123,6 @@ class _Passes:
             with edits.open(begin.spread), begin.open():
                 out = forward(self.chat, begin.ids, begin.mask, use_cache=True)
             self.begun = chunk, out.past_key_values
-        cache = copy(self.begun[1])
-        cache.layers = [copy(part) for part in cache.layers]
-        for layer, part in enumerate(cache.layers):
-            first = members.new_zeros(len(shared.ids))
-            rows = first if layer < self.first[chunk[0]] else members
-            part.batch_select_indices(rows.cpu())  # the layers may lie on several devices
-        return cache
-
-
-def _n_common(chat: ChatModel, ids: Sequence[list[int]]) -> int:
-    """How many tokens all prompts begin with, leaving each at least one of its own; 0 if they cannot be cached apart.
-
-    Padding then stands between these tokens and the others, which only attention over the whole context can ignore.
-    """
-    model: Any = chat.bridge.original_model
-    config = model.config.get_text_config()
-    longest, window = max(map(len, ids)), getattr(config, "sliding_window", None)
-    is_short = window is None or longest < window
-    if not chat.has_cache or any(hasattr(part, "conv_states") for part in DynamicCache(config=config).layers):
-        return 0  # a recurrent state has no place for padding
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if not is_short or kinds - {"full_attention", "sliding_attention"}:
-        return 0
-    common = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*ids, strict=False)))
-    return min(common, min(map(len, ids)) - 1)
+        first, below = members.new_zeros(len(shared.ids)), self.first[chunk[0]]
+        cache = self.begun[1]
+        return rows_of_cache(cache, [first if layer < below else members for layer in range(len(cache.layers))])

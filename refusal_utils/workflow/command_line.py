@@ -121,25 +121,27 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from .runner import list_notebooks, run_notebooks
     from .settings import read_settings
+
+    own = {"SIZE": options.size, "MODEL": options.model, "PROMPTS": options.prompts, "FIGURES_DIR": options.out}
+    settings = read_settings(options.set, **own)
+    from .runner import list_notebooks, run_notebooks
 
     if options.list:
         print(list_notebooks(options.notebooks))
         return
-    own = {"SIZE": options.size, "MODEL": options.model, "PROMPTS": options.prompts, "FIGURES_DIR": options.out}
-    settings = read_settings(options.set, **own)
     run_notebooks(settings, options.notebooks, fresh=options.fresh)
 
 
 def _report(options: argparse.Namespace) -> None:
+    from .settings import read_settings
+
+    settings = [read_settings((), MODEL=model, FIGURES_DIR=options.out) for model in options.models or [options.model]]
     from ..paper.claims import check_claims
     from ..paper.models import compare_models
     from ..paper.report import write_report
     from .runner import figures_root
-    from .settings import read_settings
 
-    settings = [read_settings((), MODEL=model, FIGURES_DIR=options.out) for model in options.models or [options.model]]
     for each in settings:
         *paths, counts = write_report(each.MODEL, figures_root(each))
         claims = check_claims(paths[0].parent, each.MODEL).table().drop(columns=["why", "setting"])

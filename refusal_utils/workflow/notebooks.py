@@ -86,9 +86,10 @@ def read_cells(path: Path) -> list[dict[str, Any]]:
 
 def parameter_defaults(path: Path) -> dict[str, Any]:
     """The notebook's parameters with their default values, which are plain literals."""
-    from papermill import inspect_notebook
-
-    return {name: ast.literal_eval(found["default"]) for name, found in inspect_notebook(str(path)).items()}
+    cells = [cell for cell in read_cells(path) if "parameters" in cell["metadata"].get("tags", ())]
+    lines = [line for cell in cells for line in ast.parse("".join(cell["source"])).body]
+    assigned = [line for line in lines if isinstance(line, ast.Assign)]
+    return {ast.unparse(line.targets[0]): ast.literal_eval(line.value) for line in assigned}
 
 
 def read_title(path: Path) -> Title:

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ..checks import did_you_mean, invalid, require
+from ..judging.judge_files import known_judges
 from ..model.names import full_name
 from ..prompts.categories import CATEGORY_IDS
 from ..prompts.tables import ONE_FILE
@@ -140,10 +141,6 @@ class Settings(BaseSettings):
     @field_validator("JUDGE")
     @classmethod
     def _known_judge(cls, name: str) -> str:
-        if name == cls.model_fields["JUDGE"].default:
-            return name
-        from ..judging.registry import known_judges  # loads PyTorch
-
         return _known(name, known_judges())
 
     @field_validator("PROMPTS", "LANGUAGES", "SUFFIXES")

@@ -69,15 +69,23 @@ def test_prompts_that_become_the_same_tokens_are_rejected(chat, monkeypatch):
 def test_a_tokenizer_without_pad_and_stop_tokens_pads_all_the_same(chat):
     tokenizer = copy.deepcopy(chat.tokenizer)
     tokenizer.pad_token = tokenizer.eos_token = None
-    batch = pad_left(tokenizer, [[5], [6, 7, 8]], torch.device("cpu"))
+    batch = pad_left(tokenizer, [[5], [6, 7, 8]], torch.device("cpu"), 100)
     assert batch.input_ids[0, -1] == 5
     assert batch.attention_mask.tolist() == [[0, 0, 1], [1, 1, 1]]
+
+
+def test_a_pad_token_without_an_embedding_is_not_used(chat):
+    tokenizer = copy.deepcopy(chat.tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "<late>"})
+    eos = tokenizer.eos_token_id
+    for n_embeddings, pad in ((tokenizer.pad_token_id + 1, tokenizer.pad_token_id), (tokenizer.pad_token_id, eos)):
+        assert pad_left(tokenizer, [[5], [6, 7]], torch.device("cpu"), n_embeddings).input_ids[0, 0] == pad
 
 
 def test_padding_is_on_the_left_and_masked_whatever_the_tokenizer_prefers(chat):
     tokenizer = copy.deepcopy(chat.tokenizer)
     tokenizer.padding_side = "right"
-    batch = pad_left(tokenizer, [[5], [6, 7, 8]], torch.device("cpu"))
+    batch = pad_left(tokenizer, [[5], [6, 7, 8]], torch.device("cpu"), 100)
     pad = tokenizer.pad_token_id
     assert batch.input_ids.tolist() == [[pad, pad, 5], [6, 7, 8]]
     assert batch.attention_mask.tolist() == [[0, 0, 1], [1, 1, 1]]

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 from datetime import datetime
@@ -10,6 +11,7 @@ from transformers.utils import chat_template_utils
 
 from refusal_utils.model import chat_model
 from refusal_utils.model import loading as model_loading
+from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_format import render_chat
 from refusal_utils.model.chat_model import load_chat_model
 from refusal_utils.model.loading import default_dtype
@@ -59,6 +61,22 @@ def test_encode_rejects_an_empty_prompt(chat, prompt):
 def test_encode_rejects_a_prompt_longer_than_the_context(chat):
     with pytest.raises(ValueError, match=rf"must fit the context of {chat.n_context} tokens; got \d+ in prompt 1"):
         chat.encode(["fine", "word " * chat.n_context])
+
+
+def test_a_token_without_an_embedding_is_named_with_its_prompt_or_when_loading(chat, model_folder):
+    tokenizer = copy.deepcopy(chat.tokenizer)
+    tokenizer.add_tokens(["zyxw"])
+    tokenizer.add_special_tokens({"pad_token": "<late>"})  # no embedding either, and of no consequence
+    tokenizer.save_pretrained(model_folder)
+    loaded, prompts = load_chat_model(model_folder), ["Is it late?", "And now, tell me: how late is it?"]
+    kept, own = (capture_activations(each, prompts, layers=[3], positions=[-1]) for each in (loaded, chat))
+    assert torch.allclose(kept.values, own.values, atol=1e-5)
+    with pytest.raises(ValueError, match=r"encode: every token must be .* got token \d+ \('zyxw'\) in prompt 1 "):
+        loaded.encode(["Is it late?", "Is it zyxw?"])
+    tokenizer.chat_template += "zyxw"
+    tokenizer.save_pretrained(model_folder)
+    with pytest.raises(ValueError, match=r"load_chat_model: every token must be .* \('zyxw'\) in every chat"):
+        load_chat_model(model_folder)
 
 
 def test_encode_rejects_a_prompt_that_ends_in_other_tokens(chat):

@@ -21,7 +21,7 @@ END = "{% if add_generation_prompt %}"
 
 def encode(tokenizer, prompt):
     return encode_chats(
-        tokenizer, [prompt], None, common_suffix(probe_ids(tokenizer, None)), read_markup(tokenizer), 512
+        tokenizer, [prompt], None, common_suffix(probe_ids(tokenizer, None)), read_markup(tokenizer), 512, 10**6
     )
 
 

@@ -67,11 +67,12 @@ def test_heatmap_menu_shows_one_panel_at_a_time_and_centres_only_what_has_both_s
     assert noted.data[1].text[1][0] == "n = 0.5"
 
 
-def test_names_of_points_face_the_middle_so_that_none_is_cut_off():
-    frame = pd.DataFrame({"category": ["advice", "advice", "humanizing"], "a": [0.0, 1.0, 10.0], "b": [1.0, 2.0, 3.0]})
+def test_names_of_points_face_the_middle_and_lie_one_below_another():
+    frame = pd.DataFrame({"category": ["advice"] * 4, "a": [0.0, 1.0, 1.1, 10.0], "b": [0.0, 2.0, 2.0, 2.01]})
     named = frame[1:]
     figure = look.category_scatter(frame, "a", "b", title="t")
-    names = look.name_points(figure, named["a"], named["b"], "head " + named["a"].astype(str)).data[-1]
-    assert list(names.textposition) == ["middle right", "middle left"]
-    assert [text.replace("&nbsp;", "") for text in names.text] == ["head 1.0", "head 10.0"]
-    assert [text.startswith("&nbsp;") for text in names.text] == [True, False]
+    notes = look.name_points(figure, named["a"], named["b"], "head " + named["a"].astype(str)).layout.annotations
+    assert [note.text for note in notes] == ["head 10.0", "head 1.0", "head 1.1"]  # from the top
+    assert [note.xanchor for note in notes] == ["right", "left", "left"]
+    pixels = 0.7 * figure.layout.height / 2.01  # about as many per unit of y
+    assert (-np.diff([note.y * pixels - note.ay for note in notes])).min() > 14  # a line of text

@@ -166,3 +166,34 @@ def test_a_prompt_may_hold_any_character_but_a_line_feed(tmp_path):
 def test_split_in_order_counts_each_category_for_itself():
     splits = split_in_order(["advice", "benign"] * 50)
     assert splits[::2] == splits[1::2] == ["train"] * 32 + ["eval"] * 18
+
+
+@pytest.mark.parametrize("header", [False, True])
+@pytest.mark.parametrize(
+    ("again", "told"),
+    [
+        ("should  I go?|advice|eval", ("advice, train", 2, "advice, eval")),
+        ("Should\u00a0I go\uff1f|benign|", ("advice, train", 2, "benign, train")),
+        ("WHY?|humanizing|eval", ("benign, eval", 3, "humanizing, eval")),
+    ],
+)
+def test_the_same_prompt_in_both_splits_or_on_both_sides_is_named_with_file_and_line(tmp_path, header, again, told):
+    lines = ["Other|benign|", "Should I go?|advice|train", "Why?|benign|", again]
+    if header:
+        path = tmp_path / "a.csv"
+        path.write_text("\n".join(["text|category|split", *lines]))
+    else:
+        path, names = tmp_path / "a.jsonl", ("prompt", "category", "split")
+        path.write_text("\n".join(json.dumps(dict(zip(names, line.split("|"), strict=True))) for line in lines))
+    first, line, second = told
+    places = f"{first}, .*, line {line + header}; {second}, .*, line {4 + header}"
+    with pytest.raises(ValueError, match=f"must be in one split, and in a category or benign; got .*{places}"):
+        read_prompt_file(path)
+    assert len(read_prompt_file(path, repeats=True)) == 4  # before control: public data may have such rows
+
+
+def test_a_prompt_that_is_there_again_has_the_split_of_the_first(tmp_path):
+    texts = [f"Number {n}?" for n in range(60)]
+    (tmp_path / "advice.txt").write_text("\n".join([*texts, "number  0?"]))
+    read = read_prompt_file(tmp_path / "advice.txt", "advice")
+    assert (read["split"].iloc[0], read["split"].iloc[-2], read["split"].iloc[-1]) == ("train", "eval", "train")

@@ -109,3 +109,16 @@ def test_load_prompts_rejects_two_files_for_one_category(tmp_path):
         ValueError, match=r"^load_prompts: a category must have one file; got advice\.TXT, advice\.jsonl"
     ):
         load_prompts(source=tmp_path)
+
+
+def test_the_same_prompt_in_two_files_is_named_with_both(tmp_path):
+    for name in ALL_CATEGORIES:
+        (tmp_path / f"{name}.txt").write_text(f"Tell me about {name}.\nWhat is {name}?\n")
+    assert len(load_prompts(source=tmp_path)) == 2 * len(ALL_CATEGORIES)
+    (tmp_path / "humanizing.txt").write_text("tell me about advice.\n")  # two refused categories may share a prompt
+    assert len(load_prompts(source=tmp_path)) == 2 * len(ALL_CATEGORIES) - 1
+    (tmp_path / "benign.txt").write_text("Is it late?\n\n WHAT is  advice?\n")
+    with pytest.raises(
+        ValueError, match=r"^load_prompts: .* twice \(advice, .*advice.txt, line 2; .*benign.txt, line 3"
+    ):
+        load_prompts(source=tmp_path)

@@ -12,16 +12,27 @@ from refusal_utils.workflow.settings import Settings
 from refusal_utils.workflow.sizes import SIZES
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
-def test_help_and_version_load_neither_torch_nor_transformers(arguments):
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--help"], "usage: python -m refusal_utils"),
+        (["run", "--help"], "usage: python -m refusal_utils"),
+        (["--version"], "refusal-utils 0.1.0"),
+        (["run", "--set", "NOSUCH=1"], "got NOSUCH"),
+        (["run", "--set", "JUDGE=wildgard"], "Did you mean 'wildguard'?"),
+        (["run", "--notebooks", "01", "--set", "TOP_K=3"], "got TOP_K"),
+        (["report", "--model", ""], "MODEL: must not be empty"),
+    ],
+)
+def test_help_and_errors_in_settings_load_neither_torch_nor_transformers(arguments, told):
     code = (
         "import sys, refusal_utils, refusal_utils.workflow.command_line as command_line\n"
         f"try: command_line.main({arguments!r})\n"
-        "finally: print('LOADED', sorted({'torch', 'transformers', 'pandas'} & set(sys.modules)))"
+        "finally: print('LOADED', sorted({'torch', 'transformers', 'scipy', 'papermill'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("LOADED []\n")
-    assert ("refusal-utils 0.1.0" if arguments == ["--version"] else "usage: python -m refusal_utils") in done.stdout
+    assert told in done.stdout + done.stderr
 
 
 def test_the_package_exports_few_names_and_each_is_there():

@@ -1,0 +1,87 @@
+"""Logits of given responses: those of plain Hugging Face, one response at a time and without padding."""
+
+import torch
+
+from refusal_utils.steering import Ablation, Addition, generate
+from refusal_utils.steering import given_responses as module
+from refusal_utils.steering.given_responses import GivenResponse, response_logits
+
+from .plain_edits import PlainEdit
+
+
+def test_every_row_has_the_logits_of_plain_hugging_face_under_its_own_edit(chat, plain, prompts):
+    v = torch.nn.functional.normalize(torch.randn(chat.d_model, generator=torch.Generator().manual_seed(0)), dim=0)
+    tails = [[5, 6, 7], [8], [9, 10], [5, 6, 7]]
+    given = [
+        GivenResponse([*ids, *tail], len(tail))
+        for ids, tail in zip(chat.encode([*prompts[:3], prompts[0]]), tails, strict=True)
+    ]
+    rows = [[Ablation(v[None])], [Addition(3 * v, (4,))], [], [Addition(3 * v, (4,))]]
+    with torch.no_grad():
+        found = response_logits(chat, given, rows)
+    assert found.is_real.sum(-1).tolist() == [3, 1, 2, 3]
+
+    def without(x):
+        return x - (x @ v)[..., None] * v
+
+    def check(row):
+        ids, n = given[row].ids, given[row].n_response
+        with torch.no_grad():
+            wanted = plain(torch.tensor([ids])).logits[0, -n - 1 : -1]
+        assert found.tokens[row, -n:].tolist() == ids[-n:]
+        torch.testing.assert_close(found.logits[row, -n:], wanted, atol=2e-4, rtol=1e-4)
+
+    check(2)
+    with PlainEdit(plain, range(chat.n_layers), without, without):
+        check(0)
+    with PlainEdit(plain, [4], lambda x: x + 3 * v):
+        check(1)
+        check(3)
+    assert not torch.allclose(found.logits[0], found.logits[3], atol=0.01)  # control
+
+
+def test_what_all_prompts_begin_with_is_computed_once_with_the_same_logits_and_gradient(chat, monkeypatch):
+    begin = "Tell me about the sea, please, and about the ships that cross it in winter when the wind is up, and"
+    ids = chat.encode([f"{begin} {end}" for end in ("about tea", "why", "what a cat called Tom thinks of it")])
+    given = [GivenResponse([*own, *tail], len(tail)) for own, tail in zip(ids, ([5, 6], [8], [9, 10, 11]), strict=True)]
+    start = torch.nn.functional.normalize(torch.randn(chat.d_model, generator=torch.Generator().manual_seed(0)), dim=0)
+    n_begin = module.n_common(chat, ids)
+    assert n_begin >= 16
+    passes, forward = [], module.forward
+    monkeypatch.setattr(
+        module, "forward", lambda chat, ids, *a, **k: passes.append(ids.shape) or forward(chat, ids, *a, **k)
+    )
+
+    def run(edit, is_shared):
+        leaf = start.clone().requires_grad_()
+        edits = [edit(leaf)]
+        rows = [edits] * 3 if is_shared else [[*edits] for _ in range(3)]
+        found = response_logits(chat, given, rows)
+        total = found.mean(found.logits.log_softmax(-1)[..., 7]).sum()
+        return found.logits[found.is_real].detach(), torch.autograd.grad(total, leaf)[0]
+
+    for edit in (lambda v: Ablation(v[None]), lambda v: Addition(3 * v, (4,))):
+        passes.clear()
+        once, apart = run(edit, True), run(edit, False)
+        assert [shape[1] for shape in passes] == [n_begin, passes[2][1] - n_begin, passes[2][1]]
+        torch.testing.assert_close(once[0], apart[0], atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(once[1], apart[1], atol=1e-4, rtol=1e-3)
+
+
+def test_the_mean_is_over_real_tokens_only(chat, prompts):
+    ids = chat.encode(prompts[:2])
+    given = [GivenResponse([*ids[0], 5, 6, 7, 8], 4), GivenResponse([*ids[1], 5], 1)]
+    with torch.no_grad():
+        found = response_logits(chat, given, [[], []])
+    values = torch.tensor([[1.0, 2.0, 3.0, 6.0], [torch.inf, torch.inf, torch.inf, 5.0]])
+    assert found.mean(values).tolist() == [3.0, 5.0]
+
+
+def test_generated_ids_are_those_of_the_response(chat, prompts):
+    rows = generate(chat, prompts[:3], max_new_tokens=6, tokens=True)
+    texts = [chat.tokenizer.decode(list(ids), skip_special_tokens=True).strip() for ids in rows["tokens"]]
+    assert texts == rows["response"].tolist()
+    assert [len(ids) + stopped for ids, stopped in zip(rows["tokens"], rows["stopped"], strict=True)] == [
+        *rows["n_tokens"]
+    ]
+    assert "tokens" not in generate(chat, prompts[:1], max_new_tokens=2)
