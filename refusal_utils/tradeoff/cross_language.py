@@ -105,7 +105,7 @@ class CrossLanguage:
         The tokens, and how well score and likeness tell harmful prompts from twins: their AUC (near 0.5 the model does not
         refuse in that language, or not visibly) with its 95 % bootstrap interval over pairs.
         """
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for code in self.states.languages:
             own = self.rows[(self.rows["language"] == code) & (self.rows["kind"] == "")]
             found[code] = {"opens with": ", ".join(map(repr, self.openings[code]))}
