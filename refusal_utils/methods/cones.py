@@ -95,7 +95,7 @@ class ConeSearch:
         require(bool(held), NAME, must, got, "Train longer, or raise max_bypass or max_kl.")
         return held[-1]
 
-    def directions(self, place: Provenance, **settings: Any) -> DirectionSet:
+    def directions(self, place: Provenance, /, **settings: Any) -> DirectionSet:
         """The rows of the largest cone that holds, called "cone_1" and so on."""
         names = [f"cone_{row}" for row in range(1, len(self.best.basis) + 1)]
         return self.training.directions(names, self.best.basis, place, **settings)
