@@ -23,7 +23,7 @@ from .recognition import Recognition, recognition
 from .steering_rates import SteeringRates, rates_by_length, steering_variants
 from .strengths import choose_gaps
 from .styles import Guesses, dependence, describe_wording, guess_direction, purity, style_shares, with_wording
-from .suffix_shifts import SuffixShifts, suffix_shifts
+from .suffix_shifts import SuffixShifts, coefficient_figure, suffix_shifts
 from .sweep import Sweep, sweep, sweep_conditions
 from .variance import variance_shares
 
@@ -41,6 +41,7 @@ __all__ = [
     "Sweep",
     "ablations_at_equal_cost",
     "choose_gaps",
+    "coefficient_figure",
     "common_strength",
     "control_directions",
     "controlled_set",

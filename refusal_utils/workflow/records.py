@@ -51,7 +51,7 @@ class Run:
 
     def digest(self) -> str:
         """A hash of what determines the results: source, parameters, package, prompts, local model, renderer."""
-        places = [Path(self.parameters.get(name, "")) for name in ("MODEL", "PROMPTS")]
+        places = [Path(self.parameters.get(name, "")) for name in ("MODEL", "PROMPTS", "LANGUAGES", "SUFFIXES")]
         places = [place for place in places if place.is_absolute()]
         if self.parameters.get("PROMPTS") == "paper":
             places.append(self.cache / "paper_files")

@@ -113,10 +113,14 @@ def _require_sources(settings: Settings) -> None:
         from ..model.setup import check_setup  # as above
 
         check_setup(settings.MODEL, layer=layer, pos=settings.POS, system_prompt=settings.SYSTEM_PROMPT)
-    if settings.PROMPTS not in ("builtin", "paper"):
-        from ..prompts.loading import load_prompts
+    from ..prompts import load_languages, load_prompts, load_suffixes  # load pandas
 
+    if settings.PROMPTS not in ("builtin", "paper"):
         load_prompts(source=settings.PROMPTS)
+    if settings.LANGUAGES != "builtin":
+        load_languages(settings.LANGUAGES)
+    if settings.SUFFIXES != "builtin":
+        load_suffixes(settings.SUFFIXES)
 
 
 def _require_inputs(runs: Sequence[Run], settings: Settings) -> None:
