@@ -176,7 +176,11 @@ def read_settings(assignments: Iterable[str] = (), **options: Any) -> Settings:
     >>> read_settings(["N_PROMPTS=32", "EXAMPLE=advice"], MODEL="google/gemma-2-9b-it").given
     {'MODEL': 'google/gemma-2-9b-it', 'N_PROMPTS': 32, 'EXAMPLE': 'advice'}
     """
-    values = dict(map(_assignment, assignments))
+    values: dict[str, Any] = {}
+    for name, value in map(_assignment, assignments):
+        must, todo = "a setting must be given once", "Keep one of the two."
+        require(name not in values, "read_settings", must, f"{name} twice", todo)
+        values[name] = value
     values |= {name: value for name, value in options.items() if value is not None}
     fields = Settings.model_fields
     variables = [name.removeprefix("REFUSAL_") for name in map(str.upper, os.environ) if name.startswith("REFUSAL_")]
