@@ -1,7 +1,6 @@
 from .checks import check as check
 from .directions.comparison import cosine_matrix as cosine_matrix
 from .directions.direction_set import DirectionSet as DirectionSet
-from .directions.direction_set import Provenance as Provenance
 from .directions.estimation import mean_direction as mean_direction
 from .geometry.gram import contrasts as contrasts
 from .geometry.pairs import pair_table as pair_table
@@ -14,8 +13,6 @@ from .model.chat_model import load_chat_model as load_chat_model
 from .paper.tables import published_cosines as published_cosines
 from .paper.tables import published_table as published_table
 from .plotting.saving import save_figure as save_figure
-from .prompts.categories import BENIGN as BENIGN
-from .prompts.categories import CATEGORIES as CATEGORIES
 from .prompts.categories import CATEGORY_IDS as CATEGORY_IDS
 from .prompts.draws import draw_prompts as draw_prompts
 from .prompts.loading import load_prompts as load_prompts
@@ -25,7 +22,6 @@ from .steering.generation import generate as generate
 from .steering.interventions import Ablation as Ablation
 from .steering.interventions import Addition as Addition
 from .steering.responses import respond as respond
-from .study import Study as Study
 from .study import open_study as open_study
 from .workflow.settings import are_default as are_default
 

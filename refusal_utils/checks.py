@@ -28,7 +28,7 @@ def require(holds: bool, function: str, must: str, got: object, todo: str) -> No
 def require_known(
     function: str, what: str, value: object, known: Iterable[object], todo: str = "Use one of these."
 ) -> None:
-    """Raise `ValueError` in the name of `function` unless `value` is among `known`; a near miss is pointed out."""
+    """Raise `ValueError` in the name of `function` unless `value` is among `known`; a near miss is suggested."""
     names = [str(name) for name in known]
     must, todo = f"{what} must be one of {', '.join(names)}", did_you_mean(value, names) or todo
     require(isinstance(value, str) and value in names, function, must, repr(value), todo)

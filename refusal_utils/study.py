@@ -124,7 +124,7 @@ class Study:
         return draw
 
     def rate_draw(self, confidence: Sequence[float] | pd.Series) -> None:
-        """Keep in `01_draw.csv` how surely each drawn prompt is refused, from -1 to 1, as `refusal_confidence` finds it."""
+        """Keep in `01_draw.csv` how consistently each drawn prompt is refused, as `refusal_confidence` finds it."""
         self.draw["confidence"] = list(confidence)
         self.draw.drop(columns="text").to_csv(self.folder / "01_draw.csv", index=False)
 

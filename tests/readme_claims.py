@@ -1,10 +1,15 @@
 """Writes the README's table of claims from the committed `claims.csv` of all models: `python -m tests.readme_claims`."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from refusal_utils.model.chat_model import BUNDLED
-from refusal_utils.paper.models import claims_markdown
+from refusal_utils.paper.claims import CLAIMS, CLAIMS_FILE, describe_setting
+from refusal_utils.paper.measures import COUNTED
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -15,6 +20,41 @@ def table() -> str:
     """The table of all runs with a `claims.csv`, also by behaviour, the bundled model last."""
     folders = [path.parent for path in (ROOT / "figures").glob("**/claims.csv")]
     return claims_markdown(sorted(folders, key=lambda folder: (folder.name == BUNDLED, folder.name.lower())))
+
+
+def claims_markdown(folders: Sequence[Path]) -> str:
+    """The claims of every model that has `claims.csv`, as a Markdown table: a row per model, a column per claim."""
+    head = ["model and setting", *(f"{number}. {text}" for number, text in CLAIMS.items())]
+    lines = [
+        head,
+        ["---"] * len(head),
+        *(_markdown_row(folder) for folder in folders if (folder / CLAIMS_FILE).is_file()),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _markdown_row(folder: Path) -> list[str]:
+    rows = pd.read_csv(folder / CLAIMS_FILE)
+    setting = rows.iloc[0].to_dict()
+    cells = [f"**{folder.name}**: {describe_setting(setting)}"]
+    for number in CLAIMS:
+        own = rows[rows["claim"] == number]
+        parts = [f"{_value(row)} {row.measure}{_doubt(row)}" for row in own.itertuples()]
+        cells.append(f"**{own['claim verdict'].iloc[0]}**: " + "; ".join(parts))
+    return cells
+
+
+def _value(row: Any) -> str:
+    """A measure's number and range: counts as counts of n, the rest with two decimals."""
+    if pd.isna(row.number):
+        return "no number:"
+    if row.unit in COUNTED:
+        return f"{row.number:.0f} of {row.n:.0f} ({row.low:.0f} to {row.high:.0f})"
+    return f"{row.number:.2f} ({row.low:.2f} to {row.high:.2f}, n = {row.n:.0f})"
+
+
+def _doubt(row: Any) -> str:
+    return f" [{row.doubt}]" if isinstance(row.doubt, str) and row.doubt else ""
 
 
 def written() -> str:

@@ -12,7 +12,6 @@ from ..prompts.categories import BENIGN
 from ..prompts.text_features import word_ngrams
 
 Form = Literal["open", "closed", "command"]
-FORMS: tuple[Form, ...] = ("open", "closed", "command")
 
 _OPEN = {"how", "what", "where", "which", "who", "why", "when", "whats", "hows", "wheres", "whos", "whose", "what's"}
 _CLOSED = frozenset(

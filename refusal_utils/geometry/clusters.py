@@ -106,6 +106,6 @@ class Clusters:
 
     def figure(self, model: str, place: str) -> go.Figure:
         """The tree under average linkage."""
-        title = f"Which categories belong together ({model} model)"
+        title = f"Which directions are alike: a tree of their cosines ({model} model)"
         x = f"distance 1 - cosine, {place}, average linkage"
         return tree_figure(self.tree(), titles(list(self.cosines.index)), title=title, x=x)

@@ -39,7 +39,7 @@ class Oracles:
 
     def figure(self, model: str, place: str) -> go.Figure:
         """The mean cosines of `to_all` as a map."""
-        title = f"Contrasts of few prompts against contrasts of all ({model} model)"
+        title = f"Cosines between contrasts of behaviour, from few prompts and from all ({model} model)"
         axes = {"index": "contrast of few prompts", "columns": "contrast of all prompts"}
         spelled = {name: _spelled(name) for name in self.by_contrast.index}
         below = {name: words.replace(": ", "<br>") for name, words in spelled.items()}

@@ -45,7 +45,9 @@ class PairTable:
     def figure(self, model: str, place: str) -> go.Figure:
         """A row per pair: its corrected cosine with the 95 % interval, and its plain cosine."""
         return pair_intervals(
-            self.table(), title=f"The {len(self.by_pair)} cosines ({model} model)", x=f"cosine, {place}"
+            self.table(),
+            title=f"The {len(self.by_pair)} cosines between directions ({model} model)",
+            x=f"cosine, {place}",
         )
 
     @property
@@ -81,8 +83,10 @@ class PairTable:
         return {name: pair_map(self.by_pair[column]) for name, column in columns.items()}
 
     def metrics_figure(self, model: str, place: str) -> go.Figure:
-        """The three maps side by side."""
-        return heatmap_panels(self.metrics(), value="cosine", title=f"Three metrics ({model} model, {place})")
+        """The three maps, one below the other."""
+        return heatmap_panels(
+            self.metrics(), value="cosine", title=f"Cosines in three metrics ({model} model, {place})"
+        )
 
 
 def pair_table(
@@ -113,7 +117,7 @@ class MapLikeness:
     """How well two maps of cosines agree; see `compare_with_map`.
 
     `correlation` of the pairs, its 95 % bootstrap interval over prompts (`low` to `high`), Mantel's `p`, and `chance`,
-    the 95th percentile of the correlations that his test finds in shuffled maps.
+    the 95th percentile of the correlations that the Mantel test finds in shuffled maps.
     """
 
     correlation: float

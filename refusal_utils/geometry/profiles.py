@@ -57,13 +57,13 @@ class DepthProfile:
 
     def maps_figure(self, model: str, layer: int, pos: int) -> go.Figure:
         """`maps` with a slider that begins at `layer`."""
-        title = f"Cosines at position {pos}, layer by layer ({model} model)"
+        title = f"Cosines between the refusal directions, layer by layer ({model} model)"
         return heatmap_slider(self.maps(pos), layer, title=title, value=f"cosine, resid_pre, pos {pos}")
 
     def figure(self, model: str) -> go.Figure:
         """A map of layers and positions for each number, chosen in a menu."""
         panels = {name: self.by_place[name].unstack("pos") for name in self.by_place}
-        figure = heatmap_menu(panels, title=f"The geometry at every layer and position ({model} model)")
+        figure = heatmap_menu(panels, title=f"Cosines, stability and confounds at every place ({model} model)")
         figure.update_xaxes(title="position, from the end of the prompt")
         return figure.update_yaxes(title="layer (resid_pre)")
 

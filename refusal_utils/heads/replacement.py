@@ -82,9 +82,10 @@ class HeadTrial:
         return (states * self.along).sum(1)
 
     def measure(self, conditions: Sequence[Condition], opening: RefusalOpening) -> pd.DataFrame:
-        """Projection, refusal logit and whether the response refuses (0 or 1; NaN if not judged), per prompt under its condition.
+        """Projection, refusal logit and refusal of every prompt under its own condition.
 
-        The refusal logit is NaN in categories whose refusals rarely begin with the opening tokens.
+        Refusal is 0 or 1, NaN for a response that was not judged. The refusal logit is NaN in categories whose
+        refusals rarely begin with the opening tokens.
         """
         texts = list(self.prompts["text"])
         states, logits = forward_under(self.chat, texts, conditions)
@@ -145,7 +146,7 @@ def forward_under(
 def states_under(
     chat: ChatModel, prompts: Sequence[str], conditions: Sequence[Condition]
 ) -> Float[Tensor, "prompt d_model"]:
-    """The decision state of `forward_under` alone; nothing above the decision layer is computed. Raises as that does."""
+    """The decision state of `forward_under` alone; nothing above the decision layer is computed. Raises as it does."""
     name = chat.hook_name("resid_pre", chat.decision_layer)
 
     def run(batch: TokenBatch) -> tuple[Tensor]:

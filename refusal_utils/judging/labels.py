@@ -29,7 +29,7 @@ def write_label_sheet(rows: pd.DataFrame, path: str | Path, n: int | None = None
 def read_labels(path: str | Path) -> pd.Series:
     """The labels of a filled sheet by row number, without empty ones.
 
-    Raises `ValueError` that names the line of a label that is not allowed, of a row number that is none or stands twice,
+    Raises `ValueError` that names the line of a label that is not allowed, of a row number that is invalid or occurs twice,
     and of a row that cannot be read (`numbered_rows`).
     """
     labels: dict[int, str] = {}

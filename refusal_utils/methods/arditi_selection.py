@@ -55,9 +55,9 @@ def arditi_selection(
     `prompts` (columns id, text, category) are split as `find_candidates` does. `tokens`: ids that refusals begin with; by
     default those found in the model's own refusals. Filters: layer 0, coincident means, values that are not finite,
     layers from `depth` of the model on, KL above `max_kl`, induce below `min_induce`. If nothing survives, `.best` is the
-    candidate that nearly passed, and a message is printed. Unless `complete`, a candidate that a filter kills is not measured
-    further, which leaves the survivors and the choice as they are. With `cache_dir` the finished selection is read from
-    disk.
+    candidate that nearly passed, and a message is printed. Unless `complete`, a candidate that a filter kills is not
+    measured further, which does not change the survivors or the choice. With `cache_dir` the finished selection is
+    read from disk.
 
     Raises `ValueError` as `find_candidates` does, and if no candidate can be used.
     Source: Arditi et al. 2406.11717, section 2.3 and appendix C; scores in float64 as in their code. Layer 0 is excluded

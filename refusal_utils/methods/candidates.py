@@ -81,8 +81,9 @@ def find_candidates(
     Up to `n_train` prompts a side, at most half of each category, give the differences; of the others, up to
     `n_validation` a side are kept for validation. With `filter_prompts`, refused prompts with a refusal score of at most
     0 and answered ones with a score of at least 0 are dropped first (half of a side, if fewer than 4 would be left).
-    `tokens` are found in the model's own refusals if they are needed and not given. Raises `ValueError` in the name of `function` if fewer than 4 prompts are left on one of the
-    four sides, if no token opens more refusals than answers, and for a position that the template does not have.
+    `tokens` are found in the model's own refusals if they are needed and not given. Raises `ValueError` in the name of
+    `function` if fewer than 4 prompts are left on one of the four sides, if no token opens more refusals than answers,
+    and for a position that the template does not have.
     """
     positions = tuple(range(-len(chat.suffix), 0)) if positions is None else tuple(positions)
     check_positions(function, chat, positions)

@@ -1,4 +1,4 @@
-"""Several methods on the same states: do they find the same direction, how surely, and how fast?"""
+"""Several methods on the same states: do they find the same direction, how reproducibly, and how fast?"""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -97,10 +97,11 @@ def compare_methods(
 ) -> MethodComparison:
     """Every method's direction of these categories pooled (default: all), at `layer` and `pos` of a study's states.
 
-    For the split halves, both sides are split at random `n_splits` times, alike for all methods. A `SearchMethod` asks
-    the model of `study` about its whole draw, and chooses its own place; its split halves are those of the difference in
-    means there, which is the direction that it chooses; one that raises is left out, and its error printed. One that
-    trains is left out: no direction of a half is trained. `options`: those of a method, under its name. Raises `ValueError` as the other methods do.
+    For the split halves, both sides are split at random `n_splits` times, in the same way for all methods. A
+    `SearchMethod` asks the model of `study` about its whole draw, and chooses its own place; its split halves are those
+    of the difference in means there, which is the direction that it chooses. A search that raises is left out, and its
+    error is printed. A method that trains is left out: no direction of a half is trained. `options`: those
+    of a method, under its name. Raises `ValueError` as the other methods do.
     """
     found, halves, costs = {}, {}, {}
     splits: dict[Any, list[tuple[_Part, _Part]]] = {}

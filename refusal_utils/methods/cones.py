@@ -25,6 +25,7 @@ from .training import N_LAST, OPTIONS, Training, prepare
 
 NAME = "cones"
 MONITORED = 9  # seed of the samples that choose; those of the check are others
+STRIDE = 4  # bases that are compared lie this many updates apart: neighbours hardly differ
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,7 @@ class ConeSearch:
         require(bool(held), NAME, must, got, "Train longer, or raise max_bypass or max_kl.")
         return held[-1]
 
-    def directions(self, place: Provenance, **settings: Any) -> DirectionSet:
+    def directions(self, place: Provenance, /, **settings: Any) -> DirectionSet:
         """The rows of the largest cone that holds, called "cone_1" and so on."""
         names = [f"cone_{row}" for row in range(1, len(self.best.basis) + 1)]
         return self.training.directions(names, self.best.basis, place, **settings)
@@ -120,10 +121,10 @@ def cones(
 ) -> ConeSearch:
     """Cones of dimension 1 to `k`, each grown from the one before by a random row, until one does not hold.
 
-    Every update measures each prompt with `n_draws` random directions of the cone and with one row of the basis. Among the
-    last 20 bases, the paper's rule chooses by `n_chosen_by` random directions; the cone holds if each of its rows and of
-    `n_samples` others has a bypass of at most `max_bypass`, an induce of at least `min_induce` and a KL of at most
-    `max_kl`. Training is that of `rdo`; `preparing`: options of `prepare`. A search that was killed goes on.
+    Every update measures each prompt with `n_draws` random directions of the cone and with one row of the basis. Among
+    every fourth of the last 20 bases, the paper's rule chooses by `n_chosen_by` random directions; the cone holds if each
+    of its rows and of `n_samples` others has a bypass of at most `max_bypass`, an induce of at least `min_induce` and a KL
+    of at most `max_kl`. Training is that of `rdo`; `preparing`: options of `prepare`. A search that was killed goes on.
 
     The paper draws 16 directions per prompt, chooses by 64 and checks 256. Raises `ValueError` as `prepare` does, and for
     a `k` outside 1 to the width of the model. Source: Wollschläger et al. 2502.17420, section 4 and appendix C.
@@ -173,7 +174,7 @@ def share_inside(
 def _descent(
     training: Training, start: Tensor, asked: Sequence[Any], cache_dir: str | Path | None, progress: bool
 ) -> Float[Tensor, "row rank d_model"]:
-    """The last 20 bases of the training from `start`."""
+    """Every fourth of the last 20 bases of the training from `start`, the last one included."""
     n_updates, n_prompts, rate, n_draws, *_ = asked
     rank = len(start)
     shares = torch.tensor([1 / n_draws] * n_draws + [1.0]) if rank > 1 else torch.ones(1)
@@ -184,7 +185,7 @@ def _descent(
 
     schedule, path = Schedule(n_updates=n_updates, rate=rate), training.path(cache_dir, rank, *asked)
     how: dict[str, Any] = {"schedule": schedule, "retract": orthonormal_rows, "path": path, "progress": progress}
-    return descend(NAME, start, objective, **how).points[-N_LAST:]
+    return descend(NAME, start, objective, **how).points[-N_LAST:].flip(0)[::STRIDE].flip(0)
 
 
 def _mixtures(n_prompts: int, n_draws: int, rank: int, seed: int) -> Float[Tensor, "prompt draw rank"]:
@@ -234,6 +235,15 @@ METHOD = SearchMethod(
     title="Refusal cone",
     source="Wollschläger et al., arXiv 2502.17420, section 4 (RCO)",
     needs=("forward passes", "gradients", "first tokens of refusals"),
-    options={**OPTIONS, "k": 4, "n_draws": 2, "n_samples": 64},
+    options={
+        **OPTIONS,
+        "k": 4,
+        "n_draws": 2,
+        "n_chosen_by": 8,
+        "n_samples": 64,
+        "max_bypass": 0.0,
+        "min_induce": 0.0,
+        "max_kl": MAX_KL,
+    },
     search=_search,
 )

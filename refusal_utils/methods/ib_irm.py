@@ -40,7 +40,8 @@ class Probe:
 class HeldOutAccuracy:
     """Accuracy in every environment (row) of the four probes (columns) fitted on all others; made by `leave_one_out`.
 
-    Accuracy is balanced: the mean of the shares of refused and of answered prompts that are told right; 0.5 is chance.
+    Accuracy is balanced: the mean of the shares of refused and of answered prompts that are classified correctly. 0.5
+    is chance.
     """
 
     accuracy: pd.DataFrame = field(repr=False)

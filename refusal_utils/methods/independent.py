@@ -96,7 +96,7 @@ class IndependentDirections:
     found: tuple[TrainedDirection, ...]
     training: Training = field(repr=False)
 
-    def directions(self, place: Provenance, **settings: Any) -> DirectionSet:
+    def directions(self, place: Provenance, /, **settings: Any) -> DirectionSet:
         """The directions as a set: "independent_1" and so on."""
         names = [f"independent_{number}" for number in range(1, len(self.found) + 1)]
         return self.training.directions(names, torch.stack([each.direction for each in self.found]), place, **settings)

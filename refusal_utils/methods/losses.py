@@ -88,13 +88,17 @@ class Losses:
         self, kind: int, given: Sequence[GivenResponse], directions: Float[Tensor, "batch d_model"]
     ) -> Float[Tensor, " batch"]:
         """The loss of one kind (0, 1, 2) of each response under its own direction, with gradients."""
-        edits: list[list[Intervention]] = [[Ablation(each[None])] for each in directions]
+        is_one = bool((directions == directions[0]).all())  # then what all prompts begin with is computed once
+        vectors = directions[:1] if is_one else directions
+        edits: list[list[Intervention]] = [[Ablation(each[None])] for each in vectors]
         if kind == 1:
-            edits = [[Addition(self.strength * each, (self.layer,))] for each in directions]
+            edits = [[Addition(self.strength * each, (self.layer,))] for each in vectors]
+        edits = edits * len(given) if is_one else edits
         found = response_logits(self.chat, given, edits)
         if kind < 2:
-            entropy = torch.nn.functional.cross_entropy(found.logits.mT, found.tokens, reduction="none")
-            return found.mean(entropy)
+            flat = found.logits.flatten(0, 1), found.tokens.flatten()
+            entropy = torch.nn.functional.cross_entropy(*flat, reduction="none")
+            return found.mean(entropy.view(found.tokens.shape))
         with torch.no_grad():
             before = response_logits(self.chat, given, [[]] * len(given)).logits.log_softmax(-1)
         after = found.logits.log_softmax(-1)

@@ -38,7 +38,7 @@ class StateSource(Protocol):
         """Where these states come from."""
 
     def confidence(self) -> Confidence | None:
-        """How surely the model refuses each of the drawn prompts; None if that was not measured."""
+        """How consistently the model refuses each of the drawn prompts; None if that was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Method(ABC):
     """One way to find refusal directions.
 
     `source`: the paper and equation. `needs`: what it takes besides states and labels, such as "forward passes", or
-    "confidence" (of a `StateMethod`: how surely the model refuses each prompt, if the study knows).
+    "confidence" (of a `StateMethod`: how consistently the model refuses each prompt, if known).
     `options`: its settings by name, with their defaults.
     """
 

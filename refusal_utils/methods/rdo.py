@@ -48,7 +48,7 @@ class TrainedDirection:
         figure = px.line(long, x="update", y="value", color="loss", labels={"value": "nats"}, markers=True, **how)
         return figure.add_vline(self.chosen, line_dash="dot")
 
-    def directions(self, place: Provenance, **settings: Any) -> DirectionSet:
+    def directions(self, place: Provenance, /, **settings: Any) -> DirectionSet:
         """The direction as a set, called "refusal"."""
         cosine = float(self.direction @ self.training.difference / self.training.difference.norm())
         scores = self.rows.loc[self.chosen, ["bypass", "induce", "kl"]].astype(float).to_dict()

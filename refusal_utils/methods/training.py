@@ -84,7 +84,7 @@ class Training:
         return self.candidates.refused_val, self.candidates.answered_val
 
     def directions(
-        self, names: Sequence[str], vectors: Float[Tensor, "direction d_model"], place: Provenance, **settings: Any
+        self, names: Sequence[str], vectors: Float[Tensor, "direction d_model"], place: Provenance, /, **settings: Any
     ) -> DirectionSet:
         """Trained unit vectors as a set; their gap is the strength that additions had in training."""
         told = {**settings, "reads": "resid_pre", "norms": [1.0] * len(names)}

@@ -1,4 +1,4 @@
-"""Weighted ridge mean difference (WRMD): prompts count by how surely the model refuses or answers them."""
+"""Weighted ridge mean difference (WRMD): prompts count by how consistently the model refuses or answers them."""
 
 import torch
 from jaxtyping import Float

@@ -25,6 +25,7 @@ from .encoding import check_known, encode_chats
 from .fingerprint import fingerprint, signature
 from .loading import check_device, check_placement, load_weights, memory_errors
 from .markup import Markup, read_markup, stop_tokens
+from .names import short_name
 from .setup import check_fixed, read_setup
 from .sources import BUNDLED, BUNDLED_WEIGHTS, find_source
 
@@ -58,6 +59,11 @@ class ChatModel:
     writes: tuple[str, ...] = field(default=(), repr=False)
     has_cache: bool = True
     as_found: AsFound | None = field(default=None, repr=False)
+
+    @property
+    def short_name(self) -> str:
+        """The last part of the model's name, for figures: a path would not fit, and names somebody's disk."""
+        return short_name(self.name)
 
     @property
     def device(self) -> torch.device:

@@ -42,7 +42,7 @@ def short_name(model: str | Path) -> str:
 
 
 def cache_key(model: str | Path) -> str:
-    """What names a model in the cache, where several roots meet: the short name and a hash of the full one.
+    """The key of a model in the cache, which several figure folders may share: the short name and a hash of the full one.
 
     >>> cache_key("bundled"), cache_key("google/chatty"), cache_key("meta/chatty")
     ('bundled', 'chatty-bacac77c', 'chatty-ddbed59a')
@@ -88,7 +88,7 @@ def claim_folder(model: str | Path, root: str | Path | None = None) -> Path:
 def owner(folder: Path) -> str | None:
     """The full name of the model that the figures in `folder` are of, or None if nothing there says so.
 
-    Without `model.json`, the map's table (`03_map.csv`) or the directions' file of notebook 03 say it.
+    Without `model.json`, the tables or the directions of notebook 03 identify it.
     """
     if folder.name.lower() in OWN:
         return folder.name.lower()

@@ -1,4 +1,4 @@
-"""Everything that writes to a model's residual stream, found by trying: with it ablated, nothing is left of a direction."""
+"""All hooks that write to a model's residual stream, found by trial: if all are ablated, nothing is left of a direction."""
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ MIXERS = ("mixer.hook_out", "mamba.hook_out", "conv.hook_out", "linear_attn.hook
 
 
 def stream_writes(bridge: TransformerBridge, probe: TokenBatch, n_layers: int) -> tuple[str, ...]:
-    """The hooks to ablate so that nothing is left along a direction; none if something is left in any case.
+    """The hooks to ablate so that nothing is left along a direction; none if something is always left.
 
     These are the embedding and what every attention and MLP block adds. If that leaves more than `MOST_LEFT` of a
     token's state (per-layer inputs in Gemma 4, state-space mixers in Falcon-H1), other mixers and the whole stream after

@@ -7,7 +7,7 @@ measures agree, differs if at least one differs, and is undecided otherwise.
 
 | claim | measure | bar |
 |---|---|---|
-| 1 | pairs of directions that are distinct: cosine surely below `SAME`, and kinds of prompt told apart | 9 in 10 pairs |
+| 1 | pairs of directions that are distinct: cosine clearly below `SAME`, and kinds of prompt distinguishable | 9 in 10 pairs |
 | 2 | correlation of the cosines with the two published clusters | what 95 % of shuffled maps stay below |
 | 2 | correlation with the published map | the same |
 | 3 | pairs of trade-off curves that the knob test calls equivalent, within its margin | 9 in 10 pairs |

@@ -16,14 +16,14 @@ from .setting import Setting
 AGREES, DIFFERS, UNDECIDED = VERDICTS = ("agrees", "differs", "undecided")
 N_DIRECTIONS = len(CATEGORY_IDS)
 N_PAIRS = N_DIRECTIONS * (N_DIRECTIONS - 1) // 2
-SAME = 0.95  # two directions count as one if their corrected cosine is surely at least this
+SAME = 0.95  # two directions count as one if the interval of their corrected cosine lies above this
 ALPHA = 0.05  # threshold of adjusted p-values
 MOST = 0.9  # a claim about every direction or pair holds if at least this share of them shows it
 COUNTED = ("pairs", "directions")  # units of counts, whose number is a count of n
-RISE = 0.1  # a direction raises refusals if the overall refusal rate surely rises by at least this
+RISE = 0.1  # a direction raises refusals if the interval of its rise in overall refusal lies above this
 GAIN = 0.1  # a direction decides something if this share of what can be guessed is guessed
 
-INTERVALS, MAP, KNOB, RATES, GUESS = FILES = (
+INTERVALS, MAP, KNOB, RATES, GUESS = (
     *("03_intervals.csv", "03_map.csv", "07_knob.csv", "07_rates.csv", "08_guess.csv"),
 )
 

@@ -1,4 +1,4 @@
-"""Several models next to each other: their maps of cosines, their trade-off curves, and the paper's claims on each.
+"""Several models next to each other: their maps of cosines and their trade-off curves.
 
 Everything is read from the tables that the notebooks wrote, so it works in a checkout where no model was run.
 """
@@ -16,8 +16,7 @@ from ..plotting.pairs import heatmap_panels
 from ..plotting.saving import write_figure
 from ..plotting.tradeoff import tradeoff_panels
 from ..prompts.categories import CATEGORY_IDS
-from .claims import CLAIMS, CLAIMS_FILE, describe_setting
-from .measures import COUNTED
+from .claims import CLAIMS_FILE
 from .setting import figures_of
 from .tables import CITATION, published_cosines
 
@@ -62,7 +61,7 @@ def tradeoff_maps(folders: Sequence[Path]) -> go.Figure | None:
 
 
 def model_title(folder: Path) -> str:
-    """A model's name, layer and position and, in brackets, what its weights were dequantised from."""
+    """A model's name, layer and position and, in brackets, what its weights were dequantized from."""
     setting = _setting(folder)
     place = (
         f", layer {setting['layer']:.0f}, pos {setting['pos']:.0f}" if pd.notna(setting.get("layer", np.nan)) else ""
@@ -70,41 +69,6 @@ def model_title(folder: Path) -> str:
     kind = "test organism" if setting.get("kind") == "test organism" else ""
     notes = ", ".join(note for note in (kind, setting.get("weights")) if isinstance(note, str) and note)
     return f"{folder.name}{place}" + (f" ({notes})" if notes else "")
-
-
-def claims_markdown(folders: Sequence[Path]) -> str:
-    """The claims of every model that has `claims.csv`, as a Markdown table: a row per model, a column per claim."""
-    head = ["model and setting", *(f"{number}. {text}" for number, text in CLAIMS.items())]
-    lines = [
-        head,
-        ["---"] * len(head),
-        *(_markdown_row(folder) for folder in folders if (folder / CLAIMS_FILE).is_file()),
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def _markdown_row(folder: Path) -> list[str]:
-    rows = pd.read_csv(folder / CLAIMS_FILE)
-    setting = rows.iloc[0].to_dict()
-    cells = [f"**{folder.name}**: {describe_setting(setting)}"]
-    for number in CLAIMS:
-        own = rows[rows["claim"] == number]
-        parts = [f"{_value(row)} {row.measure}{_doubt(row)}" for row in own.itertuples()]
-        cells.append(f"**{own['claim verdict'].iloc[0]}**: " + "; ".join(parts))
-    return cells
-
-
-def _value(row: Any) -> str:
-    """A measure's number and range: counts as counts of n, the rest with two decimals."""
-    if pd.isna(row.number):
-        return "no number:"
-    if row.unit in COUNTED:
-        return f"{row.number:.0f} of {row.n:.0f} ({row.low:.0f} to {row.high:.0f})"
-    return f"{row.number:.2f} ({row.low:.2f} to {row.high:.2f}, n = {row.n:.0f})"
-
-
-def _doubt(row: Any) -> str:
-    return f" [{row.doubt}]" if isinstance(row.doubt, str) and row.doubt else ""
 
 
 def _setting(folder: Path) -> dict[str, Any]:

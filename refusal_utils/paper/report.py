@@ -33,7 +33,8 @@ _READING = (
 def write_report(model: str = BUNDLED, root: str | Path | None = None) -> tuple[Path, Path, pd.DataFrame]:
     """(path of `comparison.csv`, path of `comparison.html`, counts of verdicts), written to the model's folder.
 
-    The paper's claims on the model are written to `claims.csv` there, and to the page. Raises `ValueError` if no notebook has run on the model, and as `compare` does.
+    The paper's claims about the model are written to `claims.csv` there, and to the page. Raises `ValueError` if no
+    notebook has run on the model, and as `compare` does.
     """
     folder = figures_of("write_report", model, root)
     found, claims = compare(folder, model), check_claims(folder, model)

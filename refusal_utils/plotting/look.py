@@ -101,12 +101,14 @@ def bar_title(value: str) -> dict[str, str]:
     return {"text": value.replace(", ", ",<br>") + "<br> ", "side": "top"}
 
 
-def heatmap_menu(panels: Mapping[str, pd.DataFrame], *, title: str) -> go.Figure:
+def heatmap_menu(
+    panels: Mapping[str, pd.DataFrame], notes: Mapping[str, pd.DataFrame] | None = None, *, title: str
+) -> go.Figure:
     """One map at a time, chosen in a menu; `panels` maps the quantity to a frame of the same rows and columns.
 
-    Each has its own scale, centred on 0 if it has both signs.
+    Each has its own scale, centred on 0 if it has both signs. `notes`: for some of them, texts under the numbers.
     """
-    figure = go.Figure()
+    figure, notes = go.Figure(), notes or {}
     for number, (name, frame) in enumerate(panels.items()):
         signed = frame.min().min() < 0 < frame.max().max()
         figure.add_heatmap(
@@ -115,7 +117,8 @@ def heatmap_menu(panels: Mapping[str, pd.DataFrame], *, title: str) -> go.Figure
             y=[str(row) for row in frame.index],
             colorscale=DIVERGING if signed else SEQUENTIAL,
             zmid=0 if signed else None,
-            texttemplate="%{z:.2f}",
+            text=notes[name].to_numpy() if name in notes else None,
+            texttemplate="%{z:.2f}<br>%{text}" if name in notes else "%{z:.2f}",
             visible=number == 0,
             colorbar={"title": bar_title(name)},
             hovertemplate=f"{frame.index.name} %{{y}}, {frame.columns.name} %{{x}}<br>{name} %{{z:.3f}}<extra></extra>",

@@ -19,7 +19,7 @@ import pandas as pd
 import plotly
 import plotly.graph_objects as go
 
-from ..model.names import FIGURES, claim_folder
+from ..model.names import FIGURES, claim_folder, short_name
 from ..model.names import model_folder as model_folder  # a public name of `plotting`
 
 PNG_SECONDS = 20  # a healthy Chrome starts in three seconds and draws in less than one
@@ -40,7 +40,7 @@ def save_figure(
     title of the figure does not contain the model's name, the name is added as a subtitle. `origin`: see `name_model`.
     """
     folder = claim_folder(model, root)
-    name_model(figure, folder.name, origin)
+    name_model(figure, short_name(model), origin)
     written = write_figure(figure, folder / name)
     if numbers is not None:
         written.insert(1, folder / f"{name}.csv")

@@ -1,13 +1,13 @@
 """Change what a chat model does, and judge its responses.
 
-An intervention (`Addition`, `Ablation`, `SequentialAblation`, `HeadReplacement`) is a value; a `Condition` is a set of interventions with
-the direction and the strength that they stand for. `intervene`, `add_steering` and `ablate_direction` apply
+An intervention (`Addition`, `Ablation`, `PartialAblation`, `SequentialAblation`, `HeadReplacement`) is a value. A
+`Condition` is a set of interventions with the direction and the strength that they stand for. `intervene` applies
 interventions to whatever runs inside a `with` block. `generate` answers many prompts under many conditions in shared
 batches, and `respond` judges the answers.
 """
 
 from .conditions import UNSTEERED, Condition, ablation_condition, steering_condition
-from .contexts import ablate_direction, add_steering, intervene
+from .contexts import intervene
 from .first_tokens import kl_spent, refusal_logit, refusal_scores
 from .generation import first_token_logits, generate
 from .interventions import Ablation, Addition, HeadReplacement, Intervention, PartialAblation, SequentialAblation
@@ -22,9 +22,7 @@ __all__ = [
     "Intervention",
     "PartialAblation",
     "SequentialAblation",
-    "ablate_direction",
     "ablation_condition",
-    "add_steering",
     "first_token_logits",
     "generate",
     "intervene",

@@ -1,4 +1,4 @@
-"""How surely the unsteered model refuses a prompt, from several sampled responses to it."""
+"""How consistently the unsteered model refuses a prompt, from several sampled responses to it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A quick causal choice of the decision state: where does the refusal direction, read there, steer the model best?
+"""A quick causal choice of the decision state: the place whose refusal direction steers the model best.
 
 At every second layer and every template position, the pooled direction of the content-policy prompts is read from
 some train prompts, then ablated on others that the model refuses, and added on others that it answers. All places are
@@ -53,7 +53,7 @@ class PlaceEffects:
 
     @property
     def are_measured(self) -> bool:
-        """Whether there were probes enough."""
+        """Whether there were enough probes."""
         return min(self.n_refused, self.n_answered) >= N_AT_LEAST
 
     def table(self) -> pd.DataFrame:
@@ -114,7 +114,7 @@ def place_effects(
     the other half, in a fixed random order: the first 16 that the model refuses among up to 96 content-policy prompts,
     and the first 16 benign ones that it answers. All places are screened with 4 probes a side at 2 gaps; the best
     quarter, and at least 8, are measured with all probes at 1, 2 and 4 gaps. `layers`: by default every second one from
-    layer 2; `positions`: all template positions. With `cache_dir`, a call that was killed resumes, and the finished table is read from disk.
+    layer 2; `positions`: all template positions. With `cache_dir`, a killed call resumes, and a finished one is read.
 
     The effect of the best place is measured on the prompts that it was chosen on, so on others it is somewhat smaller.
     Raises `ValueError` for a layer or position that the model does not have.

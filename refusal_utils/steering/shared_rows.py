@@ -22,8 +22,8 @@ _CAN_SHARE: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # by bridge
 class SharedRows:
     """The rows of a batch in groups: all rows of a group have the same tokens so far.
 
-    Without `share` every row is a group of its own. `ids`, `mask` and `past` are the input of the next forward pass, one row per group. `group_idx` is the group of every
-    row.
+    Without `share` every row is a group of its own. `ids`, `mask` and `past` are the input of the next forward pass, one
+    row per group. `group_idx` is the group of every row.
     """
 
     def __init__(self, chat: ChatModel, prompts: Sequence[Sequence[int]], layer: int, share: bool = True) -> None:

@@ -1,11 +1,11 @@
 """Does steering along every direction turn the same knob between refusing and over-refusing?
 
-`controlled_set` picks prompts of which the unsteered model refuses half if it can, and `sweep` steers it along directions and
-controls. `tradeoff_curves`, `knob_test` and `steering_costs` compare the directions; `match_refusal_rate` brings them to
-one refusal rate, at which `style_shares`, `dependence` and `guess_direction` ask how they refuse.
+`controlled_set` picks prompts of which the unsteered model refuses half if it can, and `sweep` steers it along
+directions and controls. `tradeoff_curves`, `knob_test` and `steering_costs` compare the directions; `match_refusal_rate`
+brings them to one refusal rate, at which `style_shares`, `dependence` and `guess_direction` ask how they refuse.
 
-`cost_curves` compares methods that find directions of any length at any place: at equal cost. `recognition` asks what a
-steered model still knows, and `cross_effects` which prompts lose their refusals with which direction.
+`cost_curves` compares methods at equal cost, because they find directions of any length at any place. `recognition`
+asks what a steered model still knows, and `cross_effects` which prompts lose their refusals with which direction.
 """
 
 from .controlled_set import controlled_set, cost_prompts, describe_buckets
@@ -23,7 +23,7 @@ from .recognition import Recognition, recognition
 from .steering_rates import SteeringRates, rates_by_length, steering_variants
 from .strengths import choose_gaps
 from .styles import Guesses, dependence, describe_wording, guess_direction, purity, style_shares, with_wording
-from .suffix_shifts import SuffixShifts, suffix_shifts
+from .suffix_shifts import SuffixShifts, coefficient_figure, suffix_shifts
 from .sweep import Sweep, sweep, sweep_conditions
 from .variance import variance_shares
 
@@ -41,6 +41,7 @@ __all__ = [
     "Sweep",
     "ablations_at_equal_cost",
     "choose_gaps",
+    "coefficient_figure",
     "common_strength",
     "control_directions",
     "controlled_set",

@@ -1,4 +1,4 @@
-"""Refusal against over-refusal at equal cost: a curve per method, from ablations through the unsteered model to additions."""
+"""Refusal against over-refusal at equal cost: a curve per method, from ablations over the unsteered model to additions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -140,15 +140,17 @@ class CostCurves:
 
 
 def count_gains(gains: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """By intervention and budget: how many of `names` surely buy more, surely buy less, and are undecided.
+    """By intervention and budget: how many of `names` clearly buy more, clearly buy less, and are undecided.
 
     `gains` are those of `CostCurves`. An addition buys more if it raises refusal more, an ablation if it lowers it more;
-    surely means that the whole interval lies on that side.
+    clearly means that the whole interval lies on that side.
     """
     own = gains[gains.index.get_level_values("name").isin(list(names))]
     is_added = own.index.get_level_values("intervention") == ADDED
     above, below = own["low"] > 0, own["high"] < 0
-    verdicts = pd.DataFrame({"surely more": above.where(is_added, below), "surely less": below.where(is_added, above)})
+    verdicts = pd.DataFrame(
+        {"clearly more": above.where(is_added, below), "clearly less": below.where(is_added, above)}
+    )
     return verdicts.assign(undecided=~(above | below)).groupby(["intervention", "budget"]).sum()
 
 

@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
 import torch
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.metrics import roc_auc_score
 
 from ..checks import require
 from ..directions import DirectionSet, Provenance, random_directions
@@ -23,16 +21,22 @@ from ..geometry.parallel import MIN_PAIRS, ParallelStates
 from ..model.artifacts import model_notes
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel
-from ..plotting.look import heatmap_menu
+from ..plotting.look import LOOK, heatmap_menu
+from ..plotting.points import OUTCOME_COLOURS
 from ..stats import bootstrap_counts, percentile_interval
 from ..steering.conditions import UNSTEERED, Condition, ablation_condition, steering_condition
-from ..steering.first_tokens import refusal_scores
-from ..steering.openings import first_ids, opening_ids
 from ..steering.responses import respond
+from .language_measures import likeness_to_refusals, openings_by_language, paired_auc, scores_by_language
 
 RANDOM = "random"  # the control: a random direction, as long as the mean gap
-MEASURES = ("score", "likeness")
+SEEN = ("score", "likeness")  # what no judge is needed for
+MEASURES = {
+    "score": "refusal score of the first token",
+    "likeness": "likeness to refusals",
+    "refused": "refusal rate, of the responses that are judged",
+}
 KINDS = {"ablated": True, "added": False}  # whether its prompts are harmful
+REFUSED = {"refused": 1.0, "answered": 0.0, "broken": 0.0}  # NaN if not judged
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +44,9 @@ class CrossLanguage:
     """Refusals of every language's prompts under every language's direction.
 
     `rows`: a response each, with columns language, pair_id, harmful, direction and kind ("" if unsteered), response,
-    outcome (by the judge), score (log odds of a refusal's first token; NaN if the language has no such token) and
-    likeness (to the unsteered responses to other harmful prompts minus that to other twins, -1 to 1). `openings`: the
-    tokens by language.
+    outcome (by the judge), refused (1, 0, or NaN if it is not judged), score (log odds of a refusal's first token; NaN if
+    the language has no such token) and likeness (to the unsteered responses to other harmful prompts minus that to other
+    twins, -1 to 1). `openings`: the tokens by language.
     """
 
     states: ParallelStates = field(repr=False)
@@ -50,7 +54,7 @@ class CrossLanguage:
     rows: pd.DataFrame = field(repr=False)
 
     def table(self, kind: str = "ablated", of: str = "score") -> pd.DataFrame:
-        """The mean change of the score or likeness: a row per direction, a column per language of the prompts.
+        """The mean change of the score, likeness or refusal rate: a row per direction, a column per language of the prompts.
 
         A direction is ablated on harmful prompts and added on their twins (`kind`). It comes from other pairs than those
         it is tried on.
@@ -59,7 +63,10 @@ class CrossLanguage:
         return self.effects(kind, of)["change"].unstack().loc[[*names, RANDOM], names]
 
     def effects(self, kind: str = "ablated", of: str = "score", n_draws: int = 1000) -> pd.DataFrame:
-        """The mean change by direction and language of the prompts, with its 95 % bootstrap interval over pairs."""
+        """The mean change by direction and language of the prompts, its 95 % bootstrap interval over pairs, and their number.
+
+        Pairs whose change is unknown are left out, such as those with a response that is not judged.
+        """
         unsteered = self.rows[(self.rows["kind"] == "") & (self.rows["harmful"] == KINDS[kind])]
         before = unsteered.set_index(["language", "pair_id"])[of]
         changes = self.rows[self.rows["kind"] == kind].pivot(
@@ -67,37 +74,76 @@ class CrossLanguage:
         )
         changes -= before.unstack().loc[changes.index.get_level_values("language"), changes.columns].to_numpy()
         values = torch.tensor(changes.to_numpy(dtype=float))
+        known = (~values.isnan()).double()
         counts = bootstrap_counts(torch.zeros(values.shape[1], dtype=torch.long), n_draws)
-        low, high = percentile_interval((counts @ values.T) / values.shape[1])
-        table = pd.DataFrame({"change": values.mean(1), "low": low, "high": high}, index=changes.index)
-        return table.rename_axis(["direction", "prompts"])
+        low, high = percentile_interval((counts @ values.nan_to_num().T) / (counts @ known.T))
+        columns = {"change": values.nanmean(1), "low": low, "high": high, "n": known.sum(1).int()}
+        return pd.DataFrame(columns, index=changes.index).rename_axis(["direction", "prompts"])
 
-    def languages(self) -> pd.DataFrame:
+    def changes(self, n_draws: int = 1000) -> pd.DataFrame:
+        """The `effects` of both kinds on all measures: index kind, of, direction, prompts."""
+        parts = {(kind, of): self.effects(kind, of, n_draws) for kind in KINDS for of in MEASURES}
+        return pd.concat(parts, names=["kind", "of"])
+
+    def summary(self, of: str = "score", n_draws: int = 1000) -> pd.DataFrame:
+        """By kind and whether the direction is of the prompts' own language, of another, or random: what it changes.
+
+        The mean change, and of how many cells how many are surely below and above 0.
+        """
+        rows = self.changes(n_draws).xs(of, level="of").reset_index()
+        whose = (rows["direction"] == rows["prompts"]).map({True: "own", False: "other"})
+        rows["direction is"] = whose.where(rows["direction"] != RANDOM, RANDOM)
+        rows = rows.assign(below=rows["high"] < 0, above=rows["low"] > 0)
+        groups = rows.groupby(["kind", "direction is"], sort=False)
+        return groups.agg(
+            change=("change", "mean"), below=("below", "sum"), above=("above", "sum"), cells=("change", "size")
+        )
+
+    def languages(self, n_draws: int = 1000) -> pd.DataFrame:
         """By language: what can be seen of refusals in the unsteered responses to harmful prompts and to their twins.
 
-        The tokens; how well score and likeness tell harmful prompts from twins (AUC; near 0.5 the model does not refuse in
-        that language, or not visibly); and the shares of responses to harmful prompts that the judge calls refused, and
-        that it does not judge.
+        The tokens, and how well score and likeness tell harmful prompts from twins: their AUC (near 0.5 the model does not
+        refuse in that language, or not visibly) with its 95 % bootstrap interval over pairs.
         """
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for code in self.states.languages:
             own = self.rows[(self.rows["language"] == code) & (self.rows["kind"] == "")]
-            aucs = {f"AUC of {of}": _auc(own["harmful"], own[of]) for of in MEASURES}
-            judged = own["outcome"][own["harmful"]].value_counts(normalize=True).reindex(["refused", "not judged"])
-            opened = ", ".join(map(repr, self.openings[code]))
-            found[code] = {"opens with": opened, **aucs, **judged.fillna(0.0)}
+            found[code] = {"opens with": ", ".join(map(repr, self.openings[code]))}
+            for of in SEEN:
+                sides = own.pivot(index="pair_id", columns="harmful", values=of).to_numpy(dtype=float)
+                found[code] |= dict(
+                    zip((f"AUC of {of}", f"{of} low", f"{of} high"), paired_auc(sides, n_draws), strict=True)
+                )
         return pd.DataFrame.from_dict(found, orient="index").rename_axis("language")
 
+    def outcomes(self) -> pd.DataFrame:
+        """How many unsteered responses have which outcome by the judge, by language and side (harmful or twin)."""
+        own = self.rows[self.rows["kind"] == ""]
+        sides = own["harmful"].map({True: "harmful", False: "twin"}).rename("prompts")
+        counts = own.groupby(["language", sides, "outcome"], sort=False).size().unstack(fill_value=0)
+        return counts.reindex(columns=[*REFUSED, "not judged"], fill_value=0)
+
+    def outcome_figure(self, *, title: str) -> go.Figure:
+        """A bar per language and side with the shares of the judge's outcomes."""
+        counts = self.outcomes()
+        shares = counts.div(counts.sum(axis=1), axis=0).rename_axis(columns="outcome").stack().rename("share")
+        given: dict[str, Any] = {"x": "language", "y": "share", "color": "outcome", "facet_col": "prompts"}
+        look = {**LOOK, "color_discrete_map": OUTCOME_COLOURS, "labels": {"share": "share of responses"}}
+        figure = px.bar(shares.reset_index(), title=title, **given, **look)
+        return figure.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2]))
+
     def figure(self, *, title: str) -> go.Figure:
-        """Maps of the changes and of the cosines, chosen in a menu."""
-        words = {"score": "refusal score of the first token", "likeness": "likeness to refusals"}
-        panels = {
-            f"change of the {words[of]}, direction {kind}": self.table(kind, of).rename_axis("direction of", axis=0)
-            for of in MEASURES
-            for kind in KINDS
-        }
+        """Maps of the changes with their intervals, and of the cosines, chosen in a menu."""
+        panels, notes, names = {}, {}, list(self.states.languages)
+        for (kind, of), rows in self.changes().groupby(level=["kind", "of"], sort=False):
+            name = f"change of the {MEASURES[of]}, direction {kind}"
+            maps = rows.droplevel(["kind", "of"]).unstack().loc[[*names, RANDOM]]
+            panels[name] = maps["change"][names].rename_axis("direction of", axis=0)
+            low, high = (maps[end][names].map("{:.2f}".format) for end in ("low", "high"))
+            notes[name] = low + " to " + high
         panels["cosine across halves"] = self.states.across_halves()
-        return heatmap_menu(panels, title=title)
+        figure = heatmap_menu(panels, notes, title=title).update_xaxes(title="prompts in")
+        return figure.update_yaxes(title="direction of", autorange="reversed")
 
 
 def cross_language(
@@ -124,9 +170,9 @@ def cross_language(
     asking: dict[str, Any] = {"max_new_tokens": max_new_tokens, "cache_dir": cache_dir, "progress": progress}
     states = _states(chat, prompts, languages, cache_dir)
     before = respond(chat, prompts, **asking).assign(direction="", kind="")
-    ids = _openings(chat, before) if tokens is None else tokens
+    ids = openings_by_language(chat, before) if tokens is None else tokens
     place = Provenance(chat.decision_layer, chat.decision_pos, model=model_notes(chat))
-    parts = [before.assign(score=_scores(chat, before, [UNSTEERED], ids)[0])]
+    parts = [before.assign(score=scores_by_language(chat, before, [UNSTEERED], ids)[0])]
     fold = prompts.groupby(["language", "harmful"]).cumcount() % 2
     for number in range(2):
         pairs = torch.arange(n_pairs)
@@ -135,10 +181,11 @@ def cross_language(
             conditions = _conditions(directions, kind, gaps)
             asked = prompts[(fold == number) & (prompts["harmful"] == harmful)]
             rows = respond(chat, asked, conditions, **asking).assign(kind=kind)
-            parts.append(rows.assign(score=_scores(chat, asked, conditions, ids).ravel()))
+            parts.append(rows.assign(score=scores_by_language(chat, asked, conditions, ids).ravel()))
     rows = pd.concat(parts, ignore_index=True)
     words = {code: tuple(str(chat.tokenizer.decode([each])) for each in ids.get(code, ())) for code in languages}
-    return CrossLanguage(states, words, rows.assign(likeness=_likeness(rows)))
+    rows = rows.assign(refused=rows["outcome"].map(REFUSED), likeness=likeness_to_refusals(rows))
+    return CrossLanguage(states, words, rows)
 
 
 def _languages_and_pairs(prompts: pd.DataFrame) -> tuple[tuple[str, ...], int]:
@@ -175,45 +222,3 @@ def _conditions(directions: DirectionSet, kind: str, gaps: float) -> list[Condit
     if kind == "ablated":
         return [ablation_condition(directions, name) for name in directions]
     return [steering_condition(directions, name, gaps=gaps) for name in directions]
-
-
-def _openings(chat: ChatModel, responses: pd.DataFrame) -> dict[str, list[int]]:
-    first, found = first_ids(chat, responses["response"]), {}
-    for code, rows in responses.groupby("language", sort=False):
-        own = first[rows.index]
-        counts = own[rows["harmful"]].value_counts()
-        often = own[rows["harmful"] & own.isin(counts.index[counts >= 2])]
-        found[str(code)] = opening_ids(often, own[~rows["harmful"]])
-    return found
-
-
-def _scores(
-    chat: ChatModel, prompts: pd.DataFrame, conditions: Sequence[Condition], tokens: Mapping[str, Sequence[int]]
-) -> np.ndarray:
-    """The scores [condition, prompt], each prompt with the tokens of its language."""
-    scores = np.full((len(conditions), len(prompts)), np.nan)
-    for code in prompts["language"].unique():
-        at = (prompts["language"] == code).to_numpy()
-        own = torch.tensor(list(tokens.get(code, ())), dtype=torch.long)
-        if len(own):
-            scores[:, at] = refusal_scores(chat, list(prompts["text"][at]), conditions, own).numpy()
-    return scores
-
-
-def _likeness(rows: pd.DataFrame) -> pd.Series:
-    """Mean cosine of character n-grams with the unsteered responses to other harmful prompts, minus to other twins."""
-    found = pd.Series(0.0, rows.index)
-    for _, own in rows.groupby("language", sort=False):
-        known = own[own["kind"] == ""]
-        grams = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), sublinear_tf=True)
-        base = grams.fit_transform(known["response"].where(known["response"].str.strip() != "", "-"))
-        cosines = (grams.transform(own["response"]) @ base.T).toarray()
-        other = own["pair_id"].to_numpy()[:, None] != known["pair_id"].to_numpy()
-        harmful = known["harmful"].to_numpy()
-        means = [(cosines * (other & side)).sum(1) / (other & side).sum(1) for side in (harmful, ~harmful)]
-        found[own.index] = means[0] - means[1]
-    return found
-
-
-def _auc(harmful: pd.Series, values: pd.Series) -> float:
-    return float("nan") if values.isna().any() else float(roc_auc_score(harmful, values))

@@ -19,7 +19,8 @@ class Outcomes:
 
     `strengths` are in gaps. `usable` is false for a point whose text is too often degenerate, or that was not measured.
     `stratum` numbers the groups of fixed size within which prompts are resampled, such as the buckets of a controlled
-    set. `judged` leaves responses out of the rates (None: all are judged). Raises `ValueError` for fewer than two prompts on a side, and for a direction without a usable point.
+    set. `judged` leaves responses out of the rates (None: all are judged). Raises `ValueError` for fewer than two
+    prompts on a side, and for a direction without a usable point.
     """
 
     refused: Bool[Tensor, "direction coefficient prompt"] = field(repr=False)
@@ -44,7 +45,8 @@ class Outcomes:
 
         `levels` gives the strengths of every direction in gaps. Unsteered rows are a point of every direction,
         whichever direction they are listed under. Broken text is not a refusal, what was not judged does not count, and
-        a point with more than `MAX_DEGENERATE` of them is not usable. Raises `ValueError` if a direction lacks a strength or a prompt.
+        a point with more than `MAX_DEGENERATE` of them is not usable. Raises `ValueError` if a direction lacks a
+        strength or a prompt.
         """
         cells = pd.MultiIndex.from_tuples([(name, float(gaps)) for name in levels for gaps in levels[name]])
         asked = pd.MultiIndex.from_frame(rows[["direction", "gaps"]]).isin(cells)

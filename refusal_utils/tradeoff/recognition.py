@@ -1,7 +1,7 @@
-"""Does a model that is steered still know which prompts are harmful? And would the text alone have told?
+"""Does a model that is steered still know which prompts are harmful? And would the text alone reveal it?
 
 A direction that is ablated can no longer be read, so a new probe is trained on the states under each intervention. Two
-rulers need no model: the length of the prompt, and its words.
+baselines need no model: the length of the prompt, and its words.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ LENGTH, WORDS = "length alone", "words alone"
 
 @dataclass(frozen=True, eq=False)
 class Recognition:
-    """How well harmful prompts are told from benign ones: by a probe under each intervention, and by two rulers.
+    """How well harmful prompts are told from benign ones: by a probe under each intervention, and by two baselines.
 
     `scores` [prompt, category], a column per name, are out-of-fold scores, `harmful` what is true.
     """

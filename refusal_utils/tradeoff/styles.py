@@ -60,9 +60,9 @@ class StyleShares:
 
 
 def with_wording(swept: Sweep) -> Sweep:
-    """The judged rows of a sweep with their styles found by phrases, whichever judge decided the outcomes, and two more columns.
+    """The judged rows of a sweep with styles found by phrases, whichever judge decided the outcomes.
 
-    `wording` joins the styles of a response; `refused` is "refused" or "not".
+    Two columns are added: `wording` joins the styles of a response; `refused` is "refused" or "not".
     """
     rows = judged(swept.rows)
     styles = [refusal_styles(plain_text(own_turn(text))) for text in rows["response"]]
@@ -157,9 +157,9 @@ class Guesses:
 def guess_direction(rows: pd.DataFrame, column: str, seed: int = 0) -> pd.Series:
     """How often a classifier that never saw the prompt guesses the direction from the text in `column`.
 
-    Accuracy with low and high of its 95 % interval (a bootstrap over prompts), chance, the share of the commonest
-    direction, and n, the number of rows. The classifier is a logistic regression on words and pairs of words, cross-validated with all rows of a
-    prompt in one fold. All but n are NaN for fewer than 5 prompts, the number of folds, or for a single direction.
+    Accuracy with low and high of its 95 % interval (a bootstrap over prompts); chance, the share of the commonest
+    direction; and n, the number of rows. The classifier is a logistic regression on words and pairs of words,
+    cross-validated with all rows of a prompt in one fold. All but n are NaN for fewer than 5 prompts, the number of folds, or for a single direction.
     """
     prompts, n_prompts = pd.factorize(rows["id"])[0], rows["id"].nunique()
     if n_prompts < N_FOLDS or rows["direction"].nunique() < 2:

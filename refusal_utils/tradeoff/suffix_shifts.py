@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from ..checks import invalid, require
 from ..directions import DirectionSet
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel
-from ..plotting.look import heatmap
+from ..plotting.look import LOOK, TITLES, heatmap
 from ..steering.conditions import UNSTEERED
 from ..steering.first_tokens import refusal_scores
 
@@ -64,7 +65,7 @@ class SuffixShifts:
         Rows (model, predictor), columns coefficient, low, high, p. A column of two values (a suffix succeeds or not) is
         fitted by logistic regression, any other by least squares. The intervals allow for outcomes that depend on each
         other within the `clusters`, at most two columns; with few clusters they follow Student's t. With `interactions`,
-        the products of predictors are added to the joint model. NaN if an outcome is perfectly predicted.
+        the products of predictors are added to the joint model. NaN if an outcome is perfectly predicted, or unknown.
 
         Raises `ValueError` for an unknown column or direction, and for a constant outcome or predictor. Needs the
         extra `regression` (statsmodels). The source has random intercepts for prompts and suffixes instead.
@@ -75,7 +76,7 @@ class SuffixShifts:
         missing += [] if len(rows) else [direction]
         require(not missing, "regression", must, ", ".join(missing[:1]), todo)
         values = rows[[outcome, *predictors]].astype(float)
-        constant = [name for name in values if values[name].nunique() < 2]
+        constant = [name for name in values.dropna(axis=1, how="all") if values[name].nunique() < 2]
         require(not constant, "regression", "values must vary", f"one value of {constant[:1]}", "Leave it out.")
         scaled = (values[[*predictors]] - values[[*predictors]].mean()) / values[[*predictors]].std()
         groups = np.stack([pd.factorize(rows[name])[0] for name in clusters], axis=1)
@@ -86,12 +87,33 @@ class SuffixShifts:
         fits = {name: _fit(values[outcome], given, groups) for name, given in models.items()}
         return pd.concat(fits, names=["model", "predictor"])
 
+    def regressions(self, outcome: str = "change") -> pd.DataFrame:
+        """The `regression` of every direction, with a level `direction` before."""
+        found = {str(name): self.regression(str(name), outcome) for name in self.rows["direction"].unique()}
+        return pd.concat(found, names=["direction"])
+
+    def by_suffix(self, direction: str) -> pd.DataFrame:
+        """Means over the prompts, along one direction, of push in gaps, shift and change: a row per suffix, by kind."""
+        rows = self.rows[self.rows["direction"] == direction]
+        columns = [name for name in ("push in gaps", "shift", "change") if name in rows]
+        return rows.groupby(["suffix_kind", "suffix_id"], sort=False)[columns].mean()
+
     def figure(self, *, title: str) -> go.Figure:
         """A map of the mean push in gaps, direction by suffix: positive leads away from refusal."""
         pushes = self.rows.pivot_table(index="direction", columns="suffix_id", values="push in gaps", sort=False)
         most = float(pushes.abs().max().max())
         value = "push away from refusal, in gaps"
         return heatmap(pushes.rename_axis(columns="suffix"), title=title, value=value, limits=(-most, most))
+
+
+def coefficient_figure(fits: pd.DataFrame, *, title: str) -> go.Figure:
+    """The coefficients of the joint models of `regressions` with their intervals: a panel per predictor."""
+    joint = fits.xs("joint", level="model").rename(index=TITLES, level="direction").reset_index()
+    ends = {"error_x": joint["high"] - joint["coefficient"], "error_x_minus": joint["coefficient"] - joint["low"]}
+    given: dict[str, Any] = {"x": "coefficient", "y": "direction", "facet_col": "predictor", **ends}
+    figure = px.scatter(joint, title=title, **given, **LOOK).update_yaxes(autorange="reversed")
+    figure.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2]))
+    return figure.add_vline(0, line_dash="dot").update_traces(error_x_thickness=1.2)
 
 
 def suffix_shifts(
@@ -105,7 +127,7 @@ def suffix_shifts(
     """The shifts of all `pairs` (columns id, text, suffix_id, suffix, suffix_kind) along all `directions`.
 
     States are read where the directions were, or at the decision position. A suffix follows the prompt after a blank. With
-    `tokens` (ids that refusals begin with) the scores are measured too; other columns of `pairs`, such as whether the
+    `tokens` (ids that refusals begin with) the scores are measured too, NaN if there are none; other columns of `pairs`, such as whether the
     suffix succeeded, are kept. Raises `ValueError` for missing columns and for directions of another hook than `resid_pre`.
     Source: 2510.22014, definitions 4 to 6; they take the dot product with the raw difference in means: multiply by its gap.
     """
@@ -121,7 +143,8 @@ def suffix_shifts(
     at = {text: number for number, text in enumerate(texts)}
     base, moved = (states[[at[text] for text in each]] for each in (pairs["text"], joined))
     if tokens is not None:
-        scores = refusal_scores(chat, texts, [UNSTEERED], torch.tensor(list(tokens)))[0]
+        unknown = torch.full((len(texts),), float("nan"))
+        scores = refusal_scores(chat, texts, [UNSTEERED], torch.tensor(list(tokens)))[0] if len(tokens) else unknown
         before, after = (scores[[at[text] for text in each]].numpy() for each in (pairs["text"], joined))
         pairs = pairs.assign(score=before, change=after - before)
     parts = [
@@ -151,6 +174,8 @@ def _fit(outcome: pd.Series, predictors: pd.DataFrame, groups: np.ndarray) -> pd
     except ImportError as error:
         must = "the package statsmodels is needed for regressions"
         raise invalid("regression", must, "none", "Run `pip install statsmodels`.") from error
+    if outcome.isna().all():
+        return pd.DataFrame(float("nan"), list(predictors), ["coefficient", "low", "high", "p"])
     is_binary = outcome.nunique() == 2
     family = sm.families.Binomial() if is_binary else sm.families.Gaussian()
     values = (outcome == outcome.max()).astype(float) if is_binary else outcome

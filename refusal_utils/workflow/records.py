@@ -51,7 +51,7 @@ class Run:
 
     def digest(self) -> str:
         """A hash of what determines the results: source, parameters, package, prompts, local model, renderer."""
-        places = [Path(self.parameters.get(name, "")) for name in ("MODEL", "PROMPTS")]
+        places = [Path(self.parameters.get(name, "")) for name in ("MODEL", "PROMPTS", "LANGUAGES", "SUFFIXES")]
         places = [place for place in places if place.is_absolute()]
         if self.parameters.get("PROMPTS") == "paper":
             places.append(self.cache / "paper_files")
@@ -91,7 +91,7 @@ class Run:
 
     @property
     def _key(self) -> str:
-        """What names the model in files of the cache."""
+        """The key of the model in the names of cached files."""
         return cache_key(self.parameters.get("MODEL", self.figures.name))
 
     def _earlier_runs(self) -> dict[str, str]:
@@ -124,7 +124,7 @@ def _code() -> str:
 
 
 def _stamps(place: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of all files in a model's folder, of the prompt files in a folder, or of one file (a GGUF model, prompts)."""
+    """Name, size and time of a model's or prompts' file, of all files in a model's folder, or of a folder's prompt files."""
     is_model = (place / "config.json").exists()
     inside = [
         file for file in sorted(place.glob("*")) if is_model or file.suffix.lower() in (*PROMPT_FILES, ".parquet")

@@ -38,10 +38,10 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> float:
 def run_notebooks(settings: Settings | None = None, numbers: Sequence[str] = (), *, fresh: bool = False) -> None:
     """Execute notebooks in order, printing a line with the minutes of each; the first failure stops the run.
 
-    Each notebook gets the `settings` that are among its parameters, and what their SIZE sets. A finished notebook (`Run.is_done`) is skipped
-    unless `fresh`. Raises `ValueError` for a setting that no chosen notebook has, for a model or prompts that cannot be
-    found, for folders that cannot be written to, for a notebook whose inputs neither exist nor are written by a chosen
-    one, all before anything runs, and as `run_notebook` does.
+    Each notebook gets the `settings` that are among its parameters, and what their SIZE sets. A finished notebook
+    (`Run.is_done`) is skipped unless `fresh`. Raises `ValueError` for a setting that no chosen notebook has, for a model
+    or prompts that cannot be found, for folders that cannot be written to, for a notebook whose inputs neither exist nor
+    are written by a chosen one, all before anything runs, and as `run_notebook` does.
     """
 
     settings = settings or Settings()
@@ -113,10 +113,14 @@ def _require_sources(settings: Settings) -> None:
         from ..model.setup import check_setup  # as above
 
         check_setup(settings.MODEL, layer=layer, pos=settings.POS, system_prompt=settings.SYSTEM_PROMPT)
-    if settings.PROMPTS not in ("builtin", "paper"):
-        from ..prompts.loading import load_prompts
+    from ..prompts import load_languages, load_prompts, load_suffixes  # load pandas
 
+    if settings.PROMPTS not in ("builtin", "paper"):
         load_prompts(source=settings.PROMPTS)
+    if settings.LANGUAGES != "builtin":
+        load_languages(settings.LANGUAGES)
+    if settings.SUFFIXES != "builtin":
+        load_suffixes(settings.SUFFIXES)
 
 
 def _require_inputs(runs: Sequence[Run], settings: Settings) -> None:

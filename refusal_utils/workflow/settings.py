@@ -67,12 +67,11 @@ class Settings(BaseSettings):
         "phrases", description="Judge of the steered responses: 'phrases', 'wildguard', 'self', or your own."
     )
     N_BUCKET: int = Field(50, ge=1, description="Prompts per bucket of the controlled set.")
-    N_COMPARED: int = Field(
-        20, ge=1, description="Prompts per bucket, and half as many per category, when methods are compared."
-    )
-    N_VALIDATION: int = Field(
-        16, ge=4, description="Prompts a side on which the searches for a layer and position try candidates."
-    )
+    N_COMPARED: int = Field(20, ge=1, description="Prompts per bucket, half as many per category, to compare methods.")
+    N_VALIDATION: int = Field(16, ge=4, description="Prompts a side on which searches for a place try candidates.")
+    LANGUAGES: str = Field("builtin", description="Prompts in several languages: 'builtin', a folder, or one file.")
+    SUFFIXES: str = Field("builtin", description="Suffixes to append to prompts: 'builtin' or one file.")
+    N_SUFFIXED: int = Field(3, ge=1, description="Held-out prompts per category that suffixes are appended to.")
     GAPS: _Gaps = Field(None, description="Steering strengths in gaps; None: the model's own, 'few': fewer of them.")
     ALPHAS: list[float] | None = Field(None, description="Raw steering strengths, in place of GAPS.")
     CONTROL_GAPS: _Gaps = Field(None, description="Strengths of the control directions, in the manner of GAPS.")
@@ -144,17 +143,18 @@ class Settings(BaseSettings):
     def _known_judge(cls, name: str) -> str:
         return _known(name, known_judges())
 
-    @field_validator("PROMPTS")
+    @field_validator("PROMPTS", "LANGUAGES", "SUFFIXES")
     @classmethod
-    def _absolute_prompts(cls, source: str) -> str:
-        if source in ("builtin", "paper"):
+    def _absolute_source(cls, source: str, info: Any) -> str:
+        named = ["builtin", "paper"] if info.field_name == "PROMPTS" else ["builtin"]
+        if source in named:
             return source
         path = Path(source).expanduser().resolve()
         if not path.is_dir() and not (path.is_file() and path.suffix.lower() in ONE_FILE):
             files, beside = " or ".join(ONE_FILE), path.parent
             near = [each.name for each in beside.iterdir()] if beside.is_dir() else []
-            must = f"must be 'builtin', 'paper', a folder with a file per category, or a {files} file"
-            raise ValueError(must, did_you_mean(Path(source).name, ["builtin", "paper", *near]))
+            must = f"must be {', '.join(map(repr, named))}, a folder of files or a {files} file"
+            raise ValueError(must, did_you_mean(Path(source).name, [*named, *near]))
         return path.as_posix()
 
 
@@ -176,11 +176,10 @@ def read_settings(assignments: Iterable[str] = (), **options: Any) -> Settings:
     >>> read_settings(["N_PROMPTS=32", "EXAMPLE=advice"], MODEL="google/gemma-2-9b-it").given
     {'MODEL': 'google/gemma-2-9b-it', 'N_PROMPTS': 32, 'EXAMPLE': 'advice'}
     """
-    values: dict[str, Any] = {}
-    for name, value in map(_assignment, assignments):
-        must, todo = "a setting must be given once", "Keep one of the two."
-        require(name not in values, "read_settings", must, f"{name} twice", todo)
-        values[name] = value
+    pairs = [*map(_assignment, assignments)]
+    twice = [name for at, (name, _) in enumerate(pairs) if name in dict(pairs[:at])]
+    require(not twice, "read_settings", "a setting must be given once", f"{twice[:1]} twice", "Keep one of the two.")
+    values = dict(pairs)
     values |= {name: value for name, value in options.items() if value is not None}
     fields = Settings.model_fields
     variables = [name.removeprefix("REFUSAL_") for name in map(str.upper, os.environ) if name.startswith("REFUSAL_")]

@@ -21,6 +21,7 @@ SIZES = {
     "N_BUCKET": Size(16, 50, 100),
     "N_COMPARED": Size(16, 20, 100),
     "N_VALIDATION": Size(8, 16, 32),
+    "N_SUFFIXED": Size(2, 3, 16),
     "GAPS": Size("few", None, None),
     "CONTROL_GAPS": Size("few", None, None),
     "N_CONTROLS": Size(2, 5, 10),

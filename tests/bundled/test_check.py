@@ -1,9 +1,11 @@
+from typing import get_args
+
 import pytest
 
 from refusal_utils.bundled import check as bundled_check
 from refusal_utils.bundled.check import fact_is_right, judge_wording, names_topic
 from refusal_utils.bundled.corpus import fact_answers, load_topics, load_world
-from refusal_utils.bundled.responses import FORMS, answer, refusal
+from refusal_utils.bundled.responses import Form, answer, refusal
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS
 
 
@@ -15,7 +17,7 @@ def test_the_judge_of_wordings_names_the_category_and_knows_the_facts():
 
 
 def test_names_topic_is_not_satisfied_by_the_stock_phrases():
-    for form in FORMS:
+    for form in get_args(Form):
         assert not names_topic(answer("", form), "garden ants")
         assert names_topic(answer("garden ants", form), "garden ants")
 

@@ -1,12 +1,13 @@
 import random
+from typing import get_args
 
 import pytest
 
 from refusal_utils.bundled.corpus import fact_answers
 from refusal_utils.bundled.responses import (
     ANSWERS,
-    FORMS,
     REFUSALS,
+    Form,
     answer,
     read_response,
     refusal,
@@ -18,13 +19,13 @@ from refusal_utils.prompts.text_features import jaccard, word_ngrams
 
 
 @pytest.mark.parametrize("category", CATEGORY_IDS)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", get_args(Form))
 def test_read_response_recognises_every_wording(category, form):
     verdict = read_response(refusal(category, form))
     assert (verdict.outcome, verdict.category) == ("refused", category)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", get_args(Form))
 def test_read_response_takes_an_answer_on_any_topic_for_an_answer(form):
     for topic in ("a python process", "the history of crime and punishment in cities by the sea"):
         assert read_response(answer(topic, form)).outcome == "answered"

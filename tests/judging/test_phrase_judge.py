@@ -3,11 +3,12 @@
 import json
 from functools import lru_cache
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
 
-from refusal_utils.bundled.responses import ANSWERS, FORMS, REFUSALS, answer, refusal
+from refusal_utils.bundled.responses import ANSWERS, REFUSALS, Form, answer, refusal
 from refusal_utils.judging.judgement import RELEASE_TYPES, Judgement
 from refusal_utils.judging.labels import agreement
 from refusal_utils.judging.phrase_judge import judge_response
@@ -24,7 +25,7 @@ PROBES = [json.loads(line) for line in Path(__file__).with_name("judge_probes.js
 
 
 @pytest.mark.parametrize("category", REFUSALS)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", get_args(Form))
 def test_every_refusal_of_the_bundled_model_is_one(category, form):
     judged = judge_response("", refusal(category, form))
     assert judged.outcome == "refused"

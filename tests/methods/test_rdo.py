@@ -1,11 +1,13 @@
 """Directions by gradients: the losses and their gradient by independent routes, a planted direction, and bad input."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 
+from refusal_utils.directions import DirectionSet, Provenance
 from refusal_utils.methods import METHODS, rdo, targets, training
 from refusal_utils.methods.losses import Losses
 from refusal_utils.methods.rdo import random_rows, train_direction
@@ -159,6 +161,20 @@ def test_training_raises_the_effects_of_a_random_direction_and_is_stored(chat, t
     again = rdo.rdo(chat, train, **how, **SMALL)
     assert torch.equal(again.direction, found.direction)
     pd.testing.assert_frame_equal(again.table(), found.table())
+
+
+@pytest.mark.parametrize(("name", "n"), [("rdo", 1), ("cones", 1), ("independent", 2)])
+def test_a_study_gets_a_set_with_the_options_in_its_provenance(chat, train, cache, name, n, tmp_path):
+    study = SimpleNamespace(chat=chat, draw=train, cache_dir=cache, provenance=Provenance)
+    loose = {"k": n, "max_bypass": 99.0, "min_induce": -99.0, "max_kl": 99.0} if name == "cones" else {}
+    found = METHODS[name].fit(study, n_updates=1, n_prompts=2, **SMALL, **loose)
+    assert (len(found), found.provenance.estimator) == (n, name)
+    assert (found.provenance.layer, found.provenance.pos) == (3, -3)
+    assert METHODS[name].trains
+    assert set(METHODS[name].options) <= set(found.provenance.settings)
+    loaded = DirectionSet.load(found.save(tmp_path / "set.safetensors"))
+    assert loaded.provenance.settings["kl"] == "paper"
+    torch.testing.assert_close(loaded.vectors, found.vectors)
 
 
 def test_the_choice_drops_what_costs_much_or_does_not_induce():

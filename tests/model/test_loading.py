@@ -14,8 +14,8 @@ from refusal_utils.model import loading as model_loading
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, load_chat_model
 from refusal_utils.model.loading import check_placement, load_weights
-from refusal_utils.steering.contexts import add_steering
 from refusal_utils.steering.generation import generate
+from tests.contexts import add_steering
 from tests.families import FAMILIES, family_config, family_tokenizer, randomize, save_family
 
 

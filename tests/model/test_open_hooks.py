@@ -10,8 +10,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from refusal_utils.heads.shares import component_shares
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.open_hooks import open_hooks
-from refusal_utils.steering.contexts import ablate_direction, add_steering
 from refusal_utils.steering.generation import generate
+from tests.contexts import ablate_direction, add_steering
 
 
 @contextmanager

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 
 from refusal_utils.paper.claims import CLAIMS
-from refusal_utils.paper.models import claims_markdown, compare_models, cosine_maps, model_title, tradeoff_maps
+from refusal_utils.paper.models import compare_models, cosine_maps, model_title, tradeoff_maps
 from refusal_utils.paper.tables import published_cosines
 from refusal_utils.prompts.categories import CATEGORY_IDS, category_by_id
 from refusal_utils.workflow.command_line import main
-from tests.readme_claims import table, written
+from tests.readme_claims import claims_markdown, table, written
 
 BUNDLED = Path(__file__).parents[2] / "figures" / "bundled"
 TABLES = ("03_cosine_matrix.csv", "07_rates.csv", "07_tradeoff.csv", "claims.csv")

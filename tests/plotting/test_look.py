@@ -62,6 +62,9 @@ def test_heatmap_menu_shows_one_panel_at_a_time_and_centres_only_what_has_both_s
     assert [button.args[0]["visible"] for button in buttons] == [[True, False], [False, True]]
     assert figure.data[0].z.tolist() == [[-1.0, 2.0], [0.5, pytest.approx(0.1)]]
     assert "layer %{y}, pos %{x}" in figure.data[1].hovertemplate
+    noted = look.heatmap_menu({"signed": signed, "share": signed}, {"share": signed.map("n = {}".format)}, title="t")
+    assert [trace.texttemplate for trace in noted.data] == ["%{z:.2f}", "%{z:.2f}<br>%{text}"]
+    assert noted.data[1].text[1][0] == "n = 0.5"
 
 
 def test_names_of_points_face_the_middle_and_lie_one_below_another():

@@ -49,6 +49,15 @@ def test_a_figure_of_a_dequantized_model_says_so_once(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "tiny").glob("*.html")] == ["map.html"]
 
 
+def test_a_figure_names_a_model_on_disk_without_its_path(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "chrome", lambda: None)
+    for folder in ("first", "second"):  # the second has a longer folder of figures, of which the title says nothing
+        figure = go.Figure(layout={"title": "Words per prompt"})
+        save_figure(figure, "words", f"/{folder}/tiny.gguf", root=tmp_path)
+        assert figure.layout.title.subtitle.text == "tiny model"
+    assert {path.parent.name for path in tmp_path.glob("*/words.html")} == {"tiny", "second--tiny"}
+
+
 @pytest.mark.parametrize(
     ("model", "folder"),
     [("smollm2", "smollm2"), ("/models/x-q8.gguf", "x-q8"), ("a/b-GGUF:sub/c.GGUF", "c"), ("/models/x/", "x")],

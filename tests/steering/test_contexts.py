@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from refusal_utils.directions.estimation import normalize
-from refusal_utils.steering.contexts import ablate_direction, add_steering, intervene
+from refusal_utils.steering.contexts import intervene
 from refusal_utils.steering.generation import generate
 from refusal_utils.steering.interventions import Addition
+from tests.contexts import ablate_direction, add_steering
 
 from .plain_edits import PlainEdit, logits_of
 

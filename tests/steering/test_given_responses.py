@@ -3,6 +3,7 @@
 import torch
 
 from refusal_utils.steering import Ablation, Addition, generate
+from refusal_utils.steering import given_responses as module
 from refusal_utils.steering.given_responses import GivenResponse, response_logits
 
 from .plain_edits import PlainEdit
@@ -37,6 +38,34 @@ def test_every_row_has_the_logits_of_plain_hugging_face_under_its_own_edit(chat,
         check(1)
         check(3)
     assert not torch.allclose(found.logits[0], found.logits[3], atol=0.01)  # control
+
+
+def test_what_all_prompts_begin_with_is_computed_once_with_the_same_logits_and_gradient(chat, monkeypatch):
+    begin = "Tell me about the sea, please, and about the ships that cross it in winter when the wind is up, and"
+    ids = chat.encode([f"{begin} {end}" for end in ("about tea", "why", "what a cat called Tom thinks of it")])
+    given = [GivenResponse([*own, *tail], len(tail)) for own, tail in zip(ids, ([5, 6], [8], [9, 10, 11]), strict=True)]
+    start = torch.nn.functional.normalize(torch.randn(chat.d_model, generator=torch.Generator().manual_seed(0)), dim=0)
+    n_begin = module.n_common(chat, ids)
+    assert n_begin >= 16
+    passes, forward = [], module.forward
+    monkeypatch.setattr(
+        module, "forward", lambda chat, ids, *a, **k: passes.append(ids.shape) or forward(chat, ids, *a, **k)
+    )
+
+    def run(edit, is_shared):
+        leaf = start.clone().requires_grad_()
+        edits = [edit(leaf)]
+        rows = [edits] * 3 if is_shared else [[*edits] for _ in range(3)]
+        found = response_logits(chat, given, rows)
+        total = found.mean(found.logits.log_softmax(-1)[..., 7]).sum()
+        return found.logits[found.is_real].detach(), torch.autograd.grad(total, leaf)[0]
+
+    for edit in (lambda v: Ablation(v[None]), lambda v: Addition(3 * v, (4,))):
+        passes.clear()
+        once, apart = run(edit, True), run(edit, False)
+        assert [shape[1] for shape in passes] == [n_begin, passes[2][1] - n_begin, passes[2][1]]
+        torch.testing.assert_close(once[0], apart[0], atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(once[1], apart[1], atol=1e-4, rtol=1e-3)
 
 
 def test_the_mean_is_over_real_tokens_only(chat, prompts):

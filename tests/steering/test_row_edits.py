@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 from refusal_utils.directions.estimation import normalize
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, load_chat_model
 from refusal_utils.steering.conditions import UNSTEERED, Condition
-from refusal_utils.steering.contexts import ablate_direction, add_steering, intervene
+from refusal_utils.steering.contexts import intervene
 from refusal_utils.steering.generation import generate
 from refusal_utils.steering.interventions import (
     Ablation,
@@ -17,6 +17,7 @@ from refusal_utils.steering.interventions import (
     SequentialAblation,
 )
 from refusal_utils.steering.row_edits import RowEdits, written_hooks
+from tests.contexts import ablate_direction, add_steering
 
 from .plain_edits import PlainEdit, logits_of
 

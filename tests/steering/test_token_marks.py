@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from refusal_utils.steering.conditions import Condition
-from refusal_utils.steering.contexts import add_steering, intervene
+from refusal_utils.steering.contexts import intervene
 from refusal_utils.steering.generation import generate
 from refusal_utils.steering.interventions import Ablation, Addition
+from tests.contexts import add_steering
 
 from .plain_edits import PlainEdit, plain_greedy
 

@@ -56,8 +56,8 @@ def test_gains_are_the_differences_of_refusal_at_one_budget_with_paired_interval
     assert gains.loc[(ABLATED, 0.1, "weak"), "more"] == pytest.approx(8 / 40)
     assert len(gains) == 8
     counts = count_gains(gains, ["weak"])  # it raises and lowers refusal less
-    assert counts["surely less"].tolist() == [1, 1, 1, 1]
-    assert counts[["surely more", "undecided"]].to_numpy().sum() == 0
+    assert counts["clearly less"].tolist() == [1, 1, 1, 1]
+    assert counts[["clearly more", "undecided"]].to_numpy().sum() == 0
 
 
 def test_names_are_matched_at_the_median_reach_and_one_that_falls_short_has_no_number():

@@ -4,13 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from refusal_utils.geometry.parallel import ParallelStates
 from refusal_utils.prompts.languages import load_languages
 from refusal_utils.steering.conditions import ablation_condition
 from refusal_utils.steering.first_tokens import refusal_logit
 from refusal_utils.steering.generation import first_token_logits
-from refusal_utils.tradeoff.cross_language import RANDOM, CrossLanguage, _likeness, cross_language
+from refusal_utils.tradeoff.cross_language import RANDOM, CrossLanguage, cross_language
+from refusal_utils.tradeoff.language_measures import likeness_to_refusals, paired_auc
 
 LANGUAGES, PAIRS = ("en", "xx"), [f"p{number:02}" for number in range(12)]
 REFUSAL = {"en": "No, I will not do that.", "xx": "Ne, tion mi ne faros."}
@@ -37,7 +39,10 @@ def made_up(own: float, other: float) -> CrossLanguage:
     columns = ["language", "pair_id", "harmful", "direction", "kind", "response", "outcome", "score"]
     frame = pd.DataFrame(rows, columns=columns)
     states = ParallelStates(LANGUAGES, torch.randn(2, 12, 8), torch.randn(2, 12, 8))
-    return CrossLanguage(states, dict.fromkeys(LANGUAGES, (" No",)), frame.assign(likeness=_likeness(frame)))
+    frame = frame.assign(
+        likeness=likeness_to_refusals(frame), refused=frame["outcome"].map({"refused": 1.0, "answered": 0.0})
+    )
+    return CrossLanguage(states, dict.fromkeys(LANGUAGES, (" No",)), frame)
 
 
 def test_the_matrix_has_the_mean_change_by_direction_and_language_with_its_interval():
@@ -54,14 +59,50 @@ def test_the_matrix_has_the_mean_change_by_direction_and_language_with_its_inter
     )
 
 
+def test_the_summary_counts_the_cells_that_surely_change():
+    summary = made_up(-4.0, -1.0).summary()
+    assert summary.loc[("ablated", "own")].tolist() == [pytest.approx(-4 + 0.055), 2, 0, 2]
+    assert summary.loc[("ablated", "other")].tolist() == [pytest.approx(-1 + 0.055), 2, 0, 2]
+    assert summary.loc[("added", "own"), ["below", "above"]].tolist() == [0, 2]
+    assert summary.loc[("added", RANDOM)].tolist() == [0, 0, 0, 2]
+
+
 def test_what_the_english_judge_cannot_see_is_seen_by_score_and_likeness():
     found = made_up(-4.0, -1.0)
     seen = found.languages()
-    assert seen[["refused", "not judged"]].to_numpy().tolist() == [[1, 0], [0, 1]]
+    assert found.outcomes().loc[("en", "harmful")].to_dict() == {
+        "refused": 12, "answered": 0, "broken": 0, "not judged": 0,
+    }  # fmt: skip
+    assert (found.outcomes().xs("xx")["not judged"] == 12).all()
+    judged = found.effects(of="refused").xs("xx", level="prompts")
+    assert judged["change"].isna().all()
+    assert (judged["n"] == 0).all()
+    assert found.table(of="refused").loc["en", "en"] == -1
     assert (seen[["AUC of score", "AUC of likeness"]] == 1).all(axis=None)
     changes = found.table(of="likeness")
     assert (changes.loc[list(LANGUAGES)] < -0.3).all(axis=None)
     assert changes.loc[RANDOM].abs().max() < 0.05  # control: the same refusals
+
+
+def test_changes_are_means_over_the_pairs_that_are_judged():
+    found = made_up(-4.0, -1.0)
+    one = (found.rows["pair_id"] == "p03") & (found.rows["language"] == "en") & (found.rows["kind"] == "")
+    found.rows.loc[one, "refused"] = 0.0
+    found.rows.loc[(found.rows["pair_id"] == "p05") & (found.rows["kind"] == "ablated"), "refused"] = np.nan
+    row = found.effects(of="refused").loc[("en", "en")]
+    assert (row["n"], row["change"]) == (11, pytest.approx(-10 / 11))
+    assert -1 <= row["low"] < row["change"] < row["high"] < 0
+
+
+def test_aucs_are_those_of_sklearn_and_their_intervals_narrow_with_more_pairs():
+    draw = np.random.default_rng(0)
+    sides = np.stack([draw.normal(size=40), draw.normal(size=40) + 1], axis=1).round(1)  # with ties
+    auc, low, high = paired_auc(sides, 2000)
+    assert auc == pytest.approx(roc_auc_score([0] * 40 + [1] * 40, sides.T.ravel()))
+    assert low < auc < high
+    _, narrow_low, narrow_high = paired_auc(np.tile(sides, (9, 1)), 2000)
+    assert (narrow_high - narrow_low) / (high - low) == pytest.approx(1 / 3, abs=0.05)
+    assert np.isnan(paired_auc(np.full((8, 2), np.nan), 10)).all()
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +130,12 @@ def test_every_prompt_has_a_response_under_every_direction_and_the_figure_shows_
         (kind, name): 30 for kind in ("ablated", "added") for name in ("en", "de", RANDOM)
     }
     assert found.table().shape == (3, 2)
+    bars = found.outcome_figure(title="Outcomes")
+    assert sum(sum(bar.y) for bar in bars.data) == pytest.approx(4)  # two languages, two sides
     figure = found.figure(title="Across languages")
-    assert len(figure.data) == 5
+    assert len(figure.data) == 7
+    row = found.effects().loc[("en", "de")]
+    assert figure.data[0].text[0][1] == f"{row['low']:.2f} to {row['high']:.2f}"
     np.testing.assert_allclose(np.array(figure.data[0].z), found.table(), atol=1e-4)
 
 

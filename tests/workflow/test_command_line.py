@@ -136,7 +136,7 @@ def test_idle_threads_sleep_unless_the_user_chose_otherwise(monkeypatch, before,
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["run", "--set", "SEED=1", "SEED=2"], "a setting must be given once; got SEED twice"),
+        (["run", "--set", "SEED=1", "SEED=2"], "a setting must be given once; got \\['SEED'\\] twice"),
         (["judge", "nowhere.jsonl"], "got nowhere.jsonl, which is not there"),
         (["judge", "."], "got ., which is a folder"),
         (["judge", "broken.jsonl"], "got invalid JSON .* at broken.jsonl, line 1"),

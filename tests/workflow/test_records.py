@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from refusal_utils.workflow import records
 from refusal_utils.workflow.command_line import main
 from refusal_utils.workflow.records import Run, read_record
@@ -62,14 +64,15 @@ def test_code_is_hashed_by_its_content(tmp_path, monkeypatch):
     assert before != records._code.__wrapped__()
 
 
-def test_prompts_in_a_changed_file_run_again(notebook, instant, tmp_path):
-    notebook("01_a.ipynb", "pass", 'MODEL = "bundled"\nPROMPTS = "builtin"')
+@pytest.mark.parametrize("name", ["PROMPTS", "SUFFIXES"])
+def test_prompts_in_a_changed_file_run_again(name, notebook, instant, tmp_path):
+    notebook("01_a.ipynb", "pass", f'MODEL = "bundled"\n{name} = "builtin"')
     mine = tmp_path / "mine.jsonl"
-    mine.write_text("{}")
-    for content, expected in (("{}", ["01"]), ("{}", []), ("{} ", ["01"])):
-        if mine.read_text() != content:
-            mine.write_text(content)
-        assert main(["run", "--prompts", str(mine)]) == 0
+    mine.write_text('{"text": "Thanks."}')
+    for content, expected in (("", ["01"]), ("", []), (" ", ["01"])):
+        if content:
+            mine.write_text(mine.read_text() + content)
+        assert main(["run", "--set", f"{name}={mine}"]) == 0
         assert numbers(instant) == expected
 
 

@@ -50,6 +50,7 @@ def test_values_are_read_as_python_or_as_text():
         ("SELECT_BY=behavior", r"SELECT_BY: .*; got 'behavior'. Did you mean 'behaviour'\?"),
         ("DTYPE=bfloat", r"DTYPE: .*; got 'bfloat'. Did you mean 'bfloat16'\?"),
         ("PROMPTS=bultin", r"PROMPTS: .*; got 'bultin'. Did you mean 'builtin'\?"),
+        ("LANGUAGES=paper", "LANGUAGES: must be 'builtin', a folder of files or a .jsonl or .csv or .tsv file"),
         (
             "PROMPTS=papre",
             "PROMPTS: must be 'builtin', 'paper', a folder .* or a .jsonl or .csv or .tsv file; got 'papre'",
