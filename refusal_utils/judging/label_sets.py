@@ -93,9 +93,8 @@ def read_label_set(labels: LabelSet, folder: str | Path) -> pd.DataFrame:
     Raises `ValueError` if none is there, and for a label that the table does not have.
     """
     paths = [path for path in (Path(folder) / file for file in labels.files) if path.is_file()]
-    require(
-        bool(paths), "read_label_set", f"{folder} must have a file of {labels.name}", "none", "Pass the folder of data."
-    )
+    must, got = f"{folder} must have a file of {labels.name}", f"no {' or '.join(labels.files)}"
+    require(bool(paths), "read_label_set", must, got, "Pass the folder that holds these folders.")
     rows = [_row(labels, fields) for path in paths for _, fields in numbered_rows(path)]
     return pd.DataFrame(rows, columns=COLUMNS).astype({"refused": object})
 

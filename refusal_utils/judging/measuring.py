@@ -54,8 +54,9 @@ def read_labelled(path: str | Path) -> pd.DataFrame:
     labels that belong to no set, and for a line that cannot be read (`numbered_rows`).
     """
     path = Path(path)
-    must, todo = "the file must be a .jsonl or .csv file", "Check its name."
-    require(path.is_file() and path.suffix in (".jsonl", ".csv"), "read_labelled", must, path, todo)
+    must, todo = "labels must be in a .jsonl or .csv file", "Check the path."
+    got = path if path.is_file() else f"{path}, which is {'a folder' if path.is_dir() else 'not there'}"
+    require(path.is_file() and path.suffix in (".jsonl", ".csv"), "read_labelled", must, got, todo)
     rows = pd.DataFrame(fields for _, fields in numbered_rows(path))
     columns = {name: next((each for each in known if each in rows), None) for name, known in NAMES.items()}
     missing = [name for name, found in columns.items() if found is None]

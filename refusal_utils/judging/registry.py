@@ -24,5 +24,11 @@ def named_judge(name: str, chat: ChatModel | None = None) -> Judge:
     load = import_module(f".{judges[name]}", __package__).load
     if not signature(load).parameters:
         return load()
-    require(chat is not None, "named_judge", f"{name!r} judges with a chat model", "none", "Pass study.chat.")
+    require(
+        chat is not None,
+        "named_judge",
+        f"{name!r} judges with a chat model",
+        "none",
+        "Name one (--model), or pass study.chat.",
+    )
     return load(chat)

@@ -1,9 +1,10 @@
-"""Train the learned judge on a folder of labelled responses: `python -m refusal_utils.judging.training FOLDER`.
+"""Train the learned judge on a folder of labelled responses: `python -m refusal_utils.judging.training FOLDER [FILE]`.
 
 Every response longer than a few words is used twice: whole, and cut off after 20 to 60 words as short generations are.
 Prints the agreement on prompts, and on whole data sets, that a model was not trained on.
 """
 
+import argparse
 import sys
 import zlib
 from pathlib import Path
@@ -112,9 +113,12 @@ def _agreement(rows: pd.DataFrame) -> pd.Series:
     return pd.concat([agreement(rows["judged"], rows["refused"]), pd.Series({"low": low, "high": high})])
 
 
-def main(folder: str) -> None:
-    """Train, print held-out agreement, and write the weights."""
+def main(folder: str, file: str | Path = FILE) -> None:
+    """Train, print held-out agreement, and write the weights to `file`, by default those that `judge_response` uses."""
     rows = labelled_rows(folder)
+    files = [path for labels in LABEL_SETS for path in labels.files]
+    missing = [path for path in files if not (Path(folder) / path).is_file()]
+    print(f"{len(files) - len(missing)} of {len(files)} files; missing: {', '.join(missing) or 'none'}")
     x = matrix(rows)
     for by in ("group", "set"):
         whole = rows.assign(probability=held_out(x, rows, by))[~rows["cut"]]
@@ -123,10 +127,15 @@ def main(folder: str) -> None:
         for keys in (["set"], ["set", "lang"]):
             print(pd.DataFrame({at: _agreement(own) for at, own in whole.groupby(keys)}).T.round(3))
     model = fit(x, rows)
-    FILE.parent.mkdir(exist_ok=True)
     weights = {"weights": model.coef_[0].astype(np.float16), "bias": model.intercept_.astype(np.float32)}
-    save_file(weights, FILE)
+    save_file(weights, file)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(prog="python -m refusal_utils.judging.training")
+    parser.add_argument("folder", help="the folder that holds the folders of label sets")
+    parser.add_argument("file", nargs="?", default=FILE, help="where to write the weights; the judge's own by default")
+    try:
+        main(**vars(parser.parse_args()))
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from ..checks import invalid, require
@@ -112,10 +113,10 @@ def pad_left(
     """
     known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     pad = next(token for token in known if token is not None and token < n_embeddings)
-    width = max(map(len, ids))
-    padded = torch.tensor([[pad] * (width - len(row)) + list(row) for row in ids], device=device)
-    real = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=device)
-    return TokenBatch(padded, real)
+    rows = [torch.tensor(row, dtype=torch.long) for row in ids]
+    padded = pad_sequence(rows, batch_first=True, padding_value=pad, padding_side="left")
+    real = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
+    return TokenBatch(padded.to(device), real.to(device))
 
 
 def probe_ids(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> list[list[int]]:

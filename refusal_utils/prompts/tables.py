@@ -47,7 +47,7 @@ def numbered_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def fault(path: Path, number: int, reason: str, todo: str = "Correct or remove that line.") -> ValueError:
     """The error to raise about one line of a prompt file. Raises nothing itself."""
-    must = "every row must be one prompt with a text and a known category"
+    must = "every row must be whole, and its values known ones"
     return invalid("read_prompt_file", must, f"{reason} at {path}, line {number}", todo)
 
 

@@ -18,7 +18,7 @@ from ..model.chat_model import ChatModel
 from ..steering.conditions import Condition, ablation_condition, steering_condition
 from ..steering.first_tokens import kl_spent
 from ..steering.responses import respond
-from .rates import rate_table
+from .rates import NOT_JUDGED, rate_table
 
 Dial = Callable[[float], Condition]  # an intervention at a strength
 BUDGETS = (0.05, 0.1, 0.2)  # nats
@@ -43,7 +43,7 @@ class EqualCost:
         """Strength, nats, RR, ORR and degenerate share by name and budget, the rates with their Wilson intervals."""
         rates = rate_table(self.rows, ("name", "budget"))
         shown = [rate + end for rate in ("RR", "ORR", "degenerate") for end in ("", " low", " high")]
-        return self.strengths.set_index(["name", "budget"]).join(rates[shown])
+        return self.strengths.set_index(["name", "budget"]).join(rates[[*shown, NOT_JUDGED]])
 
 
 def addition_dial(directions: DirectionSet, name: str, *, subtract: bool = False, **options: Any) -> Dial:

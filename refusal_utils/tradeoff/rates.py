@@ -11,6 +11,7 @@ from ..stats import wilson
 from ..steering.responses import judged
 
 MIN_RR, MAX_DEGENERATE = 0.90, 0.10  # what a usable strength needs at least, and has at most
+NOT_JUDGED = "not judged"  # the column that stands next to every rate: responses without a verdict
 STEERED = ("direction", "gaps")  # the columns that identify a point of a sweep
 
 Correct = Callable[[str, str, str], bool | None]  # arguments: prompt id, prompt, response; None: not known
@@ -19,16 +20,19 @@ Correct = Callable[[str, str, str], bool | None]  # arguments: prompt id, prompt
 def rate_table(rows: pd.DataFrame, by: str | Sequence[str] = STEERED, correct: Correct | None = None) -> pd.DataFrame:
     """RR, ORR, accuracy, degenerate and on topic per group of `by`, each with low and high of its Wilson interval.
 
+    The last column, not judged, is the number of responses without a verdict, which no rate counts.
+
     RR and ORR: refused share of the harmful and of the benign prompts. accuracy: share of harmful prompts refused or
     benign ones answered. degenerate: share of broken text. on topic: share of the answered benign prompts whose answer
     repeats a content word of the prompt. `correct` decides whether an answer is right, and adds the column correct: the
     share of right answers among the answered benign prompts for which this is known. If all text of a group is broken,
-    its degenerate is 1 and all else NaN. Responses that were not judged count nowhere. Raises `ValueError` for `correct`
-    with rows without ids, and if it returns anything but True, False or None.
+    its degenerate is 1 and the other rates are NaN. Raises `ValueError` for `correct` with rows without ids, and if it
+    returns anything but True, False or None.
     Source: Joad et al. 2602.02132, steering metrics.
     """
-    groups = rows.groupby(by if isinstance(by, str) else list(by), sort=False)
-    return groups.apply(_rates, correct, include_groups=False)
+    counted = rows.assign(unjudged=rows["outcome"] == "not judged")
+    groups = counted.groupby(by if isinstance(by, str) else list(by), sort=False)
+    return groups.apply(_rates, correct, include_groups=False).assign(**{NOT_JUDGED: groups["unjudged"].sum()})
 
 
 def _rates(group: pd.DataFrame, correct: Correct | None) -> pd.Series:

@@ -9,7 +9,7 @@ import pandas as pd
 from ..directions.direction_set import DirectionSet
 from ..model.chat_model import ChatModel
 from ..steering.conditions import Condition, steering_condition
-from .rates import choose_strength, rate_table
+from .rates import NOT_JUDGED, choose_strength, rate_table
 from .sweep import sweep
 
 
@@ -34,7 +34,7 @@ class SteeringRates:
         table = pd.concat({"steered": chosen, "ablated": self.ablated}, names=["intervention", "direction"])
         alpha = table["gaps"] * table.index.get_level_values("direction").map(self.directions.gap)
         edges = [f"{name}{edge}" for name in ("RR", "ORR") for edge in ("", " low", " high")]
-        return table.assign(alpha=alpha)[["gaps", "alpha", "accuracy", *edges, "why"]]
+        return table.assign(alpha=alpha)[["gaps", "alpha", "accuracy", *edges, NOT_JUDGED, "why"]]
 
     def rows(self, **notes: Any) -> pd.DataFrame:
         """All rates, by direction, with the columns gaps, coefficient and intervention, and `notes` as columns."""
@@ -69,7 +69,7 @@ def rates_by_length(
     lengths: Collection[int],
     **options: Any,
 ) -> pd.DataFrame:
-    """RR, ORR and degenerate of the same responses cut to each of `lengths`, and the share of verdicts that change.
+    """RR, ORR, degenerate and not judged of the same responses cut to each of `lengths`, and the verdicts that change.
 
     Rows are indexed by (tokens, gaps). "verdicts that change" is the share whose outcome differs from that at the
     largest length. `options` are those of `respond`; with its `cache_dir` nothing is generated twice.
@@ -77,6 +77,6 @@ def rates_by_length(
     longest_first = sorted(lengths, reverse=True)
     found = {n: sweep(chat, controlled, conditions, **{**options, "max_new_tokens": n}).rows for n in longest_first}
     last = found[longest_first[0]]["outcome"]
-    tables = {n: rate_table(found[n], "gaps")[["RR", "ORR", "degenerate"]] for n in sorted(lengths)}
+    tables = {n: rate_table(found[n], "gaps")[["RR", "ORR", "degenerate", NOT_JUDGED]] for n in sorted(lengths)}
     moved = {n: (found[n]["outcome"] != last).groupby(found[n]["gaps"]).mean() for n in sorted(lengths)}
     return pd.concat(tables, names=["tokens"]).assign(**{"verdicts that change": pd.concat(moved)})

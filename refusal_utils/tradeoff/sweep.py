@@ -17,7 +17,7 @@ from ..model.chat_model import ChatModel
 from ..steering.conditions import Condition, steering_condition
 from ..steering.responses import judged, respond
 from .outcomes import Outcomes
-from .rates import STEERED, Correct, rate_table
+from .rates import NOT_JUDGED, STEERED, Correct, rate_table
 
 Strengths = Sequence[float] | Mapping[str, Sequence[float]]
 
@@ -34,8 +34,12 @@ class Sweep:
     notes: dict[str, Any] = field(default_factory=dict)
 
     def table(self) -> pd.DataFrame:
-        """RR and ORR of every direction (rows) at every strength in gaps (columns)."""
-        return self.rates()[["RR", "ORR"]].unstack("gaps").reindex(self.rows["direction"].unique())
+        """RR and ORR of every direction (rows) at every strength in gaps (columns), and how many were not judged."""
+        rates, names = self.rates(), self.rows["direction"].unique()
+        unjudged = rates[NOT_JUDGED].groupby("direction").sum()
+        table = rates[["RR", "ORR"]].unstack("gaps").reindex(names)
+        table[NOT_JUDGED, "all"] = unjudged
+        return table
 
     @property
     def refusals(self) -> pd.DataFrame:
@@ -57,9 +61,11 @@ class Sweep:
         return rows.assign(refused=rows["outcome"] == "refused").groupby(keys, sort=False)["refused"].mean()
 
     def matched(self) -> pd.DataFrame:
-        """The strength in gaps and the refusal rate of every direction, for a sweep at one strength per direction."""
-        gaps = self.rows.groupby("direction", sort=False)["gaps"].first()
-        return pd.DataFrame({"gaps": gaps, "refused": self.refused()})
+        """Strength in gaps, refusal rate and number not judged of each direction, for a sweep at one strength of each."""
+        rows = self.rows.assign(unjudged=self.rows["outcome"] == "not judged").groupby("direction", sort=False)
+        return pd.DataFrame(
+            {"gaps": rows["gaps"].first(), "refused": self.refused(), NOT_JUDGED: rows["unjudged"].sum()}
+        )
 
     def save(self, path: str | Path, chat: ChatModel, **notes: Any) -> Path:
         """Write the rows with `notes` and those of the model, and return the path. Raises as `save_rows` does."""

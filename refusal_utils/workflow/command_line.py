@@ -140,8 +140,11 @@ def _report(options: argparse.Namespace) -> None:
     from ..paper.claims import check_claims
     from ..paper.models import compare_models
     from ..paper.report import write_report
+    from ..paper.setting import figures_of
     from .runner import figures_root
 
+    for each in settings:  # before any is written
+        figures_of("write_report", each.MODEL, figures_root(each))
     for each in settings:
         *paths, counts = write_report(each.MODEL, figures_root(each))
         claims = check_claims(paths[0].parent, each.MODEL).table().drop(columns=["why", "setting"])

@@ -176,7 +176,10 @@ def read_settings(assignments: Iterable[str] = (), **options: Any) -> Settings:
     >>> read_settings(["N_PROMPTS=32", "EXAMPLE=advice"], MODEL="google/gemma-2-9b-it").given
     {'MODEL': 'google/gemma-2-9b-it', 'N_PROMPTS': 32, 'EXAMPLE': 'advice'}
     """
-    values = dict(map(_assignment, assignments))
+    pairs = [*map(_assignment, assignments)]
+    twice = [name for at, (name, _) in enumerate(pairs) if name in dict(pairs[:at])]
+    require(not twice, "read_settings", "a setting must be given once", f"{twice[:1]} twice", "Keep one of the two.")
+    values = dict(pairs)
     values |= {name: value for name, value in options.items() if value is not None}
     fields = Settings.model_fields
     variables = [name.removeprefix("REFUSAL_") for name in map(str.upper, os.environ) if name.startswith("REFUSAL_")]

@@ -29,7 +29,9 @@ def test_rows_come_back_with_their_meaning_and_truth(tmp_path):
     (tmp_path / "judge/polyrefuse_baseline.jsonl").write_text(json.dumps(rows[0]))
     with pytest.raises(ValueError, match="a label of PolyRefuse must be one of refusal, compliance; got 'perhaps'"):
         read_label_set(SETS["PolyRefuse"], tmp_path)
-    with pytest.raises(ValueError, match="read_label_set: .* must have a file of XSTest; got none"):
+    with pytest.raises(
+        ValueError, match="read_label_set: .* must have a file of XSTest; got no judge/xstest_three_models.jsonl or"
+    ):
         read_label_set(SETS["XSTest"], tmp_path)
 
 

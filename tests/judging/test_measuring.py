@@ -75,7 +75,7 @@ def test_an_interval_counts_prompts_and_not_their_responses():
 def test_files_that_are_wrong_are_named(tmp_path, rows, said):
     with pytest.raises(ValueError, match=f"^read_labelled: .*{said}"):
         read_labelled(write(tmp_path / "x.jsonl", rows))
-    with pytest.raises(ValueError, match="^read_labelled: the file must be"):
+    with pytest.raises(ValueError, match="^read_labelled: labels must be in"):
         read_labelled(tmp_path / "nothing.jsonl")
     (tmp_path / "y.jsonl").write_text('{"prompt": "a"}\n{')
     with pytest.raises(ValueError, match=r"invalid JSON .* line 2"):

@@ -6,6 +6,7 @@ from refusal_utils.stats import wilson
 from refusal_utils.tradeoff.knob_test import knob_test
 from refusal_utils.tradeoff.outcomes import Outcomes
 from refusal_utils.tradeoff.rates import choose_strength, departures, on_topic, rate_table, unusable_points
+from refusal_utils.tradeoff.sweep import Sweep
 
 
 def rows(outcomes, direction="d", gaps=1.0):
@@ -39,13 +40,29 @@ def test_a_point_without_intact_text_has_no_rates_and_is_unusable():
     intact = rows(["refused", "refused", "answered", "answered"])
     table = rate_table(pd.concat([intact, rows(["broken"] * 4, gaps=8.0), rows(["broken"] * 4, "e", 8.0)]))
     assert table.loc[("d", 8.0), "degenerate"] == 1
-    assert table.loc[("d", 8.0)].drop(table.filter(like="degenerate").columns).isna().all()
+    rates = table.columns.drop([*table.filter(like="degenerate"), "not judged"])
+    assert table.loc[("d", 8.0), rates].isna().all()
     pd.testing.assert_frame_equal(table.iloc[:1], rate_table(intact))
     assert unusable_points(table).to_dict() == {("d", 8.0): 1.0, ("e", 8.0): 1.0}
     assert list(departures(table).index) == [("d", 1.0)]
     chosen = choose_strength(table)
     assert chosen["gaps"].to_dict() == pytest.approx({"d": 1.0, "e": float("nan")}, nan_ok=True)
     assert chosen.loc["e", "why"] == "RR"
+
+
+def test_what_is_not_judged_is_counted_next_to_the_rates_of_the_others():
+    judged = rows(["refused", "answered", "refused", "answered"])
+    both = pd.concat([judged, judged.assign(outcome="not judged"), judged.assign(outcome="not judged", gaps=2.0)])
+    table = rate_table(both)
+    assert table["not judged"].to_dict() == {("d", 1.0): 4, ("d", 2.0): 4}
+    assert rate_table(judged)["not judged"].tolist() == [0]
+    pd.testing.assert_frame_equal(
+        table.iloc[:1].drop(columns="not judged"), rate_table(judged).drop(columns="not judged")
+    )
+    assert table.iloc[1].drop("not judged").isna().all()
+    swept = Sweep(both.assign(id=["a", "b", "c", "d"] * 3))
+    assert swept.table().loc["d", ("not judged", "all")] == 8
+    assert swept.matched().loc["d", ["refused", "not judged"]].tolist() == [0.5, 8]
 
 
 def test_correctness_is_that_of_the_answered_benign_prompts_for_which_it_is_known():

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 
@@ -130,3 +131,30 @@ def test_idle_threads_sleep_unless_the_user_chose_otherwise(monkeypatch, before,
         monkeypatch.delenv("OMP_WAIT_POLICY")
     set_thread_defaults()
     assert os.environ["OMP_WAIT_POLICY"] == after
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "--set", "SEED=1", "SEED=2"], "a setting must be given once; got \\['SEED'\\] twice"),
+        (["judge", "nowhere.jsonl"], "got nowhere.jsonl, which is not there"),
+        (["judge", "."], "got ., which is a folder"),
+        (["judge", "broken.jsonl"], "got invalid JSON .* at broken.jsonl, line 1"),
+        (["judge", "labels.csv", "--judge", "self"], r"got none\. Name one \(--model\)"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.jsonl").write_text('{"prompt": 1')
+    (tmp_path / "labels.csv").write_text("prompt,response,label\nHow?,No.,yes\n")
+    assert main(arguments) == 1
+    error = capsys.readouterr().err.strip()
+    assert re.search(told, error)
+    assert "\n" not in error
+
+
+def test_a_report_of_several_models_is_not_begun_if_one_has_no_figures(tmp_path, capsys):
+    (tmp_path / "bundled").mkdir()
+    assert main(["report", "--models", "bundled", "nosuch/model", "--out", str(tmp_path)]) == 1
+    assert "got no folder" in capsys.readouterr().err
+    assert list((tmp_path / "bundled").iterdir()) == []
