@@ -45,7 +45,7 @@ class Claims:
 
     `setting` has model, kind ("test organism" or "chat model"), layer, pos, place (who chose layer and position),
     selection and prompts, per_side (prompts on each side of a direction), judge, tokens (length of a response), dtype
-    and weights (what they were dequantised from); unknown values are empty.
+    and weights (what they were dequantized from); unknown values are empty.
     """
 
     measures: tuple[Measure, ...] = field(repr=False)
@@ -139,9 +139,9 @@ def _setting(setting: Setting, rates: pd.DataFrame) -> dict[str, Any]:
 
 
 def _weights(quantization: str | None) -> str:
-    """What weights were dequantised from, such as `4-bit Q4_K_M, dequantised`; empty if they were never quantised."""
+    """What weights were dequantized from, such as `4-bit Q4_K_M, dequantized`; empty if they were never quantised."""
     bits = re.search(r"\d+", quantization or "")
-    return f"{bits[0]}-bit {quantization}, dequantised" if bits else ""
+    return f"{bits[0]}-bit {quantization}, dequantized" if bits else ""
 
 
 def _reason(rows: pd.DataFrame) -> str:

@@ -88,7 +88,7 @@ class CrossLanguage:
     def summary(self, of: str = "score", n_draws: int = 1000) -> pd.DataFrame:
         """By kind and whether the direction is of the prompts' own language, of another, or random: what it changes.
 
-        The mean change, and of how many cells how many are surely below and above 0.
+        The mean change, and of how many cells how many are clearly below and above 0.
         """
         rows = self.changes(n_draws).xs(of, level="of").reset_index()
         whose = (rows["direction"] == rows["prompts"]).map({True: "own", False: "other"})

@@ -224,7 +224,7 @@ def test_the_setting_is_read_from_tables_alone(folder):
     assert isinstance(found, Claims)
     words = describe_setting(found.setting)
     assert (
-        words == "layer 12, position -1; place: causal; judge phrases; 24 tokens; bfloat16; 4-bit Q4_K_M, dequantised"
+        words == "layer 12, position -1; place: causal; judge phrases; 24 tokens; bfloat16; 4-bit Q4_K_M, dequantized"
     )
 
 

@@ -17,7 +17,7 @@ TABLES = ("03_cosine_matrix.csv", "07_rates.csv", "07_tradeoff.csv", "claims.csv
 
 @pytest.fixture
 def folders(tmp_path) -> list[Path]:
-    """The bundled model, a second one with nine directions and dequantised weights, and one without tables."""
+    """The bundled model, a second one with nine directions and dequantized weights, and one without tables."""
     for name in ("bundled", "qwen", "empty"):
         (tmp_path / name).mkdir()
     for name in TABLES:
@@ -27,7 +27,7 @@ def folders(tmp_path) -> list[Path]:
     for name in TABLES[1:3]:
         frame = pd.read_csv(BUNDLED / name)
         frame[~frame["direction"].isin(CATEGORY_IDS[9:])].to_csv(tmp_path / "qwen" / name)
-    claims = pd.read_csv(BUNDLED / "claims.csv").assign(kind="chat model", weights="4-bit, dequantised", layer=14)
+    claims = pd.read_csv(BUNDLED / "claims.csv").assign(kind="chat model", weights="4-bit, dequantized", layer=14)
     claims.to_csv(tmp_path / "qwen" / "claims.csv", index=False)
     return [tmp_path / name for name in ("bundled", "qwen", "empty")]
 
@@ -41,7 +41,7 @@ def test_cosine_maps_have_the_published_map_and_one_per_model_with_gaps_left_emp
     titles = [note.text for note in figure.layout.annotations]
     assert titles[1:] == [
         "bundled, layer 6, pos -2<br>(test organism)",
-        "qwen, layer 14, pos -2<br>(4-bit, dequantised)",
+        "qwen, layer 14, pos -2<br>(4-bit, dequantized)",
     ]
     assert {trace.coloraxis for trace in figure.data} == {"coloraxis"}
 
@@ -73,7 +73,7 @@ def test_the_markdown_table_has_every_claim_and_the_numbers_of_the_tables(folder
     assert all(text in lines[0] for text in CLAIMS.values())
     assert {line.count(" | ") for line in lines} == {len(CLAIMS)}
     assert lines[2].startswith("| **bundled**: trained test organism; layer 6, position -2;")
-    assert "4-bit, dequantised" in lines[3]
+    assert "4-bit, dequantized" in lines[3]
     first = pd.read_csv(BUNDLED / "claims.csv").iloc[0]
     assert f"{first['number']:.0f} of 55 ({first['low']:.0f} to {first['high']:.0f}) pairs" in lines[2]
 
