@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import nn
 
+from ..checks import require
+
 
 class AsFound:
     """The parts of `model` that a bridge replaces or fills: submodules, empty slots, methods, mode and attention kernels.
@@ -36,3 +38,12 @@ def _empty(module: nn.Module) -> list[str]:
 
 def _kernels(config: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(config).items() if "_implementation" in name}
+
+
+def unwrapped(hf_model: Any) -> Any:
+    """The model inside a `PeftModel`, with its adapters in place. Raises `ValueError` for one that adds tokens to prompts."""
+    must, todo = "an adapter must not add tokens to prompts", "Use one that changes weights, such as LoRA."
+    config = getattr(hf_model, "active_peft_config", None)
+    tuned = bool(getattr(config, "is_prompt_learning", False))
+    require(not tuned, "load_chat_model", must, type(config).__name__, todo)
+    return getattr(hf_model, "get_base_model", lambda: hf_model)()

@@ -18,7 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerBase
 
 from ..checks import invalid, require
-from .as_found import AsFound
+from .as_found import AsFound, unwrapped
 from .bridging import boot_bridge, context_length
 from .chat_format import TokenBatch, pad_left, thinking_mode
 from .encoding import check_known, encode_chats
@@ -183,7 +183,7 @@ def load_chat_model(
     other, no chat template or one without a fixed ending, and logits that differ from those of Hugging Face.
     """
     _check_options(name, hf_model, device=device, dtype=dtype, device_map=device_map)
-    source = find_source(name)
+    source, hf_model = find_source(name), unwrapped(hf_model)
     tokenizer, rows, suffix, config, state = read_setup(str(name), source.place, hf_model, layer, pos, system_prompt)
     with memory_errors(str(name)):
         model = load_weights(str(name), source.place, device, dtype, device_map) if hf_model is None else hf_model

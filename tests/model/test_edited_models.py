@@ -1,7 +1,11 @@
 """A cached state is of exactly this model, as it is now."""
 
+from types import SimpleNamespace
+
+import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import load_chat_model
@@ -72,3 +76,24 @@ def test_computing_leaves_the_fingerprint_alone(chat, prompts):
     capture_activations(chat, prompts[:2])
     generate(chat, prompts[:2], max_new_tokens=2)
     assert (chat.fingerprint, chat.signature) == (before, glance)
+
+
+class Peft(nn.Module):
+    """What peft puts around a model."""
+
+    def __init__(self, model, **config):
+        super().__init__()
+        self.model, self.active_peft_config = model, SimpleNamespace(**config)
+
+    def get_base_model(self):
+        return self.model
+
+
+def test_a_model_inside_one_of_peft_is_loaded_unless_its_adapter_adds_tokens(chat, model_folder):
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    loaded = load_chat_model(model_folder, hf_model=Peft(model, is_prompt_learning=False))
+    kept, own = (capture_activations(each, ["Is it late?"], layers=[7]) for each in (loaded, chat))
+    assert torch.equal(kept.values, own.values)
+    loaded.unload()
+    with pytest.raises(ValueError, match="load_chat_model: an adapter must not add tokens to prompts"):
+        load_chat_model(model_folder, hf_model=Peft(model, is_prompt_learning=True))
