@@ -89,7 +89,7 @@ def component_shares(
         stream = (kept[name].float() for name in ends)
         return *written, *((state @ directions.to(state).T).cpu() for state in stream)
 
-    batches = plan_batches([row[common.n :] for row in ids], token_budget(_FUNCTION, batch_tokens, chat.device))
+    batches = plan_batches(ids, token_budget(_FUNCTION, batch_tokens, chat.device))
     found = Shares(*in_order(run_batches(_FUNCTION, batches, step)))
     must = "no hook may be open, because shares are those of the model's own weights"
     require_no_hooks(_FUNCTION, chat, must, "Close it.")

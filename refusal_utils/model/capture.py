@@ -92,7 +92,7 @@ def capture_activations(
             return _read_positions(common, [ids[row] for row in rows], names, positions)
 
         # All prompts are planned, stored ones too: a resumed run must form the same batches as an unbroken one.
-        batches, label = plan_batches([row[common.n :] for row in ids], budget), "capture" if progress else ""
+        batches, label = plan_batches(ids, budget), "capture" if progress else ""
         what = f"prompts at {len(layers)} layers"
         for rows, values in run_batches(_FUNCTION, batches, step, left=found.missing, progress=label, what=what):
             _check_values(values, rows, layers)

@@ -126,6 +126,7 @@ def test_bad_requests_name_what_must_hold(chat, prompts):
 
 
 def test_an_architecture_without_head_outputs_is_named(chat, prompts, monkeypatch):
+    component_shares(chat, prompts[:2], draw_directions(1, chat.d_model))  # before control: it has them now
     monkeypatch.delitem(chat.bridge.blocks[1].attn._modules, "o")
     with pytest.raises(
         ValueError,
