@@ -1,5 +1,6 @@
 """Several methods on the same states: do they find the same direction, how reproducibly, and how fast?"""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,6 +94,7 @@ def compare_methods(
     categories: Sequence[str] | None = None,
     n_splits: int = 10,
     seed: int = 0,
+    trained: bool = False,
     **options: Mapping[str, Any],
 ) -> MethodComparison:
     """Every method's direction of these categories pooled (default: all), at `layer` and `pos` of a study's states.
@@ -100,13 +102,13 @@ def compare_methods(
     For the split halves, both sides are split at random `n_splits` times, in the same way for all methods. A
     `SearchMethod` asks the model of `study` about its whole draw, and chooses its own place; its split halves are those
     of the difference in means there, which is the direction that it chooses. A search that raises is left out, and its
-    error is printed. A method that trains is left out: no direction of a half is trained. `options`: those
-    of a method, under its name. Raises `ValueError` as the other methods do.
+    error is printed. Methods that train take minutes, so they are left out unless `trained`; their split halves are
+    NaN, because no direction of a half is trained. `options`: those of a method, under its name. Raises `ValueError` as the other methods do.
     """
     found, halves, costs = {}, {}, {}
     splits: dict[Any, list[tuple[_Part, _Part]]] = {}
     for name, method in methods.items():
-        if method.trains:
+        if method.trains and not trained:
             continue
         searches, own = not isinstance(method, StateMethod), options.get(name, {})
         at_place: dict[str, Any] = {"layer": layer, "pos": pos, "categories": categories, "pooled": True}
@@ -120,6 +122,9 @@ def compare_methods(
             continue
         told = found[name].provenance.settings if searches else {}
         costs[name] = {"seconds": told.get("seconds", time.perf_counter() - began), "passes": told.get("passes", 0)}
+        if method.trains:
+            halves[name] = [math.nan] * n_splits
+            continue
         place = (found[name].provenance.layer, found[name].provenance.pos) if searches else (layer, pos)
         if place not in splits:
             whole = _Part(*study.sides(*place), study.provenance(*place), study.confidence())

@@ -227,7 +227,7 @@ def _cosines(
 
 
 def _search(study: Any, **options: Any) -> DirectionSet:
-    found = independent(study.chat, study.draw, cache_dir=study.cache_dir, **options)
+    found = independent(study.chat, study.draw, cache_dir=study.cache_dir, progress=True, **options)
     return found.directions(study.provenance(found.training.layer, found.training.pos), **options)
 
 

@@ -121,7 +121,7 @@ def random_rows(n: int, d_model: int, seed: int) -> Float[Tensor, "rank d_model"
 
 
 def _search(study: Any, **options: Any) -> DirectionSet:
-    found = rdo(study.chat, study.draw, cache_dir=study.cache_dir, **options)
+    found = rdo(study.chat, study.draw, cache_dir=study.cache_dir, progress=True, **options)
     return found.directions(study.provenance(found.training.layer, found.training.pos), **options)
 
 
