@@ -17,7 +17,7 @@ from ..prompts.draws import draw_digest, draw_prompts
 from ..prompts.loading import load_prompts
 
 FOLDER = Path(__file__).parent / "directions"
-SHIPPED: dict[str, dict[str, Any]] = {"rdo": {}, "cones": {"complete": True}, "independent": {}}  # options by method
+SHIPPED: dict[str, dict[str, Any]] = {"rdo": {}, "cones": {"k": 2, "complete": True}}  # options by method
 N_PROMPTS = 96  # of a category: the default draw
 SAME = ("fingerprint", "dtype", "dequantized_from", "thinking", "system_prompt")  # notes on the model that must agree
 
@@ -46,7 +46,7 @@ def _is_of(found: DirectionSet, study: Any, options: dict[str, Any]) -> bool:
 def train(folder: Path, cache_dir: str) -> None:
     """Train every shipped set on the draw that notebook 01 makes by default, on the CPU in float32."""
     chat = load_chat_model(device="cpu", dtype="float32")
-    draw = draw_prompts(load_prompts(split="train"), "label", N_PROMPTS)
+    draw = draw_prompts(load_prompts(split="train"), "label", N_PROMPTS).assign(prompts="builtin")
     place = partial(Provenance, draw=draw_digest(draw), model=model_notes(chat))
     study = SimpleNamespace(chat=chat, draw=draw, cache_dir=cache_dir, provenance=place)
     for method, options in SHIPPED.items():

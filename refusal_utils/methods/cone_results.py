@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ..checks import require
 from ..directions import DirectionSet, Provenance
-from ..plotting.look import HEIGHT, WIDTH
+from ..plotting.look import HEIGHT, TITLES, WIDTH
 from .rdo import random_rows
 from .training import Training
 
 NAME = "cones"
+CONE, SPAN, RANDOM = "cone", "span of the cone", "random, 95 %"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,25 +43,43 @@ class Cone:
         told = f"does not hold: of {len(self.samples)} directions {limits}" if limits else "holds"
         return f"the cone of dimension {len(self.basis)} {told}"
 
-    def shares(self, directions: DirectionSet, *, n_random: int = 1000, seed: int = 0) -> pd.DataFrame:
+    def shares(self, directions: DirectionSet, *, n_random: int = 1000, seed: int = 0) -> "ConeShares":
         """How much of each direction's squared length lies in the cone, in its span, and in the best span of that dimension.
 
-        The best span is that of the directions' own first principal axes (through 0), an upper bound. The last row is the
-        95th percentile of random directions.
+        The best span is that of the directions' own first principal axes (through 0), an upper bound on average.
         """
         own, k = directions.vectors.float(), len(self.basis)
         random = random_rows(n_random, own.shape[1], seed)
         best = torch.linalg.svd(own, full_matrices=False)[2][:k]
-        columns: dict[str, list[float]] = {"in the cone": [], "in its span": [], "in the best span": []}
-        for name, basis, is_cone in zip(columns, (self.basis, self.basis, best), (True, False, False), strict=True):
-            null = share_inside(random, basis, is_cone).quantile(0.95)
-            columns[name] = [*share_inside(own, basis, is_cone).tolist(), float(null)]
-        return pd.DataFrame(columns, index=pd.Index([*directions, "random, 95 %"], name="direction"))
+        bases = {CONE: (self.basis, True), SPAN: (self.basis, False), "best span": (best, False)}
+        found = {name: share_inside(own, *each).tolist() for name, each in bases.items()}
+        chance = {name: float(share_inside(random, *each).quantile(0.95)) for name, each in bases.items()}
+        return ConeShares(pd.DataFrame(found, index=pd.Index([*directions], name="direction")), pd.Series(chance))
+
+
+@dataclass(frozen=True, eq=False)
+class ConeShares:
+    """The share of each direction (row) in a cone, its span and the best span; `chance`: 95th percentiles at random."""
+
+    shares: pd.DataFrame
+    chance: pd.Series
+
+    def table(self) -> pd.DataFrame:
+        """A row per direction, then what 95 % of random directions stay below."""
+        return pd.concat([self.shares, self.chance.rename(RANDOM).to_frame().T]).rename_axis("direction")
+
+    def figure(self, *, title: str) -> go.Figure:
+        """Bars of the three shares; the line is the 95th percentile of random directions in the span."""
+        long = self.shares.rename(index=TITLES).reset_index().melt("direction", var_name="share in", value_name="share")
+        how: dict[str, Any] = {"title": title, "template": "refusal", "width": WIDTH, "height": HEIGHT}
+        labels = {"share": "share of the squared length", "direction": ""}
+        figure = px.bar(long, x="direction", y="share", color="share in", barmode="group", labels=labels, **how)
+        return figure.add_hline(self.chance[SPAN], line_dash="dot", annotation_text=RANDOM)
 
 
 @dataclass(frozen=True, eq=False)
 class ConeSearch:
-    """Cones of dimension 1, 2, ..., some of which may not hold; `training` is None if they were read from a set."""
+    """Cones of dimension 1, 2, ..., of which some may not hold; `training` is None if they were read from a set."""
 
     cones: tuple[Cone, ...]
     training: Training | None = field(default=None, repr=False)

@@ -1,7 +1,7 @@
 """Refusal cones: orthonormal vectors whose mixtures all refuse when added, and stop refusals when ablated."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ def cones(
     n_updates: int = 74,
     n_prompts: int = 16,
     rate: float = 1e-2,
+    patience: int | None = None,
     n_draws: int = 2,
     n_chosen_by: int = 8,
     n_samples: int = 64,
@@ -59,10 +60,11 @@ def cones(
     must = f"k must be from 1 to the width of the model, {chat.d_model}"
     require(1 <= k <= chat.d_model, NAME, must, k, "The paper finds up to 5.")
     training = prepare(NAME, chat, prompts, cache_dir=cache_dir, **preparing)
-    limits, asked = (max_bypass, min_induce, max_kl), [n_updates, n_prompts, rate, n_draws, n_chosen_by, max_kl]
+    schedule = Schedule(n_updates=n_updates, rate=rate, patience=patience)
+    limits, asked = (max_bypass, min_induce, max_kl), [schedule, n_prompts, n_draws, n_chosen_by, max_kl]
     how: dict[str, Any] = {"cache_dir": cache_dir, "progress": progress}
     first = replace(training, losses=replace(training.losses, function=RDO))  # so that they share a file
-    basis, found = train_direction(first, n_updates, n_prompts, rate, **how).direction[None], list[Cone]()
+    basis, found = train_direction(first, schedule, n_prompts, **how).direction[None], list[Cone]()
     while True:
         found.append(Cone(basis, _checked(training, basis, n_samples, limits)))
         if not found[-1].holds:
@@ -87,7 +89,7 @@ def _grown(
     training: Training, before: Tensor, asked: Sequence[Any], cache_dir: str | Path | None, progress: bool
 ) -> Float[Tensor, "rank d_model"]:
     """The basis trained from that `before` and a random row: the best of every fourth of its last 20."""
-    n_updates, n_prompts, rate, n_draws, n_chosen_by, max_kl = asked
+    schedule, n_prompts, n_draws, n_chosen_by, max_kl = asked
     rank, shares = len(before) + 1, torch.tensor([1 / n_draws] * n_draws + [1.0])
     start = orthonormal_rows(torch.cat([before, random_rows(1, before.shape[1], training.seed + rank - 1)]))
 
@@ -95,7 +97,7 @@ def _grown(
         mixtures = _mixtures(n_prompts, n_draws, rank, 1_000 * training.seed + update)
         return training.losses.gradient(point, training.chosen(update, n_prompts), mixtures, shares)
 
-    schedule, path = Schedule(n_updates=n_updates, rate=rate), training.path(cache_dir, start.tolist(), *asked)
+    path = training.path(cache_dir, start.tolist(), asdict(schedule), *asked[1:])
     how: dict[str, Any] = {"schedule": schedule, "retract": orthonormal_rows, "path": path, "progress": progress}
     bases = descend(NAME, start, objective, **how).points[-N_LAST:].flip(0)[::STRIDE].flip(0)
     return bases[_chosen(training, bases, n_chosen_by, max_kl)]

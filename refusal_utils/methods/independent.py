@@ -1,7 +1,7 @@
 """Representational independence: directions whose ablation leaves each other's cosine profile alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ..directions import DirectionSet, Provenance
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
 from ..model.forward import read_hooks
-from ..plotting.look import HEIGHT, WIDTH, heatmap
+from ..plotting.look import HEIGHT, TITLES, WIDTH, heatmap
 from ..steering import Ablation
 from ..steering.row_edits import RowEdits
 from .descent import Schedule, descend, unit_rows
@@ -47,10 +47,13 @@ class CosineProfiles:
 
         Two directions are independent in the sense of RepInd if this is 0 both ways. On the diagonal it is the profile itself.
         """
-        n = max(1, int(DEPTH * self.plain.shape[-1]))
-        moved = (self.ablated - self.plain)[..., :n].square().mean(-1).sqrt()
+        moved = (self.ablated - self.plain)[..., : self._n].square().mean(-1).sqrt()
         index = pd.Index(self.names, name="ablated")
         return pd.DataFrame(moved.tolist(), index=index, columns=pd.Index(self.names, name="profile of"))
+
+    @property
+    def _n(self) -> int:
+        return max(1, int(DEPTH * self.plain.shape[-1]))
 
     def map(self, *, title: str) -> go.Figure:
         """`shifts` as a map."""
@@ -64,10 +67,19 @@ class CosineProfiles:
         long = pd.concat(frames, names=["ablated", "direction"]).rename_axis(columns="layer")
         return long.stack().rename("cosine").reset_index()
 
-    def figure(self, *, title: str) -> go.Figure:
-        """A panel per direction: its profile over the layers with nothing and with each other direction ablated."""
-        table = self.table()
-        shown = table[table["ablated"] != table["direction"]]
+    def pairs(self) -> pd.DataFrame:
+        """A row per ordered pair: the shift of the profile, and as a share of the profile's own root mean square."""
+        shifts = self.shifts()
+        size = pd.Series(self.plain[:, : self._n].square().mean(-1).sqrt().tolist(), index=shifts.columns)
+        rows = shifts.stack().rename("shift").reset_index()
+        rows["share"] = rows["shift"] / rows["profile of"].map(size)
+        return rows[rows["ablated"] != rows["profile of"]].set_index(["ablated", "profile of"])
+
+    def figure(self, *names: str, title: str) -> go.Figure:
+        """A panel per direction (of `names` or all): its profile with nothing and with each of the others ablated."""
+        table, chosen = self.table(), list(names or self.names)
+        own = table["direction"].isin(chosen) & table["ablated"].isin(["nothing", *chosen])
+        shown = table[own & (table["ablated"] != table["direction"])].replace({"direction": TITLES, "ablated": TITLES})
         how: dict[str, Any] = {"title": title, "template": "refusal", "width": WIDTH, "height": HEIGHT, "markers": True}
         labels = {"cosine": "mean cosine with the state (resid_pre)"}
         return px.line(shown, x="layer", y="cosine", color="ablated", facet_col="direction", labels=labels, **how)
@@ -112,6 +124,7 @@ def independent(
     n_updates: int = 148,
     n_prompts: int = 16,
     rate: float = 1e-2,
+    patience: int | None = None,
     cache_dir: str | Path | None = None,
     progress: bool = False,
     **preparing: Any,
@@ -129,19 +142,17 @@ def independent(
     require(k >= 1, NAME, "k must be at least 1", k, "The paper finds up to 5.")
     training = prepare(NAME, chat, prompts, weights=WEIGHTS, cache_dir=cache_dir, **preparing)
     how: dict[str, Any] = {"cache_dir": cache_dir, "progress": progress}
-    found = [train_direction(training, n_updates, n_prompts, rate, **how)]
+    schedule = Schedule(n_updates=n_updates, rate=rate, patience=patience)
+    found = [train_direction(training, schedule, n_prompts, **how)]
     for number in range(1, k):
         before = torch.stack([each.direction for each in found])
         own = replace(training, seed=training.seed + number)
         if orthogonal:
             apart = partial(orthogonal_to, before)
-            found.append(
-                train_direction(
-                    own, n_updates, n_prompts, rate, retract=apart, asked=("orthogonal", before.tolist()), **how
-                )
-            )
+            asked = ("orthogonal", before.tolist())
+            found.append(train_direction(own, schedule, n_prompts, retract=apart, asked=asked, **how))
         else:
-            found.append(_independent_of(own, before, independence, n_updates, n_prompts, rate, **how))
+            found.append(_independent_of(own, before, independence, schedule, n_prompts, **how))
     return IndependentDirections(tuple(found), training)
 
 
@@ -177,9 +188,8 @@ def _independent_of(
     training: Training,
     others: Tensor,
     weight: float,
-    n_updates: int,
+    schedule: Schedule,
     n_prompts: int,
-    rate: float,
     *,
     cache_dir: str | Path | None,
     progress: bool,
@@ -202,9 +212,8 @@ def _independent_of(
             gradient = gradient + weight * slope
         return losses, gradient
 
-    path = training.path(cache_dir, n_updates, n_prompts, rate, weight, others.tolist())
+    path = training.path(cache_dir, asdict(schedule), n_prompts, weight, others.tolist())
     start = random_rows(1, chat.d_model, training.seed)
-    schedule = Schedule(n_updates=n_updates, rate=rate)
     found = descend(NAME, start, objective, schedule=schedule, retract=unit_rows, path=path, progress=progress)
     return chosen_of(training, found)
 

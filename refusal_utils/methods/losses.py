@@ -52,7 +52,9 @@ class Losses:
     @property
     def kinds(self) -> tuple[list[GivenResponse], list[GivenResponse], list[GivenResponse]]:
         """The targets of each loss, in the order of the weights."""
-        retained = self.targets.retained if self.kl == "paper" else [_last_positions(own) for own in self.targets.retained]
+        retained = (
+            self.targets.retained if self.kl == "paper" else [_last_positions(own) for own in self.targets.retained]
+        )
         return self.targets.answers, self.targets.refusals, retained
 
     def gradient(

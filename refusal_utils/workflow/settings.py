@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     N_BUCKET: int = Field(50, ge=1, description="Prompts per bucket of the controlled set.")
     N_COMPARED: int = Field(20, ge=1, description="Prompts per bucket, half as many per category, to compare methods.")
     N_VALIDATION: int = Field(16, ge=4, description="Prompts a side on which searches for a place try candidates.")
+    N_UPDATES: int = Field(74, ge=1, description="Updates of a trained direction or cone.")
+    CONE_K: int = Field(2, ge=1, description="Dimension up to which cones are trained.")
     LANGUAGES: str = Field("builtin", description="Prompts in several languages: 'builtin', a folder, or one file.")
     SUFFIXES: str = Field("builtin", description="Suffixes to append to prompts: 'builtin' or one file.")
     N_SUFFIXED: int = Field(3, ge=1, description="Held-out prompts per category that suffixes are appended to.")

@@ -11,6 +11,7 @@ from refusal_utils.methods import METHODS, cones, rdo
 from refusal_utils.methods.candidates import Candidates
 from refusal_utils.methods.cone_results import Cone, ConeSearch, share_inside
 from refusal_utils.methods.cones import orthonormal_rows, sampled_mixtures
+from refusal_utils.methods.descent import Schedule
 from refusal_utils.methods.losses import Losses
 from refusal_utils.methods.rdo import random_rows
 from refusal_utils.methods.targets import Targets
@@ -99,7 +100,7 @@ def test_the_first_cone_is_the_direction_of_rdo_and_shares_its_file(search, chat
     own = toy(chat)
     own = dataclasses.replace(own, losses=dataclasses.replace(own.losses, function="rdo"))
     before = sorted(tmp_path.iterdir())
-    alone = rdo.train_direction(own, 60, 6, 0.1, cache_dir=tmp_path)
+    alone = rdo.train_direction(own, Schedule(n_updates=60, rate=0.1), 6, cache_dir=tmp_path)
     assert sorted(tmp_path.iterdir()) == before
     assert torch.equal(found.cones[0].basis[0], alone.direction)
 
@@ -169,11 +170,13 @@ def test_the_share_inside_a_cone_is_that_of_the_nearest_point_by_least_squares()
 def test_shares_compare_directions_with_random_ones_and_with_the_best_span():
     cone = Cone(torch.eye(D)[:2], pd.DataFrame({"misses": [""]}))
     vectors = torch.stack([torch.eye(D)[0], -torch.eye(D)[1], torch.eye(D)[5]])
-    table = cone.shares(DirectionSet(("a", "b", "c"), vectors, torch.ones(3), Provenance(3)))
-    assert table["in the cone"].tolist()[:3] == [1.0, 0.0, 0.0]
-    assert table["in its span"].tolist()[:3] == [1.0, 1.0, 0.0]
-    assert 0.1 < table.loc["random, 95 %", "in the cone"] < table.loc["random, 95 %", "in its span"] < 0.6
-    assert table["in the best span"].iloc[:3].sum() == pytest.approx(2.0)
+    found = cone.shares(DirectionSet(("a", "b", "c"), vectors, torch.ones(3), Provenance(3)))
+    assert found.shares["cone"].tolist() == [1.0, 0.0, 0.0]
+    assert found.shares["span of the cone"].tolist() == [1.0, 1.0, 0.0]
+    assert found.shares["best span"].sum() == pytest.approx(2.0)
+    assert 0.1 < found.chance["cone"] < found.chance["span of the cone"] < 0.6
+    assert list(found.table().index) == ["a", "b", "c", "random, 95 %"]
+    assert len(found.figure(title="t").data) == 3
 
 
 def test_the_method_lists_its_options():

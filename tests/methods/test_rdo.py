@@ -10,6 +10,7 @@ import torch
 from refusal_utils.directions import DirectionSet, Provenance
 from refusal_utils.methods import METHODS, rdo, targets, training
 from refusal_utils.methods.cones import orthonormal_rows, sampled_mixtures
+from refusal_utils.methods.descent import Schedule
 from refusal_utils.methods.losses import Losses
 from refusal_utils.methods.rdo import random_rows, train_direction
 from refusal_utils.methods.targets import Targets, make_targets
@@ -163,7 +164,7 @@ def test_a_planted_direction_is_recovered(chat, prepared):
         own = Toy(**{each.name: getattr(toy, each.name) for each in dataclasses.fields(toy)})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(rdo, "random_rows", lambda n, d_model, seed: random_rows(n, 16, seed))
-            found.append(train_direction(own, 60, 8, rate).direction @ planted)
+            found.append(train_direction(own, Schedule(n_updates=60, rate=rate), 8).direction @ planted)
     assert abs(found[0]) < 0.6  # before control: nothing moved
     assert found[1] > 0.97
 
