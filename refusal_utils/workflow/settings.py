@@ -63,9 +63,7 @@ class Settings(BaseSettings):
     N_RANDOM: int = Field(3, ge=1, description="Random sets of heads used as controls.")
     N_SINGLE: int = Field(40, ge=1, description="Heads that are replaced one at a time.")
     EXAMPLE: str = Field("unsupported", description="Category of the worked example in the head attribution.")
-    JUDGE: str = Field(
-        "phrases", description="Judge of the steered responses: 'phrases', 'wildguard', 'self', or your own."
-    )
+    JUDGE: str = Field("phrases", description="Judge of responses: 'phrases', 'wildguard', 'self', or your own.")
     N_BUCKET: int = Field(50, ge=1, description="Prompts per bucket of the controlled set.")
     N_COMPARED: int = Field(20, ge=1, description="Prompts per bucket, half as many per category, to compare methods.")
     N_VALIDATION: int = Field(16, ge=4, description="Prompts a side on which searches for a place try candidates.")
