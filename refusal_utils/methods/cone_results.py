@@ -87,9 +87,9 @@ class ConeSearch:
     @classmethod
     def of(cls, directions: DirectionSet) -> "ConeSearch":
         """The search whose `directions(..., every=True)` this is. Raises `ValueError` for another set."""
-        samples = directions.provenance.settings.get("samples")
+        samples: list[dict[str, Any]] = directions.provenance.settings.get("samples", [])
         must, todo = "the set must hold every cone of a search", "Make it with complete=True."
-        require(samples is not None, "ConeSearch.of", must, directions.provenance.estimator, todo)
+        require(bool(samples), "ConeSearch.of", must, directions.provenance.estimator, todo)
         ranks = range(1, len(samples) + 1)
         bases = directions.vectors.split([*ranks])
         return cls(tuple(Cone(basis, pd.DataFrame(rows)) for basis, rows in zip(bases, samples, strict=True)))

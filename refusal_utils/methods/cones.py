@@ -140,6 +140,7 @@ def _checked(
 
 def _search(study: Any, **options: Any) -> DirectionSet:
     found = cones(study.chat, study.draw, cache_dir=study.cache_dir, progress=True, **options)
+    assert found.training is not None
     place = study.provenance(found.training.layer, found.training.pos)
     return found.directions(place, every=options["complete"], **options)
 
