@@ -74,7 +74,7 @@ class ConeShares:
         how: dict[str, Any] = {"title": title, "template": "refusal", "width": WIDTH, "height": HEIGHT}
         labels = {"share": "share of the squared length", "direction": ""}
         figure = px.bar(long, x="direction", y="share", color="share in", barmode="group", labels=labels, **how)
-        return figure.add_hline(self.chance[SPAN], line_dash="dot", annotation_text=RANDOM)
+        return figure.add_hline(self.chance[SPAN], line_dash="dot", name=RANDOM, showlegend=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +113,7 @@ class ConeSearch:
         figure = px.box(
             long, x="dimension", y="value", facet_col="score", color="score", points="all", labels=labels, **how
         )
+        figure.for_each_annotation(lambda facet: facet.update(text=facet.text.removeprefix("score=")))
         return figure.update_yaxes(matches=None, showticklabels=True).update_layout(showlegend=False)
 
     @property

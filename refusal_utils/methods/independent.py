@@ -47,13 +47,9 @@ class CosineProfiles:
 
         Two directions are independent in the sense of RepInd if this is 0 both ways. On the diagonal it is the profile itself.
         """
-        moved = (self.ablated - self.plain)[..., : self._n].square().mean(-1).sqrt()
+        moved = (self.ablated - self.plain)[..., : _depth(self.plain.shape[-1])].square().mean(-1).sqrt()
         index = pd.Index(self.names, name="ablated")
         return pd.DataFrame(moved.tolist(), index=index, columns=pd.Index(self.names, name="profile of"))
-
-    @property
-    def _n(self) -> int:
-        return max(1, int(DEPTH * self.plain.shape[-1]))
 
     def map(self, *, title: str) -> go.Figure:
         """`shifts` as a map."""
@@ -70,19 +66,22 @@ class CosineProfiles:
     def pairs(self) -> pd.DataFrame:
         """A row per ordered pair: the shift of the profile, and as a share of the profile's own root mean square."""
         shifts = self.shifts()
-        size = pd.Series(self.plain[:, : self._n].square().mean(-1).sqrt().tolist(), index=shifts.columns)
+        size = pd.Series(
+            self.plain[:, : _depth(self.plain.shape[-1])].square().mean(-1).sqrt().tolist(), index=shifts.columns
+        )
         rows = shifts.stack().rename("shift").reset_index()
         rows["share"] = rows["shift"] / rows["profile of"].map(size)
         return rows[rows["ablated"] != rows["profile of"]].set_index(["ablated", "profile of"])
 
     def figure(self, *names: str, title: str) -> go.Figure:
         """A panel per direction (of `names` or all): its profile with nothing and with each of the others ablated."""
-        table, chosen = self.table(), list(names or self.names)
-        own = table["direction"].isin(chosen) & table["ablated"].isin(["nothing", *chosen])
+        table, chosen = self.table(), ["nothing", *(names or self.names)]
+        own = table["direction"].isin(chosen) & table["ablated"].isin(chosen)
         shown = table[own & (table["ablated"] != table["direction"])].replace({"direction": TITLES, "ablated": TITLES})
         how: dict[str, Any] = {"title": title, "template": "refusal", "width": WIDTH, "height": HEIGHT, "markers": True}
-        labels = {"cosine": "mean cosine with the state (resid_pre)"}
-        return px.line(shown, x="layer", y="cosine", color="ablated", facet_col="direction", labels=labels, **how)
+        how |= {"labels": {"cosine": "mean cosine with the state (resid_pre)"}, "facet_col": "direction"}
+        figure = px.line(shown, x="layer", y="cosine", color="ablated", **how)
+        return figure.for_each_annotation(lambda facet: facet.update(text=facet.text.removeprefix("direction=")))
 
 
 def cosine_profiles(chat: ChatModel, prompts: Sequence[str], directions: DirectionSet) -> CosineProfiles:
@@ -174,7 +173,7 @@ def dependence(
 
     A sum over others and over the first 90 % of the layers, and a mean over the prompts.
     """
-    n = max(1, int(DEPTH * chat.n_layers))
+    n = _depth(chat.n_layers)
     with torch.no_grad():
         plain = _states(chat, ids, [()] * len(ids))[:, :n]
         without = [_states(chat, ids, [(Ablation(each[None]),)] * len(ids))[:, :n] for each in others]
@@ -216,6 +215,10 @@ def _independent_of(
     start = random_rows(1, chat.d_model, training.seed)
     found = descend(NAME, start, objective, schedule=schedule, retract=unit_rows, path=path, progress=progress)
     return chosen_of(training, found)
+
+
+def _depth(n_layers: int) -> int:
+    return max(1, int(DEPTH * n_layers))
 
 
 def _states(

@@ -46,8 +46,8 @@ def test_the_first_shipped_cone_is_the_shipped_direction():
 
 
 def test_another_model_draw_or_option_is_trained(study, monkeypatch, capsys):
-    fits = []
-    monkeypatch.setattr(type(METHODS["rdo"]), "fit", lambda self, study, **options: fits.append(options))
+    fits, trained_now = [], DirectionSet.load(FOLDER / "rdo.safetensors")
+    monkeypatch.setattr(type(METHODS["rdo"]), "fit", lambda self, study, **options: fits.append(options) or trained_now)
     trained_directions(study, "rdo", n_updates=3)
     trained_directions(SimpleNamespace(**{**vars(study), "draw": study.draw.iloc[1:]}), "rdo")
     monkeypatch.setattr(trained, "model_notes", lambda chat: {**model_notes(chat), "dtype": "bfloat16"})
