@@ -46,8 +46,8 @@ class ParallelStates:
     def across_halves(self, n_splits: int = 200, seed: int = 0) -> pd.DataFrame:
         """Cosines between one language's direction from half of the pairs and another's from the other half.
 
-        They are averaged over random splits. The diagonal shows how well a language agrees with itself. Two directions from
-        the same pairs also agree in what their prompts happen to be about, which disjoint halves rule out.
+        They are averaged over random splits. The diagonal shows how well a language agrees with itself. Two directions
+        from the same pairs also agree in what their prompts happen to be about, which disjoint halves rule out.
         """
         draw = torch.Generator().manual_seed(seed)
         differences, n_pairs = self.differences, self.refused.shape[1]

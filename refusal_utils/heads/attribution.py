@@ -81,7 +81,7 @@ class HeadAttribution:
         return HeadOverlap.from_contribution(self.contribution, k, self.categories, n_draws, seed)
 
     def concentration(self) -> pd.DataFrame:
-        """The share of the positive contributions that the top 1, 2, ... heads carry: rows numbers, columns categories."""
+        """The share of the positive contributions that the top 1, 2, ... heads carry; columns are categories."""
         positive = self.contribution.flatten(0, 1).clamp(min=0).sort(dim=0, descending=True).values
         carried = positive.cumsum(0) / positive.sum(0).clamp(min=1e-12)
         sizes = pd.RangeIndex(1, len(carried) + 1, name="top heads")

@@ -79,11 +79,11 @@ def find_candidates(
     """The candidates from `prompts` (columns id, text, category): those of content policy against benign ones.
 
     Up to `n_train` prompts a side, at most half of each category, give the differences; of the others, up to
-    `n_validation` a side are kept for validation. With `filter_prompts`, refused prompts with a refusal score of at most
-    0 and answered ones with a score of at least 0 are dropped first (half of a side, if fewer than 4 would be left).
-    `tokens` are found in the model's own refusals if they are needed and not given. Raises `ValueError` in the name of
-    `function` if fewer than 4 prompts are left on one of the four sides, if no token opens more refusals than answers,
-    and for a position that the template does not have.
+    `n_validation` a side are kept for validation. With `filter_prompts`, refused prompts with a refusal score of at
+    most 0 and answered ones with a score of at least 0 are dropped first (half of a side, if fewer than 4 would be
+    left). `tokens` are found in the model's own refusals if they are needed and not given. Raises `ValueError` in the
+    name of `function` if fewer than 4 prompts are left on one of the four sides, if no token opens more refusals than
+    answers, and for a position that the template does not have.
     """
     positions = tuple(range(-len(chat.suffix), 0)) if positions is None else tuple(positions)
     check_positions(function, chat, positions)
@@ -118,7 +118,8 @@ def suppression(
 ) -> Condition:
     """The condition that takes refusal away, from a raw difference [d_model] and the answered prompts' mean [d_model].
 
-    The direction is ablated everywhere; with `affine`, only at the input of `layer`, where the mean's component is kept.
+    The direction is ablated everywhere; with `affine`, only at the input of `layer`, where the mean's component is
+    kept.
     """
     unit = (direction / direction.norm())[None]
     edit = Ablation(unit, (layer,), answered) if affine else Ablation(unit)

@@ -23,9 +23,9 @@ from .method import Confidence, Method, Sides, StateMethod, StateSource
 class MethodComparison:
     """The first direction of every method, from one set of states.
 
-    `vectors` are unit directions by name. `split_half` has the cosine between the directions of two random halves of the
-    prompts, a column per split. `costs` has columns seconds and passes: what one fit takes, and how many prompts it runs
-    through the model in addition to the captured states.
+    `vectors` are unit directions by name. `split_half` has the cosine between the directions of two random halves of
+    the prompts, a column per split. `costs` has columns seconds and passes: what one fit takes, and how many prompts it
+    runs through the model in addition to the captured states.
     """
 
     found: Mapping[str, DirectionSet] = field(repr=False)
@@ -47,7 +47,8 @@ class MethodComparison:
     def cosines(self) -> pd.DataFrame:
         """Cosines between methods; on the diagonal the mean split-half cosine of each, which no pair need exceed.
 
-        Two methods with a cosine near their split-half cosines agree as well as each agrees with itself on half the data.
+        Two methods with a cosine near their split-half cosines agree as well as each agrees with itself on half the
+        data.
         """
         matrix = cosine_matrix(self.vectors)
         matrix.fill_diagonal_(0)
@@ -55,7 +56,7 @@ class MethodComparison:
         return pd.DataFrame((matrix + own.diag()).numpy(), index=list(self.found), columns=list(self.found))
 
     def table(self) -> pd.DataFrame:
-        """By method: where it reads, cosine with the first, mean and lowest split-half cosine, gap, directions, costs."""
+        """By method: where it reads, cosine with the first, mean and lowest split half, gap, directions, costs."""
         halves = self.split_half
         places = [each.provenance for each in self.found.values()]
         columns = {

@@ -58,14 +58,15 @@ def cosmic(
 ) -> Selection:
     """The selection among all layers and template `positions`, with scores comply, refuse, total (their sum) and kl.
 
-    `comply`: the cosine of the refused prompts' mean state with refusal suppressed and the answered prompts' mean state;
+    `comply`: the cosine of the refused prompts' mean state with refusal suppressed and the answered prompts' mean
+    state;
     `refuse`: that of the answered prompts with refusal induced and the refused prompts. States are block outputs at the
     last token, of the layers with the lowest cosine between the two sides (a tenth, at least one; with `late_only`, of
-    the second half, for models that hardly refuse). `targets`: "concatenated" over these layers (the paper) or "averaged"
-    (its code). Refusal is suppressed by ablation everywhere and induced by adding the raw difference; with `affine`, both
-    are affine edits at the candidate's layer (ACE), with `strength` times the difference. The KL is measured while
-    refusal is suppressed. Filters: those of `arditi_selection` without induce; and a candidate at position -1 must not lie
-    deeper than the median over the other positions of the best layers by comply and by refuse.
+    the second half, for models that hardly refuse). `targets`: "concatenated" over these layers (the paper) or
+    "averaged" (its code). Refusal is suppressed by ablation everywhere and induced by adding the raw difference; with
+    `affine`, both are affine edits at the candidate's layer (ACE), with `strength` times the difference. The KL is
+    measured while refusal is suppressed. Filters: those of `arditi_selection` without induce; and a candidate at
+    position -1 must not lie deeper than the median over the other positions of the best layers by comply and by refuse.
 
     The last layer's output is read before the final norm, unlike in their code. They validate on 100 prompts a side.
     Raises `ValueError` as `find_candidates` does, for other `targets`, and if no candidate can be used.
@@ -104,7 +105,7 @@ def _require_target(targets: str) -> None:
 def evaluation_layers(
     chat: ChatModel, candidates: Candidates, *, late_only: bool = False, cache_dir: str | Path | None = None
 ) -> tuple[int, ...]:
-    """The tenth of the layers (at least one) whose outputs differ most in direction between the train prompts' sides."""
+    """The tenth of the layers (at least one) whose outputs differ most in direction between the train sides."""
     texts, n = [*candidates.refused_train, *candidates.answered_train], len(candidates.refused_train)
     states = capture_activations(chat, texts, hook="resid_post", positions=(-1,), cache_dir=cache_dir).values[:, :, 0]
     means = states[:n].double().mean(0), states[n:].double().mean(0)
@@ -187,7 +188,7 @@ def _choose(
 
 
 def too_deep_at_the_end(scores: pd.DataFrame) -> pd.Series:
-    """Whether a row is at position -1 and deeper than the other positions' median best layer by comply and by refuse."""
+    """Whether a row is at position -1 and deeper than the others' median best layer by comply and by refuse."""
     others, is_deeper = scores[scores["pos"] < -1], scores["pos"] == -1
     for name in ("comply", "refuse"):
         known = others.dropna(subset=[name])

@@ -137,9 +137,9 @@ def minimise(
     (1 - irm) mean_e R_e + irm sum_e |g_e|^2 + ib mean_e Var_e(z) + decay/2 |w|^2.
 
     Environment e gives the prompts `shares[e]`, which sum to 1. R_e is its cross entropy (with `squared`, its squared
-    error), and g_e the gradient of R_e with respect to a factor and an offset of z, at 1 and 0. Source: arXiv 2106.06607,
-    whose code takes 10,000 steps of Adam; here L-BFGS starts at zero and runs until the objective no longer falls, so
-    the weight decay alone keeps the weights of separable sides small.
+    error), and g_e the gradient of R_e with respect to a factor and an offset of z, at 1 and 0. Source: arXiv
+    2106.06607, whose code takes 10,000 steps of Adam; here L-BFGS starts at zero and runs until the objective no longer
+    falls, so the weight decay alone keeps the weights of separable sides small.
     """
 
     def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
@@ -181,7 +181,7 @@ def _accuracy(calls: Callable[[Tensor], Tensor], refused: Tensor, answered: Tens
 def find(
     refused: Sides, answered: Float[Tensor, "answered_prompt d_model"], objective: str, **options: Any
 ) -> dict[str, Float[Tensor, " d_model"]]:
-    """The weights of one probe for all categories, which are the environments. Raises `ValueError` as `fit_probes` does.
+    """The weights of one probe for all categories, the environments. Raises `ValueError` as `fit_probes` does.
 
     A single category (or all pooled) is a single environment, and invariance then asks for nothing but calibration.
     """

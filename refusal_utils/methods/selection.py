@@ -31,8 +31,9 @@ UNUSABLE = ("layer 0", "no difference", "not finite")  # filters that are never 
 class Selection:
     """Every candidate with its scores and the filters that killed it, and the raw difference of the best.
 
-    `rows` has columns layer, pos, scores, kl, norm (of the difference), miss and killed by (filters joined by commas, ""
-    for a survivor). `objective`: the score that decides; `lowest`: whether the lowest wins. `notes`: counts and tokens.
+    `rows` has columns layer, pos, scores, kl, norm (of the difference), miss and killed by (filters joined by commas,
+    "" for a survivor). `objective`: the score that decides; `lowest`: whether the lowest wins. `notes`: counts and
+    tokens.
     """
 
     name: str
@@ -45,8 +46,9 @@ class Selection:
     def table(self) -> pd.DataFrame:
         """A row per candidate: survivors first, the best of them on top; then those that were killed, nearest first.
 
-        A candidate is nearer if a filter that is never relaxed (layer 0, no difference, not finite) or the depth did not
-        kill it, then by `miss`: how far the other limits would have to be relaxed for it, KL in shares of its limit.
+        A candidate is nearer if a filter that is never relaxed (layer 0, no difference, not finite) or the depth did
+        not kill it, then by `miss`: how far the other limits would have to be relaxed for it, KL in shares of its
+        limit.
         """
         return _ranked(self.rows, self.objective, self.lowest).drop(columns="miss")
 
@@ -142,9 +144,9 @@ def choose(
 ) -> Selection:
     """The selection from `scores` (columns layer, pos, scores, kl, in the order of `Candidates.places`).
 
-    `limits` maps a filter to the candidates that it kills, in addition to layer 0, coincident means, values that are not
-    finite, and the layers from the share `depth` on. `miss`: how far other limits were missed. Raises `ValueError` if no
-    candidate can be used at all.
+    `limits` maps a filter to the candidates that it kills, in addition to layer 0, coincident means, values that are
+    not finite, and the layers from the share `depth` on. `miss`: how far other limits were missed. Raises `ValueError`
+    if no candidate can be used at all.
     """
     layers = scores["layer"]
     deepest = int(depth * len(candidates.layers))
@@ -171,7 +173,7 @@ def choose(
 
 
 def timed(make: Callable[[], Selection]) -> Selection:
-    """The selection that `make` returns, with notes of the seconds and the prompts run through the model that it took."""
+    """The selection that `make` returns, with notes of the seconds it took and the prompts it ran."""
     began = time.perf_counter()
     with count_rows() as ran:
         made = make()

@@ -76,10 +76,9 @@ def search_subset(
 
     `tokens`: ids that refusals begin with. `in_turn` ablates one direction after the other, in the order found, as the
     source does; otherwise their span. All subsets are tried if there are at most `n_trials`; otherwise Optuna's TPE
-    proposes them by rank, the first quarter at random. Raises `ValueError` for a `k` that is not from 1 to the number of
-    directions. Needs the extra `search` (optuna).
-    Source: Piras et al. 2511.08379, section 3, who judge whole responses instead; scores on validation prompts favour the
-    subset that was chosen on them, so test it on others.
+    proposes them by rank, the first quarter at random. Raises `ValueError` for a `k` that is not from 1 to the number
+    of directions. Needs the extra `search` (optuna). Source: Piras et al. 2511.08379, section 3, who judge whole
+    responses instead; scores on validation prompts favour the subset that was chosen on them, so test it on others.
     """
     must = f"k must be from 1 to the number of directions, {len(directions)}"
     require(1 <= k <= len(directions), "search_subset", must, k, "Find more directions, or lower k.")

@@ -81,13 +81,14 @@ class ChatModel:
         return model.get_input_embeddings().weight
 
     def describe(self) -> str:
-        """One line with name, device, dtype, quantization, size, decision state, its source, thinking, system prompt."""
+        """One line with name, device, dtype, quantization, size, decision state and source, thinking, system prompt."""
         origin = f", dequantized from {self.dequantized_from}" if self.dequantized_from else ""
         endless = "" if self.stop_tokens else "no stop token, so every response runs to its limit; "
         return (
-            f"{self.name} on {self.device} in {str(self.dtype).removeprefix('torch.')}{origin}: {self.n_layers} layers, "
-            f"d_model {self.d_model}; resid_pre of layer {self.decision_layer}, position {self.decision_pos} "
-            f"({self.decision_source}); {self.thinking}; {endless}"
+            f"{self.name} on {self.device} in {str(self.dtype).removeprefix('torch.')}{origin}: "
+            f"{self.n_layers} layers, d_model {self.d_model}; "
+            f"resid_pre of layer {self.decision_layer}, position {self.decision_pos} ({self.decision_source}); "
+            f"{self.thinking}; {endless}"
             f"system prompt {'none' if self.system_prompt is None else repr(self.system_prompt)}"
         )
 
@@ -98,7 +99,7 @@ class ChatModel:
         return moved
 
     def unload(self) -> None:
-        """Free the model's memory; later use raises `ValueError`. A model passed as `hf_model` is as it was before loading."""
+        """Free the model's memory; later use raises `ValueError`. A model passed as `hf_model` is left as it came."""
         if self.as_found is not None:
             self.as_found.restore()
         self.__dict__.pop("_hook_names", None)
@@ -108,7 +109,7 @@ class ChatModel:
             torch.cuda.empty_cache()
 
     def hook_name(self, hook: str, layer: int) -> str:
-        """The full TransformerLens name: `blocks.{layer}.hook_{hook}`, or `blocks.{layer}.attn.hook_{hook}` (z, pattern).
+        """The TransformerLens name: `blocks.{layer}.hook_{hook}`, or `blocks.{layer}.attn.hook_{hook}` (z, pattern).
 
         Raises `ValueError` if the model has no such layer or hook. Some versions silently ignore a misspelled name.
         """

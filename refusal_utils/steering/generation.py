@@ -55,8 +55,9 @@ def generate(
     before its stop token (`tokens`), which its text does not always give back.
 
     Raises `ValueError` without conditions, for two that agree in name, direction and coefficient (unless paired), for
-    an intervention that does not fit the model, for prompts whose response would leave the context, for an unreadable or
-    unwritable cache, for a cache while anything is hooked to the model (`open_hooks`), and as `ChatModel.encode` does.
+    an intervention that does not fit the model, for prompts whose response would leave the context, for an unreadable
+    or unwritable cache, for a cache while anything is hooked to the model (`open_hooks`), and as `ChatModel.encode`
+    does.
     """
     _check(chat, conditions, max_new_tokens, cache_dir is not None, len(prompts) if paired else None)
     ids = chat.encode(prompts)

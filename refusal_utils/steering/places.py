@@ -62,9 +62,9 @@ class PlaceEffects:
         `bypassed`: the share of the refused probes that are answered, in text that is not broken, when the direction is
         ablated. `induced`: the share of the answered probes that are refused when it is added, averaged over the
         strengths, so that a place comes first if it needs less and if its text survives more. `broken`: the share of
-        broken text among all these responses. `effect`: the mean of `bypassed` and `induced`. `n_refused`, `n_answered`:
-        how many probes it was measured with. Places that were only screened come last. Places with equal effects are
-        ordered by less broken text, then the paper's position, then depth.
+        broken text among all these responses. `effect`: the mean of `bypassed` and `induced`. `n_refused`,
+        `n_answered`: how many probes it was measured with. Places that were only screened come last. Places with equal
+        effects are ordered by less broken text, then the paper's position, then depth.
         """
         order = self.rows.assign(published=self.rows["pos"] == DEFAULT_POS, whole=-self.rows["broken"]).round(9)
         by = ["n_refused", "n_answered", "effect", "whole", "published", "layer"]
@@ -73,7 +73,7 @@ class PlaceEffects:
 
     @property
     def best(self) -> tuple[int, int]:
-        """(layer, pos) of the first row of the table. Raises `ValueError` if there were too few probes to measure it."""
+        """(layer, pos) of the table's first row. Raises `ValueError` if there were too few probes to measure it."""
         must = f"{N_AT_LEAST} train prompts must be refused and {N_AT_LEAST} answered for a causal choice of the place"
         got, todo = f"{self.n_refused} and {self.n_answered}", "Pass more train prompts, or give layer and pos."
         require(self.are_measured, "place_effects", must, got, todo)
@@ -93,8 +93,8 @@ class PlaceEffects:
         figure = heatmap(shown, title=title, value="mean of bypassed and induced, resid_pre", limits=(0, 1))
         is_screened = self.rows["n_refused"] + self.rows["n_answered"] < self.n_refused + self.n_answered
         if is_screened.any():
-            note = f"{self.n_refused} + {self.n_answered} prompts at the best {(~is_screened).sum()} places; others screened"
-            figure.update_layout(title_subtitle_text=f"{note} with {N_SCREENED} + {N_SCREENED}")
+            note = f"{self.n_refused} + {self.n_answered} prompts at the best {(~is_screened).sum()} places"
+            figure.update_layout(title_subtitle_text=f"{note}; others screened with {N_SCREENED} + {N_SCREENED}")
         return figure.update_yaxes(autorange=True)
 
 
@@ -216,7 +216,7 @@ def _in_two_stages(
     answered: pd.DataFrame,
     how: dict[str, Any],
 ) -> pd.DataFrame:
-    """The rows of `PlaceEffects`: the best places in screening measured with all probes, then the others as screened."""
+    """The rows of `PlaceEffects`: the best places of the screening with all probes, then the others as screened."""
     n_finalists = max(N_FINALISTS, len(at) // 4)
     if how["progress"]:
         print(f"Choosing layer and position: {len(at)} places, then the best {n_finalists} of them in detail")

@@ -1,8 +1,9 @@
 """Does steering along every direction turn the same knob between refusing and over-refusing?
 
 `controlled_set` picks prompts of which the unsteered model refuses half if it can, and `sweep` steers it along
-directions and controls. `tradeoff_curves`, `knob_test` and `steering_costs` compare the directions; `match_refusal_rate`
-brings them to one refusal rate, at which `style_shares`, `dependence` and `guess_direction` ask how they refuse.
+directions and controls. `tradeoff_curves`, `knob_test` and `steering_costs` compare the directions;
+`match_refusal_rate` brings them to one refusal rate, at which `style_shares`, `dependence` and `guess_direction` ask
+how they refuse.
 
 `cost_curves` compares methods at equal cost, because they find directions of any length at any place. `recognition`
 asks what a steered model still knows, and `cross_effects` which prompts lose their refusals with which direction.

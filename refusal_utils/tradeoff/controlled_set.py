@@ -20,8 +20,8 @@ MIN_BUCKET = 15  # prompts; a smaller bucket is left out
 def controlled_set(pool: pd.DataFrame, *, n: int = 50, exclude: Iterable[str] = (), seed: int = 0) -> pd.DataFrame:
     """Up to `n` prompts each of HR, HC, BR and BC from `pool`, with columns harmful and bucket added.
 
-    `pool` has columns id, category, text and outcome (of the unsteered model); broken responses belong to no bucket.
-    A side (harmful or benign) has as many refused as answered prompts, so its rate starts at one half. If one of its two
+    `pool` has columns id, category, text and outcome (of the unsteered model); broken responses belong to no bucket. A
+    side (harmful or benign) has as many refused as answered prompts, so its rate starts at one half. If one of its two
     buckets has fewer than 15 prompts (fewer than `n`, if `n` is smaller), that bucket is left out and the side has the
     other alone: its rate starts at 0 or 1. `exclude` are the texts that directions were estimated from. Raises
     `ValueError` if one of them is in the pool, if both buckets of a side are too small, or if `n` is below 1. Source:

@@ -1,4 +1,4 @@
-"""Refusal against over-refusal at equal cost: a curve per method, from ablations over the unsteered model to additions."""
+"""Refusal against over-refusal at equal cost: a curve per method, from ablations to additions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,10 +54,10 @@ class CostCurves:
         return Outcomes.from_rows(pd.concat([self.unsteered.assign(direction="", gaps=0.0), rows]), levels)
 
     def gains(self, reference: str, n_draws: int = 1000, seed: int = 0) -> pd.DataFrame:
-        """By intervention, budget and name: overall refusal rate (the mean of RR and ORR), and what it adds to `reference`.
+        """By intervention, budget and name: the overall refusal rate (mean of RR and ORR), compared with `reference`.
 
-        Columns: overall, more (the difference to the reference at the same budget), low and high (its 95 % interval over
-        prompts, the same for both). Points with broken text are left out.
+        Columns: overall, more (the difference to the reference at the same budget), low and high (its 95 % interval
+        over prompts, the same for both). Points with broken text are left out.
         """
         outcomes = self.outcomes()
         overall = outcomes.overall(outcomes.weights(n_draws, seed)).masked_fill(~outcomes.usable, float("nan"))
@@ -128,7 +128,7 @@ class CostCurves:
         return figure.update_xaxes(range=[-0.03, 1.03]).update_yaxes(range=[-0.03, 1.03])
 
     def _points(self) -> pd.DataFrame:
-        """A row per point of a curve, in the order of the curves: ablations from the largest budget on, then additions."""
+        """A row per point, in the order of the curves: ablations from the largest budget on, then additions."""
         table = self.table().reset_index().dropna(subset=["RR", "ORR"])
         start = rate_table(self.unsteered.assign(all=""), "all").iloc[0]
         names = list(dict.fromkeys(table["name"]))
@@ -142,8 +142,8 @@ class CostCurves:
 def count_gains(gains: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """By intervention and budget: how many of `names` clearly buy more, clearly buy less, and are undecided.
 
-    `gains` are those of `CostCurves`. An addition buys more if it raises refusal more, an ablation if it lowers it more;
-    clearly means that the whole interval lies on that side.
+    `gains` are those of `CostCurves`. An addition buys more if it raises refusal more, an ablation if it lowers it
+    more; clearly means that the whole interval lies on that side.
     """
     own = gains[gains.index.get_level_values("name").isin(list(names))]
     is_added = own.index.get_level_values("intervention") == ADDED

@@ -73,7 +73,7 @@ class CrossEffects:
         return pd.DataFrame(values, index=index, columns=["change", "low", "high"])
 
     def _drawn_changes(self, n_draws: int, seed: int) -> tuple[Tensor, list[str], list[str]]:
-        """(changes [draw, direction, category], the first of the data, the others of resampled prompts; their names)."""
+        """(changes [draw, direction, category], the first of the data, others of resampled prompts; their names)."""
         rows = judged(self.rows)
         refused = rows.assign(refused=rows["outcome"] == "refused")
         wide = refused.pivot(index=["category", "id"], columns="direction", values="refused").astype(float).dropna()

@@ -1,8 +1,8 @@
 """Directions at equal cost: the strength at which each spends the same KL divergence, and what it buys there.
 
-Methods find directions of different lengths at different places, so neither coefficients nor gaps compare them. The cost
-does: how much the first token of responses to benign prompts changes, in nats. An addition can spend any budget; an
-ablation ends when nothing is left, so at its budget as much is removed as it affords.
+Methods find directions of different lengths at different places, so neither coefficients nor gaps compare them. The
+cost does: how much the first token of responses to benign prompts changes, in nats. An addition can spend any budget;
+an ablation ends when nothing is left, so at its budget as much is removed as it affords.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -99,10 +99,10 @@ def strengths_at_cost(
 ) -> pd.DataFrame:
     """The smallest strength at which each dial spends each budget, in nats, on average over `prompts`.
 
-    Columns name, budget, strength and nats (what is spent there). Strengths from 1/32 to 16 are tried first, larger ones
-    if needed; between the first two that enclose a budget, false position in logarithms proposes others until the cost
-    is within 2 % of the budget. `most`: where the dials end, such as 1 for ablations; one that has not spent a budget
-    there stays there. Without an end, strength and nats are NaN if none up to 4096 encloses the budget. Raises
+    Columns name, budget, strength and nats (what is spent there). Strengths from 1/32 to 16 are tried first, larger
+    ones if needed; between the first two that enclose a budget, false position in logarithms proposes others until the
+    cost is within 2 % of the budget. `most`: where the dials end, such as 1 for ablations; one that has not spent a
+    budget there stays there. Without an end, strength and nats are NaN if none up to 4096 encloses the budget. Raises
     `ValueError` for a budget that is not positive.
     """
     must, todo = "budgets must be positive numbers of nats", "Pass, for example, (0.05, 0.1, 0.2)."

@@ -27,9 +27,9 @@ def match_refusal_rate(
     """The responses under each direction at a strength whose refusal rate over `controlled` is nearest to `target`.
 
     Between the two strengths of `swept` that first enclose the target, false position proposes others until the rate is
-    within `tolerance` or `n_steps` are done; a direction that never encloses the target keeps its nearest strength. Zero,
-    and a strength with more than 10 % broken text, are kept only if a direction has no other.
-    `options` are those of `respond`. Raises `ValueError` for a direction that was not swept.
+    within `tolerance` or `n_steps` are done; a direction that never encloses the target keeps its nearest strength.
+    Zero, and a strength with more than 10 % broken text, are kept only if a direction has no other. `options` are those
+    of `respond`. Raises `ValueError` for a direction that was not swept.
     """
     missing = sorted(set(directions) - set(swept.rows["direction"]))
     must = "every direction must have been swept"

@@ -107,8 +107,8 @@ def choose_strength(rates: pd.DataFrame, max_orr: float = 1.0) -> pd.DataFrame:
 def departures(rates: pd.DataFrame) -> pd.Series:
     """RR minus the overall refusal rate, (RR - ORR) / 2, of every steered row of `rate_table` with intact text.
 
-    No two curves of the knob test can be further apart than the lowest of these numbers is from the highest (counting the
-    unsteered model, at 0 if no bucket is missing). Empty if no steered row has intact text.
+    No two curves of the knob test can be further apart than the lowest of these numbers is from the highest (counting
+    the unsteered model, at 0 if no bucket is missing). Empty if no steered row has intact text.
     """
     counted = (rates.index.get_level_values("gaps") != 0) & (rates["degenerate"] <= MAX_DEGENERATE)
     return ((rates["RR"] - rates["ORR"]) / 2)[counted].rename("RR - overall")

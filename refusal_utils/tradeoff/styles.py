@@ -159,7 +159,8 @@ def guess_direction(rows: pd.DataFrame, column: str, seed: int = 0) -> pd.Series
 
     Accuracy with low and high of its 95 % interval (a bootstrap over prompts); chance, the share of the commonest
     direction; and n, the number of rows. The classifier is a logistic regression on words and pairs of words,
-    cross-validated with all rows of a prompt in one fold. All but n are NaN for fewer than 5 prompts, the number of folds, or for a single direction.
+    cross-validated with all rows of a prompt in one fold. All but n are NaN for fewer than 5 prompts, the number of
+    folds, or for a single direction.
     """
     prompts, n_prompts = pd.factorize(rows["id"])[0], rows["id"].nunique()
     if n_prompts < N_FOLDS or rows["direction"].nunique() < 2:

@@ -61,7 +61,7 @@ class Sweep:
         return rows.assign(refused=rows["outcome"] == "refused").groupby(keys, sort=False)["refused"].mean()
 
     def matched(self) -> pd.DataFrame:
-        """Strength in gaps, refusal rate and number not judged of each direction, for a sweep at one strength of each."""
+        """Strength in gaps, refusal rate and number not judged by direction, for a sweep at one strength of each."""
         rows = self.rows.assign(unjudged=self.rows["outcome"] == "not judged").groupby("direction", sort=False)
         return pd.DataFrame(
             {"gaps": rows["gaps"].first(), "refused": self.refused(), NOT_JUDGED: rows["unjudged"].sum()}
@@ -73,7 +73,7 @@ class Sweep:
 
     @classmethod
     def load(cls, path: str | Path, chat: ChatModel | None = None) -> "Sweep":
-        """The sweep that `save` wrote to a file. Raises `ValueError` for a missing or damaged file, or another model's."""
+        """The sweep that `save` wrote. Raises `ValueError` for a missing or damaged file, or another model's."""
         rows, notes = load_rows(path)
         if chat is not None:
             require_same_model("Sweep.load", notes, chat)

@@ -13,9 +13,9 @@ def variance_shares(outcomes: Outcomes, n_draws: int = 500, seed: int = 0) -> pd
     """Shares of the variance of "refused" that strength explains alone and direction explains given strength.
 
     Columns: share, low, high. They are variance components of a crossed design with prompts as a random effect. The
-    second share averages the component of direction over strengths, corrected for noise. A strength at which a direction
-    has no usable point is left out; all numbers are NaN if fewer than two are left, or for a single direction. Source:
-    Searle, Casella & McCulloch 1992, ch. 4.
+    second share averages the component of direction over strengths, corrected for noise. A strength at which a
+    direction has no usable point is left out; all numbers are NaN if fewer than two are left, or for a single
+    direction. Source: Searle, Casella & McCulloch 1992, ch. 4.
     """
     common = outcomes.usable.all(0)
     refused = outcomes.refused[:, common].double()

@@ -1,4 +1,4 @@
-"""Selection by first tokens: the same scores as candidates one at a time in plain Hugging Face, filters, and the rest."""
+"""Selection by first tokens: the scores are those of one candidate at a time in plain Hugging Face; filters."""
 
 import dataclasses
 

@@ -92,7 +92,7 @@ def test_dependence_is_the_sum_of_both_changes_and_has_their_gradient(chat, plai
 
 
 def test_a_direction_that_is_independent_costs_less_dependence(chat, train, cache):
-    """With the independence alone, the dependence of the second direction falls; the first is that of the same training."""
+    """With independence alone, the second direction's dependence falls; the first is that of the same training."""
     how = {**SMALL, **QUICK, "n_updates": 3, "rate": 0.06, "cache_dir": cache}
     free, bound = (independent.independent(chat, train, independence=weight, **how) for weight in (0.0, 1e5))
     assert torch.equal(free.found[0].direction, bound.found[0].direction)

@@ -1,4 +1,4 @@
-"""Curves at equal cost: what they buy is counted by hand on planted responses, and the points are those of `equal_cost`."""
+"""Curves at equal cost: gains counted by hand on planted responses, and points as `equal_cost` finds them."""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ N, BUDGETS = 40, (0.1, 0.2)
 
 
 def planted(refused: dict[tuple[str, str, float], int]) -> CostCurves:
-    """Curves in which the first `refused[intervention, name, budget]` of `N` prompts a side are refused; 20 unsteered."""
+    """Curves in which the first `refused[intervention, name, budget]` of `N` a side are refused; 20 unsteered."""
 
     def rows(n: int) -> pd.DataFrame:
         sides = [

@@ -17,7 +17,7 @@ POLICY, CANNOT = (
 
 
 def made_up(own: float, other: float, n: int = 40) -> CrossEffects:
-    """Everything is refused unsteered; a direction takes these shares of its own and of the other cluster's refusals."""
+    """All is refused unsteered; a direction takes these shares of its own and of the other cluster's refusals."""
     rows = []
     for direction in ("", *POLICY, *CANNOT):
         for category in (*POLICY, *CANNOT):

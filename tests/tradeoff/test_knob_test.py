@@ -152,7 +152,7 @@ def test_the_map_shows_the_largest_difference_of_every_pair_of_categories():
 
 
 def test_a_side_with_one_bucket_and_directions_that_break_the_text_are_compared_as_far_as_they_go():
-    """Benign prompts that are answered alone: ORR starts at 0, and one direction breaks the text at every steered strength."""
+    """Only answered benign prompts: ORR starts at 0, and one direction breaks the text at every steered strength."""
     outcomes = planted(n=40, strengths=torch.tensor([-1.0, 1.0, 2.0, 4.0]), names=("advice", "humanizing"), seed=3)
     rows = rows_of(outcomes)
     rows.loc[rows["direction"] == "humanizing", "outcome"] = "broken"

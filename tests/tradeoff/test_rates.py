@@ -93,7 +93,7 @@ def test_correctness_is_that_of_the_answered_benign_prompts_for_which_it_is_know
 
 
 def strengths():
-    """Directions d: enough refusals at 2 and 4; weak: too few; backwards: only when subtracted; garbled: broken text."""
+    """Directions d: enough refusals at 2 and 4; weak: too few; backwards: if subtracted; garbled: broken text."""
     return rate_table(
         pd.concat(
             [
