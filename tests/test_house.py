@@ -37,7 +37,7 @@ def test_imports_follow_the_arrows():
 def test_modules_and_functions_stay_short(module):
     source = (PACKAGE / f"{module}.py").read_text()
     functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
-    long = [f"{node.name}: {length(node)}" for node in functions if length(node) > 40]
+    long = [node.name for node in functions if node.end_lineno - node.lineno >= 40]  # with the docstring
     assert source.count("\n") <= 250
     assert not long
 

@@ -1,6 +1,5 @@
 """How much a direction depends on which prompts were drawn."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -93,12 +92,6 @@ def measure_stability(
         halves = _halves(sample if n == n_bucket else contrasts(*larger), n, n_draws, seed)
         table.loc[names, HALVES] = halves.loc[names]
     return Stability(table.assign(**{"bucket n": n_bucket}), sample, seed)
-
-
-def pool_categories(refused: States, groups: Mapping[str, Sequence[str]]) -> dict[str, Float[Tensor, "_ d_model"]]:
-    """The refused sides of groups of categories, each pooled into one side; a group without any is left out."""
-    present = {group: [refused[name] for name in names if name in refused] for group, names in groups.items()}
-    return {group: torch.cat(sides) for group, sides in present.items() if sides}
 
 
 def _halves(sample: Contrasts, n: int, n_draws: int, seed: int) -> pd.DataFrame:

@@ -122,29 +122,22 @@ def cones(
     """Cones of dimension 1 to `k`, each grown from the one before by a random row, until one does not hold.
 
     Every update measures each prompt with `n_draws` random directions of the cone and with one row of the basis. Among
-    every fourth of the last 20 bases, the paper's rule chooses by `n_chosen_by` random directions; the cone holds if
-    each of its rows and of `n_samples` others has a bypass of at most `max_bypass`, an induce of at least `min_induce`
-    and a KL of at most `max_kl`. Training is that of `rdo`; `preparing`: options of `prepare`. A search that was killed
-    goes on.
-
-    The paper draws 16 directions per prompt, chooses by 64 and checks 256. Raises `ValueError` as `prepare` does, and
-    for a `k` outside 1 to the width of the model. Source: Wollschläger et al. 2502.17420, section 4 and appendix C.
+    every fourth of the last 20 bases, the paper's rule chooses by `n_chosen_by` random directions. The cone holds if
+    its rows and `n_samples` others keep the limits. `preparing`: options of `prepare`. Raises `ValueError` as it does,
+    and for a `k` outside 1 to the model's width. Source: Wollschläger et al. 2502.17420, section 4 and appendix C.
     """
-    must = f"k must be from 1 to the width of the model, {chat.d_model}"
-    require(1 <= k <= chat.d_model, NAME, must, k, "The paper finds up to 5.")
+    must, todo = f"k must be from 1 to the width of the model, {chat.d_model}", "The paper finds up to 5."
+    require(1 <= k <= chat.d_model, NAME, must, k, todo)
     training = prepare(NAME, chat, prompts, cache_dir=cache_dir, **preparing)
     limits, asked = (max_bypass, min_induce, max_kl), [n_updates, n_prompts, rate, n_draws, n_chosen_by, max_kl]
-    found: list[Cone] = []
-    start = random_rows(1, chat.d_model, training.seed)
+    found, start = list[Cone](), random_rows(1, chat.d_model, training.seed)
     for rank in range(1, k + 1):
         bases = _descent(training, start, asked, cache_dir, progress)
         basis = bases[_chosen(training, bases, n_chosen_by, max_kl)]
         found.append(Cone(basis, _checked(training, basis, n_samples, limits)))
         if not found[-1].holds:
-            missed = found[-1].samples["misses"]
-            print(
-                f"{NAME}: the cone of dimension {rank} does not hold: {int((missed != '').sum())} of {len(missed)} fail"
-            )
+            fails = found[-1].samples["misses"] != ""
+            print(f"{NAME}: the cone of dimension {rank} does not hold: {fails.sum()} of {len(fails)} fail")
             break
         start = orthonormal_rows(torch.cat([basis, random_rows(1, chat.d_model, training.seed + rank)]))
     return ConeSearch(tuple(found), training)

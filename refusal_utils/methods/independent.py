@@ -135,12 +135,11 @@ def independent(
         before = torch.stack([each.direction for each in found])
         own = replace(training, seed=training.seed + number)
         if orthogonal:
-            apart = partial(orthogonal_to, before)
-            found.append(
-                train_direction(
-                    own, n_updates, n_prompts, rate, retract=apart, asked=("orthogonal", before.tolist()), **how
-                )
-            )
+            apart: dict[str, Any] = {
+                "retract": partial(orthogonal_to, before),
+                "asked": ("orthogonal", before.tolist()),
+            }
+            found.append(train_direction(own, n_updates, n_prompts, rate, **apart, **how))
         else:
             found.append(_independent_of(own, before, independence, n_updates, n_prompts, rate, **how))
     return IndependentDirections(tuple(found), training)

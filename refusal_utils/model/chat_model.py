@@ -19,14 +19,14 @@ from transformers import PreTrainedTokenizerBase
 
 from ..checks import invalid, require
 from .as_found import AsFound, unwrapped
-from .bridging import boot_bridge, context_length
+from .bridging import Bridged, boot_bridge, context_length
 from .chat_format import TokenBatch, pad_left, thinking_mode
 from .encoding import check_known, encode_chats
 from .fingerprint import fingerprint, signature
 from .loading import check_device, check_placement, load_weights, memory_errors
 from .markup import Markup, read_markup, stop_tokens
 from .names import short_name
-from .setup import check_fixed, read_setup
+from .setup import Setup, check_fixed, read_setup
 from .sources import BUNDLED, BUNDLED_WEIGHTS, find_source
 
 __all__ = ["BUNDLED", "BUNDLED_WEIGHTS", "ChatModel", "check_positions", "load_chat_model"]
@@ -185,32 +185,37 @@ def load_chat_model(
     """
     _check_options(name, hf_model, device=device, dtype=dtype, device_map=device_map)
     source, hf_model = find_source(name), unwrapped(hf_model)
-    tokenizer, rows, suffix, config, state = read_setup(str(name), source.place, hf_model, layer, pos, system_prompt)
+    setup = read_setup(str(name), source.place, hf_model, layer, pos, system_prompt)
     with memory_errors(str(name)):
         model = load_weights(str(name), source.place, device, dtype, device_map) if hf_model is None else hf_model
         check_placement(model)
         embedded = model.get_input_embeddings().weight
-        for row in rows:
-            check_known("load_chat_model", tokenizer, row, len(embedded), "every chat")
-        probe = pad_left(tokenizer, rows, embedded.device, len(embedded))
-        found = boot_bridge(str(name), model, tokenizer, probe, config.num_hidden_layers)
+        for row in setup.probes:
+            check_known("load_chat_model", setup.tokenizer, row, len(embedded), "every chat")
+        probe = pad_left(setup.tokenizer, setup.probes, embedded.device, len(embedded))
+        found = boot_bridge(str(name), model, setup.tokenizer, probe, setup.config.num_hidden_layers)
+    if hf_model is None:
+        return _assembled(str(name), setup, found, system_prompt, dequantized_from=source.dequantized_from)
+    return _assembled(str(name), setup, found, system_prompt, as_found=found.as_found)
+
+
+def _assembled(name: str, setup: Setup, found: Bridged, system_prompt: str | None, **origin: Any) -> ChatModel:
     return ChatModel(
-        name=str(name),
+        name=name,
         bridge=found.bridge,
-        tokenizer=tokenizer,
-        n_layers=config.num_hidden_layers,
-        d_model=config.hidden_size,
-        n_context=context_length(config, tokenizer),
-        decision_layer=state.layer,
-        decision_pos=state.pos,
-        decision_source=state.source,
-        suffix=suffix,
+        tokenizer=setup.tokenizer,
+        n_layers=setup.config.num_hidden_layers,
+        d_model=setup.config.hidden_size,
+        n_context=context_length(setup.config, setup.tokenizer),
+        decision_layer=setup.state.layer,
+        decision_pos=setup.state.pos,
+        decision_source=setup.state.source,
+        suffix=setup.suffix,
         system_prompt=system_prompt,
-        thinking=thinking_mode(tokenizer, system_prompt),
-        dequantized_from=source.dequantized_from if hf_model is None else None,
+        thinking=thinking_mode(setup.tokenizer, system_prompt),
         writes=found.writes,
         has_cache=found.has_cache,
-        as_found=None if hf_model is None else found.as_found,
+        **origin,
     )
 
 

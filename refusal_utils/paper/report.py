@@ -23,11 +23,11 @@ _READING = (
     "to 16 (Table 11, half of Table 2), at position -2, with 32 prompts on each side that the model refused or "
     "answered. A verdict is given only if model, layer, position, prompts and their selection, the reading of "
     "over-refusal and, for cosines, the number of prompts are the same. Then ours agrees if the 95 % interval of the "
-    "difference contains 0, and differs otherwise. Table 1 compares plain cosines; our interval is that of the corrected cosine, shifted "
-    "to the plain one. The paper judges responses with WildGuard; if our judge is another, the note names it, and a "
-    "difference may be due to it. Published rates have Wilson's interval for the paper's 100 or 200 prompts. Tables "
-    "of other papers (arXiv numbers) give the layer, as a share of depth, and the position that a search chose on "
-    "their prompts."
+    "difference contains 0, and differs otherwise. Table 1 compares plain cosines; our interval is that of the "
+    "corrected cosine, shifted to the plain one. The paper judges responses with WildGuard; if our judge is another, "
+    "the note names it, and a difference may be due to it. Published rates have Wilson's interval for the paper's 100 "
+    "or 200 prompts. Tables of other papers (arXiv numbers) give the layer, as a share of depth, and the position that "
+    "a search chose on their prompts."
 )
 
 

@@ -38,16 +38,13 @@ def draw_prompts(
 ) -> pd.DataFrame:
     """A draw from `rows` (columns of `load_prompts`): `n` prompts of every category and `n` benign ones.
 
-    By behaviour a side has what was found if this is fewer than `n`, and a category is left out if the model refused
-    fewer than 8 of its prompts (fewer than `n`, if `n` is smaller).
-
     `select_by`: `"label"` (any prompts, at random), `"behaviour"` (the first that `outcome_of` calls refused, or for
     the benign side answered, as in the release of Joad et al. 2602.02132), `"behaviour at random"` (any of those), or
-    `"published"` (the rows of the paper's pools, `paper.tables.published_pool_rows`, whatever `n`). With
+    `"published"` (the rows of the paper's pools, `paper.tables.published_pool_rows`, whatever `n`). By behaviour a side
+    may have fewer than `n`, and a category with fewer than 8 (or `n`, if smaller) is left out. With
     `over_refusal="safe_benign"` the benign side is XSTest's safe prompts, otherwise it has none of them. Adds the
     columns side, selection and over_refusal (the reading, for the prompts that it concerns). Raises `ValueError` if an
-    argument is unknown or missing, if too few prompts of a label or too few benign ones qualify, or if fewer than three
-    categories are left.
+    argument is unknown or missing, if too few prompts qualify, or if fewer than three categories are left.
     """
     require_known("draw_prompts", "select_by", select_by, SELECTIONS)
     readings = ("unsafe",) if select_by == "published" else OVER_REFUSAL

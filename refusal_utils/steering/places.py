@@ -109,16 +109,12 @@ def place_effects(
 ) -> PlaceEffects:
     """The causal effect of the pooled policy direction read at each of `layers` and `positions`.
 
-    `prompts`: a frame like that of `load_prompts`; only its train split is used. The direction is the difference in
-    means of up to 112 content-policy prompts and as many benign ones, at most half of each category. Probes come from
-    the other half, in a fixed random order: the first 16 that the model refuses among up to 96 content-policy prompts,
-    and the first 16 benign ones that it answers. All places are screened with 4 probes a side at 2 gaps; the best
-    quarter, and at least 8, are measured with all probes at 1, 2 and 4 gaps. `layers`: by default every second one from
-    layer 2; `positions`: all template positions. With `cache_dir`, a killed call resumes, and a finished one is read.
-
-    The effect of the best place is measured on the prompts that it was chosen on, so on others it is somewhat smaller.
-    Raises `ValueError` for a layer or position that the model does not have.
-    Source: Arditi et al. 2406.11717 (section 2.3), whose choice also weighs induction and bypass on such prompts.
+    From the train split of `prompts`, the direction is the difference in means of up to 112 content-policy prompts and
+    as many benign ones, at most half of each category. Probes are of the other half, in a fixed random order: the first
+    16 that the model refuses of up to 96 content-policy prompts, and the first 16 benign ones that it answers. All
+    places are screened with 4 probes a side at 2 gaps; the best quarter, at least 8, get all probes at 1, 2 and 4 gaps.
+    By default every second layer from 2 on and all template positions. On other prompts, the effect of the best place
+    is somewhat smaller. Raises `ValueError` for an unknown layer or position. Source: Arditi et al. 2406.11717 (2.3).
     """
     layers = tuple(range(min(2, chat.n_layers - 1), chat.n_layers, 2)) if layers is None else tuple(layers)
     positions = tuple(range(-len(chat.suffix), 0)) if positions is None else tuple(positions)
@@ -130,8 +126,8 @@ def place_effects(
         require_same_model("place_effects", notes, chat)
         return PlaceEffects(rows, notes["n_refused"], notes["n_answered"])
     policy, benign = train[train["category"].isin(POLICY)], train[train["category"] == BENIGN]
-    refused = _probes(chat, policy, "refused", cache_dir)
-    answered = _probes(chat, benign, "answered", cache_dir)
+    sides = (policy, "refused"), (benign, "answered")
+    refused, answered = (_probes(chat, rows, outcome, cache_dir) for rows, outcome in sides)
     n = {"n_refused": len(refused), "n_answered": len(answered)}
     if min(n.values()) < N_AT_LEAST:
         print(f"No place was chosen: only {len(refused)} prompts refused and {len(answered)} answered serve as probes")

@@ -6,6 +6,7 @@ import pandas as pd
 
 from ..checks import require
 from ..prompts.categories import BENIGN
+from ..prompts.draws import behaviour_buckets
 
 BUCKETS = {  # what is in each bucket, and what to pass if there is too little of it
     "HR": ("harmful prompts that the model refuses", "Pass plainly harmful prompts"),
@@ -32,9 +33,7 @@ def controlled_set(pool: pd.DataFrame, *, n: int = 50, exclude: Iterable[str] = 
     leaked = [id for id, text in zip(pool["id"], pool["text"], strict=True) if _plain(text) in known]
     must = "no prompt may be one that a direction was estimated from"
     require(not leaked, "controlled_set", must, f"{len(leaked)} ({', '.join(leaked[:3])})", "Take the eval split.")
-    harmful = pool["category"] != BENIGN
-    outcome = pool["outcome"].map({"refused": "R", "answered": "C"})  # NaN for broken text
-    pool = pool.assign(harmful=harmful, bucket=harmful.map({True: "H", False: "B"}) + outcome)
+    pool = pool.assign(harmful=pool["category"] != BENIGN, bucket=behaviour_buckets(pool))
     sizes = _sizes(pool["bucket"].value_counts().reindex(list(BUCKETS), fill_value=0).to_dict(), n)
     drawn = [pool[pool["bucket"] == name].sample(size, random_state=seed) for name, size in sizes.items() if size]
     return pd.concat(drawn, ignore_index=True)[["id", "category", "text", "harmful", "bucket"]]

@@ -88,10 +88,10 @@ class SuffixShifts:
         fits = {name: _fit(values[outcome], given, groups) for name, given in models.items()}
         return pd.concat(fits, names=["model", "predictor"])
 
-    def regressions(self, outcome: str = "change") -> pd.DataFrame:
-        """The `regression` of every direction, with a level `direction` before."""
+    def regressions(self, outcome: str = "change") -> "SuffixRegressions":
+        """The `regression` of every direction."""
         found = {str(name): self.regression(str(name), outcome) for name in self.rows["direction"].unique()}
-        return pd.concat(found, names=["direction"])
+        return SuffixRegressions(pd.concat(found, names=["direction"]))
 
     def by_suffix(self, direction: str) -> pd.DataFrame:
         """Means over the prompts, along one direction, of push in gaps, shift and change: a row per suffix, by kind."""
@@ -107,14 +107,24 @@ class SuffixShifts:
         return heatmap(pushes.rename_axis(columns="suffix"), title=title, value=value, limits=(-most, most))
 
 
-def coefficient_figure(fits: pd.DataFrame, *, title: str) -> go.Figure:
-    """The coefficients of the joint models of `regressions` with their intervals: a panel per predictor."""
-    joint = fits.xs("joint", level="model").rename(index=TITLES, level="direction").reset_index()
-    ends = {"error_x": joint["high"] - joint["coefficient"], "error_x_minus": joint["coefficient"] - joint["low"]}
-    given: dict[str, Any] = {"x": "coefficient", "y": "direction", "facet_col": "predictor", **ends}
-    figure = px.scatter(joint, title=title, **given, **LOOK).update_yaxes(autorange="reversed")
-    figure.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2]))
-    return figure.add_vline(0, line_dash="dot").update_traces(error_x_thickness=1.2)
+@dataclass(frozen=True, eq=False)
+class SuffixRegressions:
+    """The regressions of all directions: rows (direction, model, predictor), columns coefficient, low, high and p."""
+
+    fits: pd.DataFrame = field(repr=False)
+
+    def table(self) -> pd.DataFrame:
+        """The fits."""
+        return self.fits
+
+    def figure(self, *, title: str) -> go.Figure:
+        """The coefficients of the joint models with their intervals: a panel per predictor."""
+        joint = self.fits.xs("joint", level="model").rename(index=TITLES, level="direction").reset_index()
+        ends = {"error_x": joint["high"] - joint["coefficient"], "error_x_minus": joint["coefficient"] - joint["low"]}
+        given: dict[str, Any] = {"x": "coefficient", "y": "direction", "facet_col": "predictor", **ends}
+        figure = px.scatter(joint, title=title, **given, **LOOK).update_yaxes(autorange="reversed")
+        figure.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2]))
+        return figure.add_vline(0, line_dash="dot").update_traces(error_x_thickness=1.2)
 
 
 def suffix_shifts(

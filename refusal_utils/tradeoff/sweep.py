@@ -4,9 +4,9 @@ The same code labels the controlled set and runs the sweep, so strength zero rep
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -20,6 +20,7 @@ from .outcomes import Outcomes
 from .rates import NOT_JUDGED, STEERED, Correct, rate_table
 
 Strengths = Sequence[float] | Mapping[str, Sequence[float]]
+S = TypeVar("S", bound="Sweep")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,14 @@ class Sweep:
     def refusals(self) -> pd.DataFrame:
         """The rows of refused prompts."""
         return self.rows[self.rows["outcome"] == "refused"]
+
+    def of_refusals(self: S) -> S:
+        """The same with the rows of refused prompts alone."""
+        return replace(self, rows=self.refusals)
+
+    def of_directions(self: S, names: Iterable[str]) -> S:
+        """The same with the rows of these directions alone."""
+        return replace(self, rows=self.rows[self.rows["direction"].isin(list(names))])
 
     def rates(self, by: str | Sequence[str] = STEERED, correct: Correct | None = None) -> pd.DataFrame:
         """The refusal rates of every point, as `rate_table` gives them."""

@@ -1,8 +1,7 @@
 import pandas as pd
 import pytest
-import torch
 
-from refusal_utils.geometry.stability import HALVES, measure_stability, pool_categories
+from refusal_utils.geometry.stability import HALVES, measure_stability
 
 from .planted import WIDTH, N, four_categories
 
@@ -57,12 +56,3 @@ def test_the_figure_draws_the_curve_of_every_category():
     assert drawn["Humanizing"] == pytest.approx(found.curve()["humanizing"].tolist(), abs=1e-4)
     assert "layer 6" in figure.layout.yaxis.title.text
     assert "bundled" in figure.layout.title.text
-
-
-def test_pooled_categories_hold_all_rows_of_their_group():
-    refused, _ = four_categories()
-    pooled = pool_categories(refused, {"both": ("apart", "one")})
-    assert torch.equal(pooled["both"], torch.cat([refused["apart"], refused["one"]]))
-    partly = pool_categories(refused, {"both": ("apart", "not drawn"), "none": ("not drawn",)})
-    assert list(partly) == ["both"]
-    assert torch.equal(partly["both"], refused["apart"])

@@ -10,22 +10,11 @@ from refusal_utils.directions import DirectionSet, Provenance
 from refusal_utils.methods import independent
 from refusal_utils.methods.independent import cosine_profiles, dependence, orthogonal_to
 from refusal_utils.methods.rdo import random_rows
-from refusal_utils.prompts.loading import load_prompts
 
 from ..steering.plain_edits import PlainEdit
 from .test_rdo import SMALL
 
 QUICK = {"n_updates": 2, "n_prompts": 4, "rate": 0.03}
-
-
-@pytest.fixture(scope="module")
-def train():
-    return load_prompts(split="train")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="module")
