@@ -54,6 +54,22 @@ def test_the_median_function_has_at_most_eight_lines():
     assert statistics.median(map(length, functions)) <= 8
 
 
+# What results are made from, summaries of prompts, and comparisons with the paper: CONTRIBUTING.md gives the reasons.
+TABLES_ALONE = {"Sweep", "EqualCost", "RefusalOpening", "TwinComparison", "Claims", "Comparison"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_results_have_a_table_and_a_figure(module):
+    classes = [
+        node for node in ast.parse((PACKAGE / f"{module}.py").read_text()).body if isinstance(node, ast.ClassDef)
+    ]
+    methods = {node.name: {each.name for each in node.body if isinstance(each, ast.FunctionDef)} for node in classes}
+    results = {name for name, own in methods.items() if "table" in own}
+    assert {name for name in results if "figure" not in methods[name]} <= TABLES_ALONE
+    frozen = {node.name for node in classes if "frozen=True" in " ".join(map(ast.unparse, node.decorator_list))}
+    assert results <= frozen
+
+
 def axes_of(module: str) -> set[str]:
     """The names of the axes in all shapes that `module` annotates."""
     source = (PACKAGE / f"{module}.py").read_text()

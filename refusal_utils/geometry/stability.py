@@ -1,5 +1,6 @@
 """How much a direction depends on which prompts were drawn."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -64,14 +65,18 @@ def measure_stability(
     wide: tuple[States, Float[Tensor, "wide_answered_prompt d_model"]] | None = None,
     n_draws: int = 100,
     seed: int = 0,
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> Stability:
     """The stability of the directions of a draw, with split halves of up to 32 prompts a side.
 
     Halves that are larger than the draw allows come from the `wide` sides: the draw's prompts and others of the same
-    kinds. Everything else is measured on the draw alone; mini-buckets have at most half of its smallest side. Raises
-    `ValueError` for fewer than 4 prompts on a side.
-    Source: Joad et al. 2602.02132, Table 8 and Appendix D.
+    kinds. Everything else is measured on the draw alone; mini-buckets have at most half of its smallest side. With
+    `groups` of categories, the refused sides of each group are pooled into one. Raises `ValueError` for fewer than 4
+    prompts on a side. Source: Joad et al. 2602.02132, Table 8 and Appendix D.
     """
+    if groups is not None:
+        wide = wide and (_pooled(wide[0], groups), wide[1])
+        refused = _pooled(refused, groups)
     sample = contrasts(refused, answered)
     n_bucket = min(N_MOST, *((side.stop - side.start) // 2 for side in sample.sides))
     buckets = _own(subset_cosines(sample, n_bucket, n_draws, seed))
@@ -92,6 +97,12 @@ def measure_stability(
         halves = _halves(sample if n == n_bucket else contrasts(*larger), n, n_draws, seed)
         table.loc[names, HALVES] = halves.loc[names]
     return Stability(table.assign(**{"bucket n": n_bucket}), sample, seed)
+
+
+def _pooled(refused: States, groups: Mapping[str, Sequence[str]]) -> States:
+    """The refused sides of groups of categories; a group without any is left out."""
+    present = {group: [refused[name] for name in names if name in refused] for group, names in groups.items()}
+    return {group: torch.cat(sides) for group, sides in present.items() if sides}
 
 
 def _halves(sample: Contrasts, n: int, n_draws: int, seed: int) -> pd.DataFrame:

@@ -7,7 +7,7 @@ how they refuse.
 
 `cost_curves` compares methods at equal cost, because they find directions of any length at any place. `recognition`
 asks what a steered model still knows, and `ablation_effects` which prompts lose their refusals with which direction.
-`cross_language` and `suffix_shifts` ask whether a direction outlasts a change of wording.
+`cross_language` and `suffix_shifts` ask whether a direction survives a change of wording.
 """
 
 from .controlled_set import controlled_set, cost_prompts, describe_buckets

@@ -1,5 +1,6 @@
 import pandas as pd
 import pytest
+import torch
 
 from refusal_utils.geometry.stability import HALVES, measure_stability
 
@@ -56,3 +57,12 @@ def test_the_figure_draws_the_curve_of_every_category():
     assert drawn["Humanizing"] == pytest.approx(found.curve()["humanizing"].tolist(), abs=1e-4)
     assert "layer 6" in figure.layout.yaxis.title.text
     assert "bundled" in figure.layout.title.text
+
+
+def test_groups_of_categories_are_those_of_their_pooled_sides():
+    refused, answered = four_categories()
+    both = torch.cat([refused["apart"], refused["one"]])
+    groups = {"both": ("apart", "one"), "partly": ("apart", "not drawn"), "none": ("not drawn",)}
+    found = measure_stability(refused, answered, groups=groups)
+    plain = measure_stability({"both": both, "partly": refused["apart"]}, answered)
+    pd.testing.assert_frame_equal(found.table(), plain.table())
