@@ -128,5 +128,5 @@ def ablation_effects(
     whole = kl_spent(chat, cost_prompts, [dial(1.0) for dial in dials.values()])
     affordable = (min(budget, float(whole.min())),)
     found = strengths_at_cost(chat, dials, cost_prompts, affordable, most=1.0).set_index("name")
-    equal = {name: dials[name](found["strength"][name]) for name in dials}
+    equal = {name: dials[name](float(found["strength"][name])) for name in dials}
     return replace(cross_effects(chat, prompts, equal, **options), nats=found["nats"])

@@ -47,12 +47,12 @@ class StyleShares:
         """How far apart the highest and the lowest share of each style are."""
         return self.table().max() - self.table().min()
 
-    def figure(self, *, title: str, value: str = "share of refusals") -> go.Figure:
+    def figure(self, *, title: str) -> go.Figure:
         """The shares as a map, coloured from 0 to 1; the hover text gives the intervals."""
         table = self.table()
         intervals = self.values["interval"].unstack("style").loc[table.index, table.columns].to_numpy()
         hover = "%{y}<br>%{x}: %{z:.2f}<br>95 % interval %{customdata}<extra></extra>"
-        figure = heatmap(table, title=title, value=value, limits=(0, 1))
+        figure = heatmap(table, title=title, value="share of refusals", limits=(0, 1))
         return figure.update_traces(customdata=intervals, hovertemplate=hover)
 
 
@@ -110,11 +110,11 @@ class Wording(Sweep):
         index = pd.MultiIndex.from_tuples(table, names=["direction", "style"])
         return StyleShares(pd.DataFrame(list(table.values()), index, ["share", "low", "high", "interval"]))
 
-    def purity(self, column: str = "release_type") -> pd.DataFrame:
-        """For each direction, the commonest value of `column` among its refusals (dominant) and its share (purity)."""
-        counts = self.refusals.groupby("direction", sort=False)[column].value_counts(normalize=True)
-        table = counts.groupby("direction", sort=False).head(1).reset_index(name="purity")
-        return table.rename(columns={column: "dominant"}).set_index("direction")
+    def purity(self) -> pd.DataFrame:
+        """For each direction, the commonest release type of its refusals (dominant) and its share (purity)."""
+        types = self.refusals.groupby("direction", sort=False)["release_type"].value_counts(normalize=True)
+        table = types.groupby("direction", sort=False).head(1).reset_index(name="purity")
+        return table.rename(columns={"release_type": "dominant"}).set_index("direction")
 
     def dependence(self, column: str, n_draws: int = 500, seed: int = 0) -> pd.Series:
         """How strongly the direction determines `column` (a style, or whether it refuses), compared with permutation.
