@@ -14,8 +14,8 @@ from ..prompts.categories import BENIGN, CATEGORIES, category_by_id
 Limits = tuple[float | int, float | int]
 WIDTH, HEIGHT = 1040, 560  # pixels: the width of a page
 _PLOT_WIDTH, _PLOT_HEIGHT = 0.68, 0.7  # shares of a figure's width and height between the axes
-# Pixels from a point to its name, between names and markers, and up or down: a line of text is 16 high.
-_REACH, _CLEAR, _OFFSETS = 40, 14, (0, 16, -16, 32, -32, 48, -48)
+# Pixels across from a point to its name, between names and markers, down, and of a letter; a line of text is 16 high.
+_REACHES, _CLEAR, _OFFSETS, _LETTER = (40, 18), 11, (0, 16, -16, 32, -32, 48, -48), 6
 DIVERGING, SEQUENTIAL = "RdBu_r", "Viridis"  # diverging maps are centred on 0
 BLUE, VERMILION, ORANGE = "#0072B2", "#D55E00", "#E69F00"
 TITLES = {category.id: category.title for category in CATEGORIES}
@@ -164,23 +164,23 @@ def name_points(figure: go.Figure, x: pd.Series, y: pd.Series, names: pd.Series)
         point = np.array([x.iloc[at], y.iloc[at]]) * scale
         inwards = -1 if x.iloc[at] > places[0].mean() else 1
         others = taken[np.abs(taken - point).max(1) > 0.5]
-        options = [(side * inwards, down) for down in _OFFSETS for side in (1, -1)]
-        drawn = [_line_and_text(point, side, down, len(str(names.iloc[at]))) for side, down in options]
+        options = [(s * inwards * reach, down) for down in _OFFSETS for reach in _REACHES for s in (1, -1)]
+        drawn = [_line_and_text(point, np.array(to), len(str(names.iloc[at]))) for to in options]
         clear = [min(float(_distances(each, others).min(initial=np.inf)), _CLEAR) for each in drawn]
         best = int(np.argmax(clear))  # the first of the clearest
-        side, down = options[best]
+        across, down = options[best]
         taken = np.concatenate([taken, drawn[best]])
         look = {"arrowhead": 0, "arrowwidth": 0.6, "arrowcolor": "#666", "font_size": 12, "standoff": 6}
-        anchor = {"xanchor": "left" if side > 0 else "right", "ax": _REACH * side, "ay": down}
+        anchor = {"xanchor": "left" if across > 0 else "right", "ax": across, "ay": down}
         figure.add_annotation(x=x.iloc[at], y=y.iloc[at], text=names.iloc[at], **look, **anchor)
     return figure
 
 
-def _line_and_text(point: np.ndarray, side: int, down: int, n_letters: int) -> np.ndarray:
+def _line_and_text(point: np.ndarray, to: np.ndarray, n_letters: int) -> np.ndarray:
     """Pixels along the line from a point to its name and along the middle of the name."""
-    end = point + np.array([_REACH * side, down])
-    line = point + np.linspace(0.3, 1, 8)[:, None] * (end - point)
-    return np.concatenate([line, end + np.linspace(0, 7 * n_letters * side, 16)[:, None] * np.array([1, 0])])
+    line = point + np.linspace(0.3, 1, 8)[:, None] * to
+    text = np.linspace(0, _LETTER * n_letters * np.sign(to[0]), 16)[:, None] * np.array([1, 0])
+    return np.concatenate([line, point + to + text])
 
 
 def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
