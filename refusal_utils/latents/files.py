@@ -100,7 +100,7 @@ def _qwen_scope(place: Path) -> Read:
 
 
 def _llama_scope(place: Path) -> Read:
-    """Llama Scope: `checkpoints/final.safetensors` and `hyperparams.json`; the weights take up the scaling of inputs."""
+    """Llama Scope: `checkpoints/final.safetensors` and `hyperparams.json`; weights take up the scaling of inputs."""
     config, tensors = _config(place, "hyperparams.json"), _tensors(place, "checkpoints/final.safetensors")
     found = {name: each.float() for name, each in _turned(tensors, "encoder.weight", "decoder.weight").items()}
     scale = len(found["w_enc"]) ** 0.5 / config["dataset_average_activation_norm"]["in"]
