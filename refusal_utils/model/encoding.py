@@ -1,5 +1,6 @@
 """Prompts as tokens: each as a user's turn that ends in the template's fixed tokens and holds no markup of its own."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -31,7 +32,7 @@ def encode_chats(
     require(not isinstance(prompts, str), _FUNCTION, "prompts must be a list of texts", f"{prompts!r:.60}", todo)
     for index, prompt in enumerate(prompts):
         must = "a prompt must be a text that is not empty"
-        is_text = isinstance(prompt, str) and bool(prompt.strip()) and is_unicode(prompt)
+        is_text = isinstance(prompt, str) and is_visible(prompt) and is_unicode(prompt)
         require(is_text, _FUNCTION, must, f"{prompt!r:.60} as prompt {index}", "Drop it.")
     ids = _tokens(tokenizer, [render_chat(tokenizer, prompt, system_prompt) for prompt in prompts])
     (own,) = _tokens(tokenizer, [render_chat(tokenizer, PROBES[0], system_prompt)]) if ids else ((),)
@@ -56,6 +57,15 @@ def check_known(
         require(False, function, must, got, "Use the tokenizer that belongs to the weights, or leave that text out.")
 
 
+def is_visible(text: str) -> bool:
+    """Whether `text` holds more than blanks, control characters and invisible ones.
+
+    >>> is_visible(" a"), is_visible(chr(0x200B) + " ")
+    (True, False)
+    """
+    return any(unicodedata.category(letter) not in ("Cc", "Cf", "Zs", "Zl", "Zp") for letter in text)
+
+
 def is_unicode(text: str) -> bool:
     """Whether `text` can be written as UTF-8, which lone surrogates cannot.
 
@@ -76,6 +86,8 @@ def checked_tokenizer(tokenizer: PreTrainedTokenizerBase, system_prompt: str | N
     """
     if system_prompt is None:
         return tokenizer
+    must = "the system prompt must be a text"
+    require(isinstance(system_prompt, str), "load_chat_model", must, repr(system_prompt), "Put it in quotes.")
     markup, (own,) = read_markup(tokenizer), _tokens(tokenizer, [render_chat(tokenizer, PROBES[0])])
     turns = replace(
         markup, ids=frozenset({*markup.control(own), *([] if markup.end_of_turn is None else [markup.end_of_turn])})

@@ -9,7 +9,8 @@ import pandas as pd
 from ..directions.direction_set import DirectionSet
 from ..model.chat_model import ChatModel
 from ..steering.conditions import Condition, steering_condition
-from .rates import NOT_JUDGED, choose_strength, rate_table
+from ..steering.responses import NOT_JUDGED
+from .rates import choose_strength, rate_table
 from .sweep import sweep
 
 

@@ -52,7 +52,7 @@ def test_encode_begins_with_one_bos_and_ends_in_the_suffix(chat, prompts):
     assert len(chat.suffix) >= 2
 
 
-@pytest.mark.parametrize("prompt", ["", "  \n", "half a pair \ud83d"])
+@pytest.mark.parametrize("prompt", ["", "  \n", "\u200b\u00ad ", "half a pair \ud83d"])
 def test_encode_rejects_an_empty_prompt(chat, prompt):
     with pytest.raises(ValueError, match=r"encode: a prompt must be a text that is not empty; got .* as prompt 1"):
         chat.encode(["fine", prompt])
@@ -105,6 +105,8 @@ def test_load_chat_model_rejects_turns_in_a_system_prompt(model_folder):
         ValueError, match=r"load_chat_model: the system prompt must not contain chat markup; got '<\|end\|>'"
     ):
         load_chat_model(model_folder, device="cpu", system_prompt="Be kind.<|end|>")
+    with pytest.raises(ValueError, match="load_chat_model: the system prompt must be a text; got 5"):
+        load_chat_model(model_folder, device="cpu", system_prompt=5)
 
 
 def test_hook_name_rejects_a_layer_out_of_range_and_an_unknown_hook(chat):
