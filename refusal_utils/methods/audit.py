@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..checks import require
-from ..directions import normalize, random_directions
+from ..directions import random_directions
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel, load_chat_model
 from ..plotting.look import category_lines
@@ -27,7 +27,6 @@ from ..prompts.loading import load_prompts
 from ..stats import bootstrap_counts
 
 _FUNCTION = "audit"
-REMOVED = 0.9  # a direction that lost this share of its gap counts as removed
 FALSE_ALARMS = 0.05  # chance that any category of an edit without a target counts as changed, at one layer
 
 
@@ -37,7 +36,7 @@ class Audit:
 
     `by_layer` has a row per category and layer: lost (share of the gap), low and high (95 %, over prompts drawn for both
     models), cosine (of the edited with the base model's direction), and the nulls: what random directions and other
-    prompts (redraw) lose at most, and redraw cosine. `overlaps`: absolute cosines between the base model's directions at
+    prompts (redraw) lose at most, and redraw cosine. All are corrected for the noise of few prompts. `overlaps`: absolute cosines between the base model's directions at
     `layer`, where it is judged.
     """
 
@@ -51,19 +50,19 @@ class Audit:
     def table(self) -> pd.DataFrame:
         """A row per category, most lost first: `by_layer` at `layer`, overlap, the layers that changed, and a verdict.
 
-        A change counts if it exceeds both nulls: *removed* (0.9 or more is lost), *weakened*, or *strengthened*. What
-        another category loses with the most lost one counts as *shared* up to its overlap, the absolute cosine of the
-        two times the loss; the projection alone would take the squared cosine, and later layers that read it take more.
-        *moved*: the gap is as before, and the cosine lower than other prompts make it. Otherwise *unchanged*.
+        A change of the gap counts if it exceeds both nulls: *removed* if its interval reaches 1, else *weakened*, or
+        *strengthened*. *moved*: the gap is as before, and the cosine lower than other prompts make it. What happens to
+        other categories with the most lost one is *shared* up to their overlap, the absolute cosine of the two times the
+        loss: the projection alone takes the squared cosine, and layers that read it take more. Else *unchanged*.
         """
         at = self.by_layer.xs(self.layer, level="layer").sort_values("lost", ascending=False, kind="stable")
-        lost, changed = at["lost"], _exceeds(at)
+        lost, changed, moved = at["lost"], _exceeds(at), at["cosine"] < at["redraw cosine"]
         first = lost.index[0] if changed.iloc[0] and lost.iloc[0] > 0 else None
         overlap = self.overlaps[first].reindex(at.index) * lost[first] if first else lost * 0
-        own = np.where(lost >= REMOVED, "removed", np.where(lost > 0, "weakened", "strengthened"))
-        shared = (lost > 0) & (lost <= overlap) & (at.index != first)
-        moved = np.where(at["cosine"] < at["redraw cosine"], "moved", "unchanged")
-        verdict = np.where(changed, np.where(shared, f"shared with {first}", own), moved)
+        shared = (changed | moved) & (lost > 0) & (lost <= overlap) & (at.index != first)
+        own = np.where(lost < 0, "strengthened", np.where(at["high"] >= 1, "removed", "weakened"))
+        verdict = np.where(changed, own, np.where(moved, "moved", "unchanged"))
+        verdict = np.where(shared, f"shared with {first}", verdict)
         layers = _exceeds(self.by_layer).groupby("category").apply(_numbers)
         return at.assign(overlap=overlap, layers=layers, verdict=verdict)
 
@@ -77,7 +76,9 @@ class Audit:
         """Two sentences: what was read, and which directions the edit named."""
         base, edited = self.names
         told = ", ".join(self.named) or "none"
-        read = f"{self.n_prompts} prompts of each category, resid_pre, position {self.pos}, judged at layer {self.layer}."
+        read = (
+            f"{self.n_prompts} prompts of each category, resid_pre, position {self.pos}, judged at layer {self.layer}."
+        )
         return f"{edited} against {base}: {read} Directions that changed by themselves: {told}."
 
     def figure(self, *, title: str) -> go.Figure:
@@ -167,27 +168,40 @@ def _compare(
     means = member / member.sum(1, keepdim=True)
     once = means[:-1] - means[-1]  # a difference in means as weights of prompts
     x, y = before.states[:, layer], after.states[:, layer]
-    first, second = once @ x, once @ y
-    size = first.norm(dim=1)
+    inner = _products(x, x, member, once), _products(x, y, member, once), _products(y, y, member, once)
+    (xx, noise_xx), (xy, noise_xy), (yy, _) = ((each.diagonal(), noise.diagonal()) for each, noise in inner)
     tail = FALSE_ALARMS / len(names)
-    weights = bootstrap_counts(member.argmax(0), n_draws, seed)[:, None] * once
-    drawn = weights @ x
-    own, crossed, redrawn = ((drawn * other).sum(-1) for other in (drawn, weights @ y, first))
+    drawn, other = ((bootstrap_counts(member.argmax(0), n_draws, seed)[:, None] * once) @ each for each in (x, y))
+    own, crossed, redrawn = (
+        (drawn * each).sum(-1) - noise for each, noise in ((drawn, noise_xx), (other, noise_xy), (once @ x, noise_xx))
+    )  # a draw has the noise of the data, and its own
     random = random_directions(n_draws, x.shape[1], (x - member.T @ (means @ x)).float(), seed).double()
-    along = ((first - second) @ random.T).abs() / size[:, None]
-    low, high = (1 - crossed / own).quantile(torch.tensor([0.025, 0.975]).double(), 0)
     columns = {
-        "lost": 1 - (first * second).sum(1) / size**2,
-        "low": low,
-        "high": high,
-        "cosine": torch.cosine_similarity(first, second),
-        "random": along.quantile(1 - tail, 1),
-        "redraw": (1 - redrawn / size**2).abs().quantile(1 - tail, 0),
-        "redraw cosine": (redrawn / size / own.sqrt()).quantile(tail, 0),
+        "lost": 1 - xy / xx,
+        "low": (1 - (crossed - noise_xy) / (own - noise_xx)).quantile(0.025, 0),
+        "high": (1 - (crossed - noise_xy) / (own - noise_xx)).quantile(0.975, 0),
+        "cosine": (xy / (xx * yy).sqrt()).clamp(-1, 1),
+        "random": ((once @ (x - y) @ random.T).abs() / xx.sqrt()[:, None]).quantile(1 - tail, 1),
+        "redraw": (1 - redrawn / xx).abs().quantile(1 - tail, 0),
+        "redraw cosine": (redrawn / (xx * (own - noise_xx)).sqrt()).quantile(tail, 0),
     }
-    unit = normalize(first.float())
+    gram, sizes = inner[0][0], xx.sqrt()
     frame = pd.DataFrame({name: values.numpy() for name, values in columns.items()}, pd.Index(names, name="category"))
-    return frame, pd.DataFrame((unit @ unit.T).abs().numpy(), index=names, columns=names)
+    return frame, pd.DataFrame((gram / sizes / sizes[:, None]).abs().numpy(), index=names, columns=names)
+
+
+def _products(
+    x: Tensor, y: Tensor, member: Tensor, once: Tensor
+) -> tuple[Float[Tensor, "category category"], Float[Tensor, "category category"]]:
+    """(inner products of the differences in means of two models without sampling noise, the noise that was taken off).
+
+    The noise of a mean is the covariance of its prompts over their number; all categories share that of benign prompts.
+    """
+    n = member.sum(1)
+    rest = [each - member.T @ (member @ each / n[:, None]) for each in (x, y)]
+    noise = member @ (rest[0] * rest[1]).sum(1) / (n * (n - 1))
+    shared = noise[:-1].diag() + noise[-1]
+    return once @ x @ (once @ y).T - shared, shared
 
 
 def _exceeds(rows: pd.DataFrame) -> pd.Series:

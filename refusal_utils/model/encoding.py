@@ -86,8 +86,6 @@ def checked_tokenizer(tokenizer: PreTrainedTokenizerBase, system_prompt: str | N
     """
     if system_prompt is None:
         return tokenizer
-    must = "the system prompt must be a text"
-    require(isinstance(system_prompt, str), "load_chat_model", must, repr(system_prompt), "Put it in quotes.")
     markup, (own,) = read_markup(tokenizer), _tokens(tokenizer, [render_chat(tokenizer, PROBES[0])])
     turns = replace(
         markup, ids=frozenset({*markup.control(own), *([] if markup.end_of_turn is None else [markup.end_of_turn])})

@@ -105,8 +105,6 @@ def test_load_chat_model_rejects_turns_in_a_system_prompt(model_folder):
         ValueError, match=r"load_chat_model: the system prompt must not contain chat markup; got '<\|end\|>'"
     ):
         load_chat_model(model_folder, device="cpu", system_prompt="Be kind.<|end|>")
-    with pytest.raises(ValueError, match="load_chat_model: the system prompt must be a text; got 5"):
-        load_chat_model(model_folder, device="cpu", system_prompt=5)
 
 
 def test_hook_name_rejects_a_layer_out_of_range_and_an_unknown_hook(chat):
