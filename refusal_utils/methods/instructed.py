@@ -91,12 +91,14 @@ def instructed_effects(
     Rows: (condition, group). Groups: off topic and on topic of `prompts` (`load_instructed`), and `others` (frames with
     id and text), which are asked without these system prompts. Intervals are Wilson's. `options` are those of `respond`.
     """
-    asked = [(model, own, None) for model, own in by_system_prompt(chat, prompts)]
-    asked += [(chat, own, group) for group, own in others.items()]
+    asked = [
+        (model, own, own["on_topic"].map({True: "on topic", False: "off topic"}))
+        for model, own in by_system_prompt(chat, prompts)
+    ]
+    asked += [(chat, own, pd.Series(group, own.index)) for group, own in others.items()]
     found = []
     for model, own, group in asked:
-        named = own["on_topic"].map({True: "on topic", False: "off topic"}) if group is None else group
-        plain = own[["id", "text"]].assign(group=named)
+        plain = own[["id", "text"]].assign(group=group)
         rows = respond(model, plain, list(conditions.values()), **options)
         found.append(rows.assign(condition=[name for name in conditions for _ in range(len(own))]))
     rows = pd.concat(found)

@@ -108,10 +108,11 @@ def _require_sources(settings: Settings) -> None:
     layer, n_layers = settings.LAYER if isinstance(settings.LAYER, int) else None, recorded_layers(settings.MODEL)
     if layer is not None and n_layers is not None:
         check_layer(layer, n_layers)
-    for model in {settings.MODEL, settings.EDITED} - {None, BUNDLED}:
-        from ..model.sources import require_model  # loads PyTorch, which the bundled model does not need here
+    for model in (settings.MODEL, settings.EDITED or BUNDLED):
+        if model != BUNDLED:
+            from ..model.sources import require_model  # loads PyTorch, which the bundled model does not need here
 
-        require_model(model)
+            require_model(model)
     if (layer, settings.POS, settings.SYSTEM_PROMPT) != (None, None, None):
         from ..model.setup import check_setup  # as above
 
