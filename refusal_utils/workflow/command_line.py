@@ -123,6 +123,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     judge.add_argument("--model", metavar="ID", help="the chat model that judges, for 'self'")
     judge.set_defaults(act=_judge)
+    _add_audit(commands, model)
+    settings = commands.add_parser("settings", help="list the notebooks' parameters, and what --size sets")
+    settings.set_defaults(act=_settings, parser=settings)
+    methods = commands.add_parser("methods", help="list the ways to find directions, with their options and sources")
+    methods.set_defaults(act=_methods, parser=methods)
+    return parser
+
+
+def _add_audit(commands: Any, model: str) -> None:
     audit = commands.add_parser("audit", help="which refusal directions an edited checkpoint lost or moved")
     for name in ("base", "edited"):
         audit.add_argument(name, metavar=name.upper(), help=model)
@@ -131,11 +140,6 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("layer", "pos"):
         audit.add_argument(f"--{name}", type=int, metavar=name.upper(), help="of the decision state, if not the usual")
     audit.set_defaults(act=_audit, parser=audit)
-    settings = commands.add_parser("settings", help="list the notebooks' parameters, and what --size sets")
-    settings.set_defaults(act=_settings, parser=settings)
-    methods = commands.add_parser("methods", help="list the ways to find directions, with their options and sources")
-    methods.set_defaults(act=_methods, parser=methods)
-    return parser
 
 
 def _run(options: argparse.Namespace) -> None:
