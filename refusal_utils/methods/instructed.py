@@ -47,7 +47,7 @@ class InstructedRefusals:
     ) -> pd.DataFrame:
         """By category: the cosine of its direction with the instructed one, and the same corrected for sampling noise.
 
-        Columns cosine, corrected, low, high (95 %, over prompts) and reliability; the last row is that of the instructed
+        Columns cosine, corrected, low, high (95 %, over prompts; NaN without reliability) and reliability; the last row is that of the instructed
         direction itself. `refused` and `answered` are states at the same place. Raises `ValueError` as `contrasts` does.
         """
         against = dict.fromkeys(refused, answered) | {NAME: self.on_topic}
