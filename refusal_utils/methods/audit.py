@@ -34,10 +34,10 @@ FALSE_ALARMS = 0.05  # chance that any category of an edit without a target coun
 class Audit:
     """The gaps of every category in two models; see `audit`.
 
-    `by_layer` has a row per category and layer: lost (share of the gap), low and high (95 %, over prompts drawn for both
-    models), cosine (of the edited with the base model's direction), and the nulls: what random directions and other
-    prompts (redraw) lose at most, and redraw cosine. All are corrected for the noise of few prompts. `overlaps`: absolute cosines between the base model's directions at
-    `layer`, where it is judged.
+    `by_layer` has a row per category and layer: lost (share of the gap), low and high (95 %, over prompts drawn for
+    both models), cosine (of the edited with the base model's direction), and the nulls: what random directions and
+    other prompts (redraw) lose at most, and redraw cosine. All are corrected for the noise of few prompts.
+    `overlaps`: absolute cosines between the base model's directions at `layer`, where it is judged.
     """
 
     by_layer: pd.DataFrame = field(repr=False)
@@ -51,9 +51,10 @@ class Audit:
         """A row per category, most lost first: `by_layer` at `layer`, overlap, the layers that changed, and a verdict.
 
         A change of the gap counts if it exceeds both nulls: *removed* if its interval reaches 1, else *weakened*, or
-        *strengthened*. *moved*: the gap is as before, and the cosine lower than other prompts make it. What happens to
-        other categories with the most lost one is *shared* up to their overlap, the absolute cosine of the two times the
-        loss: the projection alone takes the squared cosine, and layers that read it take more. Else *unchanged*.
+        *strengthened*. *moved*: the gap is as before, and the cosine lower than other prompts make it. What happens
+        to other categories with the most lost one is *shared* up to their overlap, the absolute cosine of the two
+        times the loss: the projection alone takes the squared cosine, and layers that read it take more. Else
+        *unchanged*.
         """
         at = self.by_layer.xs(self.layer, level="layer").sort_values("lost", ascending=False, kind="stable")
         lost, changed, moved = at["lost"], _exceeds(at), at["cosine"] < at["redraw cosine"]
@@ -100,10 +101,10 @@ def audit(
 ) -> Audit:
     """Which refusal directions of the model `base` its copy `edited` lost or moved; each a loaded model or its name.
 
-    `prompts` (columns category and text; by default the built-in ones for training): `n_prompts` of each category and of
-    the benign ones are read at the template position `pos` of every layer but the first, by default that of the base
-    model's decision state, whose layer is the one judged. Named models are loaded one after the other. Raises `ValueError`
-    for models of another shape, tokenizer, template or precision, and for too few prompts.
+    `prompts` (columns category and text; by default the built-in ones for training): `n_prompts` of each category and
+    of the benign ones are read at the template position `pos` of every layer but the first, by default that of the
+    base model's decision state, whose layer is the one judged. Named models are loaded one after the other. Raises
+    `ValueError` for models of another shape, tokenizer, template or precision, and for too few prompts.
     """
     rows = load_prompts(split="train") if prompts is None else prompts
     n, todo = int(rows.groupby("category").size().min()), "Pass more prompts, or a smaller n_prompts."

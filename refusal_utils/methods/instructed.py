@@ -1,4 +1,4 @@
-"""Refusals that the system prompt orders: their direction, its cosines with others, and whether either outlives the other."""
+"""Refusals that the system prompt orders: their direction, its cosines with others, and what ablating one leaves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -47,8 +47,9 @@ class InstructedRefusals:
     ) -> pd.DataFrame:
         """By category: the cosine of its direction with the instructed one, and the same corrected for sampling noise.
 
-        Columns cosine, corrected, low, high (95 %, over prompts; NaN without reliability) and reliability; the last row is that of the instructed
-        direction itself. `refused` and `answered` are states at the same place. Raises `ValueError` as `contrasts` does.
+        Columns cosine, corrected, low, high (95 %, over prompts; NaN without reliability) and reliability; the last
+        row is that of the instructed direction itself. `refused` and `answered` are states at the same place. Raises
+        `ValueError` as `contrasts` does.
         """
         against = dict.fromkeys(refused, answered) | {NAME: self.on_topic}
         sample = contrasts({**refused, NAME: self.off_topic}, against)
@@ -88,8 +89,9 @@ def instructed_effects(
 ) -> pd.DataFrame:
     """The share refused of each group of prompts under each of `conditions`: columns refused, low, high, n, not judged.
 
-    Rows: (condition, group). Groups: off topic and on topic of `prompts` (`load_instructed`), and `others` (frames with
-    id and text), which are asked without these system prompts. Intervals are Wilson's. `options` are those of `respond`.
+    Rows: (condition, group). Groups: off topic and on topic of `prompts` (`load_instructed`), and `others` (frames
+    with id and text), which are asked without these system prompts. Intervals are Wilson's. `options` are those of
+    `respond`.
     """
     asked = [
         (model, own, own["on_topic"].map({True: "on topic", False: "off topic"}))

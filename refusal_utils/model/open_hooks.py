@@ -16,7 +16,7 @@ _OF_THE_LIBRARIES = ("transformer_lens.model_bridge.", "transformers.")
 
 
 def open_hooks(chat: ChatModel) -> list[str]:
-    """The places at which anything is hooked to the model: bridge hooks, torch hooks, replaced `forward` methods, autocast.
+    """The places at which anything is hooked to the model: bridge or torch hooks, replaced `forward` methods, autocast.
 
     This suite's own contexts (`intervene`) are among them. Backward hooks are not, since they leave activations alone.
     """

@@ -14,12 +14,12 @@ _IS_ON = {"true": True, "false": False}
 
 
 def load_instructed(source: str | Path = "builtin", split: str | None = None) -> pd.DataFrame:
-    """Pairs of a question off the topic of a system prompt and one on it: columns id, pair_id, system, text, split, on_topic.
+    """Questions off and on the topic of a system prompt, in pairs: columns id, pair_id, system, text, split, on_topic.
 
     `source` is `"builtin"` (160 pairs: 16 system prompts, half of them roles to play, with ten questions each; every
-    question is on topic in one pair and off topic in another) or a .jsonl, .csv or .tsv file with these columns. `split`
-    (`"train"` or `"eval"`, which share no system prompt) selects some. Raises `ValueError` for another source or split,
-    for a row without one of its values, and for a pair that has not one question on topic and one off it.
+    question is on topic in one pair and off topic in another) or a .jsonl, .csv or .tsv file with these columns.
+    `split` (`"train"` or `"eval"`, which share no system prompt) selects some. Raises `ValueError` for another source
+    or split, for a row without one of its values, and for a pair that has not one question on topic and one off it.
     """
     path = prompts_dir() / "instructed.jsonl" if source == "builtin" else Path(source)
     is_file = path.is_file() and path.suffix.lower() in ONE_FILE
