@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..directions import DirectionSet, Provenance
-from ..geometry.gram import States, contrasts
+from ..geometry.gram import MIN_PROMPTS, States, contrasts
 from ..geometry.uncertainty import cosine_intervals, reliability
 from ..model.artifacts import model_notes
 from ..model.capture import capture_activations
@@ -27,7 +27,7 @@ NAME = "instructed"
 
 @dataclass(frozen=True, eq=False)
 class InstructedRefusals:
-    """The states of questions off and on the topic of their system prompt; see `read_instructed`.
+    """The states of questions off and on the topic of their system prompt, pair by pair; see `read_instructed`.
 
     `given`: how the system prompts reach the model, in words.
     """
@@ -51,8 +51,9 @@ class InstructedRefusals:
         row is that of the instructed direction itself. `refused` and `answered` are states at the same place. Raises
         `ValueError` as `contrasts` does.
         """
-        against = dict.fromkeys(refused, answered) | {NAME: self.on_topic}
-        sample = contrasts({**refused, NAME: self.off_topic}, against)
+        pairs = self.off_topic - self.on_topic  # both under one system prompt, which cancels
+        against = dict.fromkeys(refused, answered) | {NAME: torch.zeros(MIN_PROMPTS, pairs.shape[1])}
+        sample = contrasts({**refused, NAME: pairs}, against)
         found = cosine_intervals(sample, n_draws, seed)
         columns = {"cosine": found.raw, "corrected": found.corrected, "low": found.low, "high": found.high}
         table = pd.DataFrame({name: values[-1].numpy() for name, values in columns.items()}, list(sample.categories))

@@ -45,7 +45,7 @@ class CrossEffects:
         return (rates.drop(index="") - rates.loc[""]).assign(**{NOT_JUDGED: unjudged.drop("") + unjudged[""]})
 
     def rates(self) -> pd.DataFrame:
-        """Refusal rates of categories (columns) under each direction (rows; "" without any), and how many not judged."""
+        """Refusal rates by category (columns) and direction (rows; "" without any), and how many were not judged."""
         rows = judged(self.rows)
         refused = rows.assign(refused=(rows["outcome"] == "refused").astype(float))
         rates = refused.pivot_table(index="direction", columns="category", values="refused", sort=False)
