@@ -71,7 +71,7 @@ def read_instructed(
     prompts = load_instructed(split="train") if prompts is None else prompts
     layer, pos = chat.decision_layer, chat.decision_pos
     states, on_topic = [], []
-    for other, own in by_system_prompt(chat, prompts):
+    for other, own in by_system_prompt(chat, prompts.sort_values("pair_id", kind="stable")):
         captured = capture_activations(other, list(own["text"]), layers=[layer], positions=[pos], cache_dir=cache_dir)
         states.append(captured.at(layer, pos))
         on_topic += list(own["on_topic"])
