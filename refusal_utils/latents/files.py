@@ -31,8 +31,8 @@ def load_sae(
     `layer`: the block whose output it reads, if the file does not say. `k`: how many latents fire, for files that keep
     the k largest; it is also what a BatchTopK file needs whose threshold was never set. Nothing is unpickled.
 
-    Raises `ValueError` for an unknown kind, for a file that is missing, damaged or of another kind, for a layer or k that
-    neither the file nor the caller gives, and for a threshold that was never set.
+    Raises `ValueError` for an unknown kind, for a file that is missing, damaged or of another kind, for a layer or k
+    that neither the file nor the caller gives, and for a threshold that was never set.
     """
     require_known(FUNCTION, "kind", kind, KINDS)
     place = Path(path).expanduser()
@@ -100,7 +100,7 @@ def _qwen_scope(place: Path) -> Read:
 
 
 def _llama_scope(place: Path) -> Read:
-    """Llama Scope: `checkpoints/final.safetensors` and `hyperparams.json`; the scaling of inputs goes into the weights."""
+    """Llama Scope: `checkpoints/final.safetensors` and `hyperparams.json`; weights take up the scaling of inputs."""
     config, tensors = _config(place, "hyperparams.json"), _tensors(place, "checkpoints/final.safetensors")
     found = {name: each.float() for name, each in _turned(tensors, "encoder.weight", "decoder.weight").items()}
     scale = len(found["w_enc"]) ** 0.5 / config["dataset_average_activation_norm"]["in"]

@@ -22,7 +22,8 @@ N_BANDS = 20  # of firing rate, within which latents are exchanged
 class Overlap:
     """The top latents of every category, and in how many of those lists each latent is.
 
-    `counts`: for the lists found (first row) and for each draw of the two null hypotheses. `lists`: latents by category.
+    `counts`: for the lists found (first row) and for each draw of the two null hypotheses. `lists`: latents by
+    category.
     """
 
     lists: dict[str, list[int]] = field(repr=False)
@@ -75,10 +76,11 @@ class Overlap:
 def latent_overlap(firing: Firing, k: int, *, n_draws: int = 200, seed: int = 0) -> Overlap:
     """The overlap of the categories' `k` best latents, with two null hypotheses.
 
-    *labels permuted*: refused and answered prompts of all sides are shuffled, so no latent tells them apart; what is shared
-    then comes from the common answered side and from latents that rarely fire. *same firing rates*: each category's list
-    is exchanged for random latents of the same overall firing rates (in `N_BANDS` bands of those that ever fire), so what is shared
-    comes from preferring latents that fire often. Raises `ValueError` for a `k` or `n_draws` below 1.
+    *labels permuted*: refused and answered prompts of all sides are shuffled, so no latent tells them apart; what is
+    shared then comes from the common answered side and from latents that rarely fire. *same firing rates*: each
+    category's list is exchanged for random latents of the same overall firing rates (in `N_BANDS` bands of those that
+    ever fire), so what is shared comes from preferring latents that fire often. Raises `ValueError` for a `k` or
+    `n_draws` below 1.
     """
     for name, value in {"k": k, "n_draws": n_draws}.items():
         require(value >= 1, "latent_overlap", f"{name} must be at least 1", value, "Pass a larger one.")

@@ -16,7 +16,7 @@ FUNCTION = "fetch_sae"
 
 @dataclass(frozen=True)
 class Release:
-    """A repository of sparse autoencoders: the kind of its files, and what a folder holds (none: the path is the file)."""
+    """A repository of autoencoders: the kind of its files, and what a folder holds (none: the path is the file)."""
 
     kind: str
     files: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ RELEASES: dict[str, Release] = {
 
 
 def fetch_sae(release: str, folder: str, *, revision: str | None = None, **options: Any) -> SparseAutoencoder:
-    """The published sparse autoencoder in a folder of `release`, one of `RELEASES`; downloaded once, then from the cache.
+    """The published autoencoder in a folder of `release`, one of `RELEASES`; downloaded once, then from the cache.
 
     `folder`: as in the repository, for example "layer_20/width_16k/average_l0_91" of google/gemma-scope-9b-it-res; for
     Qwen-Scope the file. `options` are those of `load_sae`. All of them read the output of a block, so "layer 20" is

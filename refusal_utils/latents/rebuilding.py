@@ -1,4 +1,4 @@
-"""How many latents a refusal direction is made of: its rebuilding from a few rows of the decoder, and alignment by prompt."""
+"""How many latents a refusal direction is made of: rebuilt from a few rows of the decoder, and alignment by prompt."""
 
 import warnings
 from collections.abc import Sequence
@@ -52,13 +52,13 @@ def rebuild_directions(
     """The directions rebuilt from k rows of the decoder, for k in `sizes`, in five ways.
 
     *Matching pursuit* adds the row that explains most of what is left, and fits all rows again (orthogonal matching
-    pursuit); it need not choose latents that have to do with refusing, so a *random dictionary* of as many unit rows is its
-    control. *Best separation* takes the k latents whose firing tells that category best from answered prompts: fitted, or
-    their mean row, which is the paper's direction; *random latents* are the control of the fit. A direction whose list has
-    fewer than k latents uses those.
+    pursuit); it need not choose latents that have to do with refusing, so a *random dictionary* of as many unit rows is
+    its control. *Best separation* takes the k latents whose firing tells that category best from answered prompts:
+    fitted, or their mean row, which is the paper's direction; *random latents* are the control of the fit. A direction
+    whose list has fewer than k latents uses those.
 
-    Raises `ValueError` for directions of another place than the SAE's, for a direction that `firing` has no side of, and
-    for a size below 1 or above the width.
+    Raises `ValueError` for directions of another place than the SAE's, for a direction that `firing` has no side of,
+    and for a size below 1 or above the width.
     """
     function = "rebuild_directions"
     sae.require_place(function, directions.provenance.layer, directions.provenance.hook)

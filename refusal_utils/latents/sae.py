@@ -17,7 +17,8 @@ FUNCTION = "SparseAutoencoder"
 class SparseAutoencoder:
     """The weights of a sparse autoencoder (SAE), and where in which model it reads.
 
-    A latent fires if its pre-activation is above 0 and above its `threshold`; with `k`, only the k largest of a state fire.
+    A latent fires if its pre-activation is above 0 and above its `threshold`; with `k`, only the k largest of a state
+    fire.
     `subtracts_bias`: whether `b_dec` is subtracted from a state before encoding. `hook`, `layer`: the stream it was
     trained on; all published ones read `resid_post`, the output of a block. `model`: the name that its file gives.
     """
@@ -34,7 +35,7 @@ class SparseAutoencoder:
     model: str = ""
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for weights that do not fit each other, that are not finite, or that have no rule of firing."""
+        """Raise `ValueError` for weights that do not fit each other, are not finite, or have no rule of firing."""
         d_model, n = self.w_enc.shape
         shapes = {"w_enc": (d_model, n), "w_dec": (n, d_model), "b_enc": (n,), "b_dec": (d_model,), "threshold": (n,)}
         for name, shape in shapes.items():
@@ -67,7 +68,7 @@ class SparseAutoencoder:
         return self.layer + (self.hook == "resid_post")
 
     def encode(self, states: Float[Tensor, "... d_model"]) -> Float[Tensor, "... latent"]:
-        """The activations of the latents, 0 where one does not fire. Raises `ValueError` for states of another width."""
+        """The latents' activations, 0 where one does not fire. Raises `ValueError` for states of another width."""
         before = self._before("encode", states)
         if self.threshold is not None:
             return before.relu() * (before > self.threshold)
@@ -75,7 +76,7 @@ class SparseAutoencoder:
         return torch.zeros_like(before).scatter(-1, places, values.relu())
 
     def fires(self, states: Float[Tensor, "... d_model"]) -> Bool[Tensor, "... latent"]:
-        """Whether each latent is above 0: `encode(states) > 0`, without computing by how much. Raises as `encode` does."""
+        """Whether each latent is above 0: `encode(states) > 0` without the amounts. Raises as `encode` does."""
         if self.threshold is None:
             return self.encode(states) > 0
         return self._before("fires", states) > self.threshold.clamp(min=0)
@@ -97,7 +98,7 @@ class SparseAutoencoder:
         return states - (self.encode(states)[..., which] @ self.w_dec[which]).to(states)
 
     def direction(self, latents: Sequence[int]) -> Float[Tensor, " d_model"]:
-        """The unit vector along the mean of the decoder's rows for `latents`. Source: Joad et al. 2602.02132, section 5.
+        """The unit vector along the mean of the decoder rows of `latents`. Source: Joad et al. 2602.02132, section 5.
 
         Raises `ValueError` for no latent, or one that does not exist.
         """

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..checks import require_known
 from .arditi_selection import select_place
+from .audit import Audit, audit
 from .comparison import MethodComparison, compare_methods
 from .method import Method, SearchMethod, StateMethod, per_category
 from .selection import Selection
@@ -18,12 +19,14 @@ from .subset_search import SubsetSearch, search_subset
 
 __all__ = [
     "METHODS",
+    "Audit",
     "Method",
     "MethodComparison",
     "SearchMethod",
     "Selection",
     "StateMethod",
     "SubsetSearch",
+    "audit",
     "compare_methods",
     "methods_table",
     "named_method",
@@ -50,7 +53,7 @@ def named_method(name: str) -> Method:
 
 
 def methods_table() -> pd.DataFrame:
-    """By name: the title of every method, what it needs and which hook its source reads, its options, and the source."""
+    """By name: the title of every method, what it needs, which hook its source reads, its options, and the source."""
     rows = {
         name: {
             "title": method.title,

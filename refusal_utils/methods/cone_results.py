@@ -1,4 +1,4 @@
-"""What a search for refusal cones found: cones, the effects of directions sampled from them, and shares of others inside."""
+"""What a search for refusal cones found: cones, the effects of directions sampled from them, and others inside."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,8 +24,8 @@ CONE, SPAN, RANDOM = "cone", "span of the cone", "random, 95 %"
 class Cone:
     """The mixtures of the orthonormal rows of `basis` whose coefficients are not negative.
 
-    `samples`: bypass, induce and kl of each row of the basis, then of random directions of the cone, and which limits each
-    misses (`misses`, empty if it both ablates and induces).
+    `samples`: bypass, induce and kl of each row of the basis, then of random directions of the cone, and which limits
+    each misses (`misses`, empty if it both ablates and induces).
     """
 
     basis: Float[Tensor, "rank d_model"] = field(repr=False)
@@ -44,7 +44,7 @@ class Cone:
         return f"the cone of dimension {len(self.basis)} {told}"
 
     def shares(self, directions: DirectionSet, *, n_random: int = 1000, seed: int = 0) -> "ConeShares":
-        """How much of each direction's squared length lies in the cone, in its span, and in the best span of that dimension.
+        """The share of each direction's squared length in the cone, in its span, and in the best span of that size.
 
         The best span is that of the directions' own first principal axes (through 0), an upper bound on average.
         """
@@ -143,7 +143,7 @@ class ConeSearch:
 def share_inside(
     directions: Float[Tensor, "direction d_model"], basis: Float[Tensor, "rank d_model"], is_cone: bool
 ) -> Float[Tensor, " direction"]:
-    """The squared length of the part of each unit direction that lies in the cone of orthonormal rows, or in their span.
+    """The squared length of each unit direction's part in the cone of orthonormal rows, or in their span.
 
     The nearest point of the cone has the coordinates that are not negative, and 0 for the others.
     """

@@ -49,16 +49,13 @@ def cones(
     """Cones of dimension 1 to `k`, each grown from the one before by a random row, until one does not hold.
 
     The first is the direction that `rdo` finds. Every update of the others measures each prompt with `n_draws` random
-    directions of the cone and with one row of the basis. Among every fourth of the last 20 bases, the paper's rule chooses
-    by `n_chosen_by` random directions; the cone holds if each of its rows and of `n_samples` others has a bypass of at most
-    `max_bypass`, an induce of at least `min_induce` and a KL of at most `max_kl`. With `complete`, a cone that does not
-    hold is grown, too. Training is that of `rdo`; `preparing`: options of `prepare`. A search that was killed goes on.
-
-    The paper draws 16 directions per prompt, chooses by 64 and checks 256. Raises `ValueError` as `prepare` does, and for
-    a `k` outside 1 to the width of the model. Source: Wollschläger et al. 2502.17420, section 4 and appendix C.
+    directions of the cone and with one row of the basis. Among every fourth of the last 20 bases, the paper's rule
+    chooses by `n_chosen_by` random directions. The cone holds if its rows and `n_samples` others keep the limits. With
+    `complete`, one that does not hold is grown, too. `preparing`: options of `prepare`. Raises `ValueError` as it does,
+    and for a `k` outside 1 to the model's width. Source: Wollschläger et al. 2502.17420, section 4 and appendix C.
     """
-    must = f"k must be from 1 to the width of the model, {chat.d_model}"
-    require(1 <= k <= chat.d_model, NAME, must, k, "The paper finds up to 5.")
+    must, todo = f"k must be from 1 to the width of the model, {chat.d_model}", "The paper finds up to 5."
+    require(1 <= k <= chat.d_model, NAME, must, k, todo)
     training = prepare(NAME, chat, prompts, cache_dir=cache_dir, **preparing)
     schedule = Schedule(n_updates=n_updates, rate=rate, patience=patience)
     limits, asked = (max_bypass, min_induce, max_kl), [schedule, n_prompts, n_draws, n_chosen_by, max_kl]
@@ -75,7 +72,7 @@ def cones(
 
 
 def sampled_mixtures(n: int, rank: int, seed: int) -> Float[Tensor, "draw rank"]:
-    """`n` random mixtures, |z| / norm(z) for normal z: uniform on the part of the sphere without negative coordinates."""
+    """`n` random mixtures, |z| / norm(z) for normal z: uniform on the sphere's part of positive coordinates."""
     return unit_rows(torch.randn(n, rank, generator=torch.Generator().manual_seed(seed)).abs())
 
 
@@ -111,7 +108,7 @@ def _mixtures(n_prompts: int, n_draws: int, rank: int, seed: int) -> Float[Tenso
 
 
 def _chosen(training: Training, bases: Float[Tensor, "row rank d_model"], n: int, max_kl: float) -> int:
-    """The basis with the lowest mean bypass among those that pass the paper's limits, of which the last are given up first."""
+    """The basis with the lowest mean bypass within the paper's limits, of which the last are given up first."""
     rank = bases.shape[1]
     mixed = torch.cat([torch.eye(rank), sampled_mixtures(n, rank, MONITORED)])
     scores = training.scores(unit_rows((mixed @ bases).flatten(0, 1)))

@@ -20,10 +20,11 @@ STATE = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")  # of AdamW
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long to train: `n_updates`, as in the paper, or at most so many with a `patience`, as in the released code (5).
+    """How long to train: `n_updates` as in the paper, or at most so many with a `patience` (5 in the released code).
 
-    With it, the rate is divided by 10 whenever the sum of the losses has had no new minimum for so many updates; the time
-    after the `n_cuts`-th cut, training ends. The losses are those of an update's own prompts, so chance ends it early.
+    With it, the rate is divided by 10 whenever the sum of the losses has had no new minimum for so many updates; after
+    the `n_cuts`-th cut, the next such time ends training. The losses are those of an update's own prompts, so chance
+    can end it early.
     """
 
     n_updates: int = 74

@@ -45,7 +45,7 @@ class CosineProfiles:
     def shifts(self) -> pd.DataFrame:
         """How far ablating the row's direction moves the column's profile: root mean square over 90 % of the layers.
 
-        Two directions are independent in the sense of RepInd if this is 0 both ways. On the diagonal it is the profile itself.
+        Two directions are independent in the sense of RepInd if this is 0 both ways. The diagonal is the profile itself.
         """
         moved = (self.ablated - self.plain)[..., : _depth(self.plain.shape[-1])].square().mean(-1).sqrt()
         index = pd.Index(self.names, name="ablated")
@@ -66,10 +66,10 @@ class CosineProfiles:
     def pairs(self) -> pd.DataFrame:
         """A row per ordered pair: the shift of the profile, and as a share of the profile's own root mean square."""
         shifts = self.shifts()
-        size = pd.Series(
-            self.plain[:, : _depth(self.plain.shape[-1])].square().mean(-1).sqrt().tolist(), index=shifts.columns
+        rows, size = (
+            shifts.stack().rename("shift").reset_index(),
+            pd.Series(shifts.to_numpy().diagonal(), shifts.columns),
         )
-        rows = shifts.stack().rename("shift").reset_index()
         rows["share"] = rows["shift"] / rows["profile of"].map(size)
         return rows[rows["ablated"] != rows["profile of"]].set_index(["ablated", "profile of"])
 
@@ -130,13 +130,11 @@ def independent(
 ) -> IndependentDirections:
     """`k` directions, the first that of `rdo`, each next one representationally independent of all before it.
 
-    The losses are those of `rdo` with weight 0.1 for retaining, plus `independence` times the squared change of the cosine
-    profiles of both directions when the other is ablated, summed over the first 90 % of the layers, at the last prompt
-    token. With `orthogonal`, the new direction is kept orthogonal to those before it instead. `preparing`: options of
-    `prepare`. A training that was killed goes on.
-
-    The authors try five candidates for each direction; this trains one. Raises `ValueError` as `prepare` does, and for a
-    `k` below 1. Source: Wollschläger et al. 2502.17420, section 5.
+    The losses are those of `rdo` with weight 0.1 for retaining, plus `independence` times the squared change of the
+    cosine profiles of both directions when the other is ablated, summed over the first 90 % of the layers, at the last
+    prompt token. With `orthogonal`, the new direction is kept orthogonal to those before it instead. `preparing`:
+    options of `prepare`. A training that was killed goes on. The authors try five candidates each; this trains one.
+    Raises `ValueError` as `prepare` does, and for a `k` below 1. Source: Wollschläger et al. 2502.17420, section 5.
     """
     require(k >= 1, NAME, "k must be at least 1", k, "The paper finds up to 5.")
     training = prepare(NAME, chat, prompts, weights=WEIGHTS, cache_dir=cache_dir, **preparing)
@@ -147,8 +145,7 @@ def independent(
         before = torch.stack([each.direction for each in found])
         own = replace(training, seed=training.seed + number)
         if orthogonal:
-            apart = partial(orthogonal_to, before)
-            asked = ("orthogonal", before.tolist())
+            apart, asked = partial(orthogonal_to, before), ("orthogonal", before.tolist())
             found.append(train_direction(own, schedule, n_prompts, retract=apart, asked=asked, **how))
         else:
             found.append(_independent_of(own, before, independence, schedule, n_prompts, **how))

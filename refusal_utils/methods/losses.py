@@ -31,8 +31,8 @@ class Losses:
     answering: cross-entropy of the answers with v ablated everywhere. refusing: that of the refusals with `strength` v
     added at `layer`. retaining: KL from the unsteered model on its own responses with v ablated; `kl="paper"` is
     KL(unsteered || ablated) averaged over their tokens, `"released"` KL(ablated || unsteered) summed over the last 30
-    positions, the last one included, as in the authors' code: about thirty times as much, so a weight of 1 means different
-    things. `weights` are in that order.
+    positions, the last one included, as in the authors' code: about thirty times as much, so a weight of 1 means
+    something else. `weights` are in that order.
     Raises `ValueError` for another `kl`, and for a model without gradients. Source: 2502.17420, algorithm 1.
     """
 
@@ -66,8 +66,8 @@ class Losses:
     ) -> tuple[Float[Tensor, "3"], Float[Tensor, "rank d_model"]]:
         """(the losses, the gradient of their weighted sum with respect to `basis`).
 
-        `chosen`: indices of the prompts of each kind. Their i-th is measured with the directions of `mixtures[i]`, which
-        count by `shares`.
+        `chosen`: indices of the prompts of each kind. Their i-th is measured with the directions of `mixtures[i]`,
+        which count by `shares`.
         """
         losses, gradient = torch.zeros(3), torch.zeros_like(basis)
         budget = token_budget(self.function, self.batch_tokens, self.chat.device, BATCH_TOKENS)

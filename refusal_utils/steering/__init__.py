@@ -8,28 +8,20 @@ batches, and `respond` judges the answers.
 
 from .conditions import UNSTEERED, Condition, ablation_condition, steering_condition
 from .contexts import intervene
-from .first_tokens import kl_spent, refusal_logit, refusal_scores
 from .generation import first_token_logits, generate
-from .interventions import Ablation, Addition, HeadReplacement, Intervention, PartialAblation, SequentialAblation
-from .responses import judge_rows, respond
+from .interventions import Ablation, Addition, Intervention
+from .responses import respond
 
 __all__ = [
     "UNSTEERED",
     "Ablation",
     "Addition",
     "Condition",
-    "HeadReplacement",
     "Intervention",
-    "PartialAblation",
-    "SequentialAblation",
     "ablation_condition",
     "first_token_logits",
     "generate",
     "intervene",
-    "judge_rows",
-    "kl_spent",
-    "refusal_logit",
-    "refusal_scores",
     "respond",
     "steering_condition",
 ]

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..checks import require
-from ..stats import bootstrap_counts
+from ..stats import bootstrap_counts, percentile_interval
+from ..steering.responses import NOT_JUDGED
 from .rates import MAX_DEGENERATE
 
 
@@ -62,12 +63,12 @@ class Outcomes:
         must = "every direction needs every strength and prompt"
         require(not missing, "Outcomes", must, f"gaps at {missing}", "Run the sweep for them.")
         values = table.to_numpy(dtype=object).reshape(len(levels), len(strengths), -1)
-        unread = (values == "broken") | (values == "not judged")
+        unread = (values == "broken") | (values == NOT_JUDGED)
         usable = (unread.mean(-1) <= MAX_DEGENERATE) & ~empty.to_numpy().reshape(len(levels), -1)
         prompts = rows.drop_duplicates("id").set_index("id").loc[table.columns]
         harmful = torch.tensor(prompts["harmful"].to_numpy(dtype=bool))
         codes = torch.tensor(pd.factorize(prompts["bucket"])[0]) if "bucket" in prompts else harmful.long()
-        refused, judged = torch.tensor(values == "refused"), torch.tensor(values != "not judged")
+        refused, judged = torch.tensor(values == "refused"), torch.tensor(values != NOT_JUDGED)
         return cls(refused, harmful, codes, tuple(levels), torch.tensor(usable), tuple(strengths), judged)
 
     def weights(self, n_draws: int, seed: int = 0) -> Float[Tensor, "draw prompt"]:
@@ -86,6 +87,24 @@ class Outcomes:
         refused, over_refused = self.rates(weights)
         return (refused + over_refused) / 2
 
+    def variance_shares(self, n_draws: int = 500, seed: int = 0) -> pd.DataFrame:
+        """Shares of the variance of "refused" that strength explains alone and direction explains given strength.
+
+        Columns: share, low, high. They are variance components of a crossed design with prompts as a random effect. The
+        second share averages the component of direction over strengths, corrected for noise. A strength at which a
+        direction has no usable point is left out; all numbers are NaN if fewer than two are left, or for a single
+        direction. Source: Searle, Casella & McCulloch 1992, ch. 4.
+        """
+        common = self.usable.all(0)
+        refused = self.refused[:, common].double()
+        if min(len(refused), int(common.sum())) > 1:
+            values = torch.stack([_shares(refused, draw) for draw in self.weights(n_draws, seed)])
+        else:
+            values = torch.full((n_draws + 1, 2), float("nan"), dtype=torch.float64)
+        low, high = percentile_interval(values[1:])
+        index = pd.Index(["strength", "direction given strength"], name="explained by")
+        return pd.DataFrame({"share": values[0], "low": low, "high": high}, index=index)
+
     def _share(self, weights: Tensor, side: Tensor) -> Tensor:
         part = weights[:, side]
         counted = torch.ones_like(self.refused) if self.judged is None else self.judged
@@ -93,3 +112,17 @@ class Outcomes:
             torch.einsum("np,dcp->ndc", part, each[:, :, side].double()) for each in (self.refused, counted)
         )
         return refused / total
+
+
+def _shares(
+    refused: Float[Tensor, "direction coefficient prompt"], weights: Float[Tensor, " prompt"]
+) -> Float[Tensor, "2"]:
+    n_directions, n = len(refused), weights.sum()
+    cells = refused @ (weights / n)
+    total = cells.mean() * (1 - cells.mean())
+    by_prompt = refused.mean(0)
+    residual = refused - cells[..., None] - by_prompt + cells.mean(0)[:, None]
+    noise = (residual.square() * weights).sum((0, 2)) / ((n_directions - 1) * (n - 1))
+    by_direction = (cells.var(0, correction=1) - noise / n).clamp(min=0).mean()
+    strength = cells.mean(0).var(correction=0)
+    return torch.stack([strength, by_direction]) / total.clamp(min=1e-12)

@@ -51,7 +51,8 @@ class Run:
 
     def digest(self) -> str:
         """A hash of what determines the results: source, parameters, package, prompts, local model, renderer."""
-        places = [Path(self.parameters.get(name, "")) for name in ("MODEL", "PROMPTS", "LANGUAGES", "SUFFIXES")]
+        named = ("MODEL", "EDITED", "PROMPTS", "LANGUAGES", "SUFFIXES")
+        places = [Path(self.parameters.get(name) or "") for name in named]
         places = [place for place in places if place.is_absolute()]
         if self.parameters.get("PROMPTS") == "paper":
             places.append(self.cache / "paper_files")
@@ -124,7 +125,7 @@ def _code() -> str:
 
 
 def _stamps(place: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of a model's or prompts' file, of all files in a model's folder, or of a folder's prompt files."""
+    """Name, size and time of a file, of all files in a model's folder, or of a folder's prompt files."""
     is_model = (place / "config.json").exists()
     inside = [
         file for file in sorted(place.glob("*")) if is_model or file.suffix.lower() in (*PROMPT_FILES, ".parquet")

@@ -1,4 +1,4 @@
-"""Files of sparse autoencoders: every kind gives the latents that its publisher defines, and a wrong file is one sentence."""
+"""Files of sparse autoencoders: every kind gives its publisher's latents, and a wrong file is one sentence."""
 
 import json
 

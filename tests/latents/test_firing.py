@@ -1,4 +1,4 @@
-"""Firing and overlap: rates and separations by hand, planted latents found, and null hypotheses that give no more than chance."""
+"""Firing and overlap: rates and separations by hand, planted latents found, and nulls at chance."""
 
 import pytest
 import torch

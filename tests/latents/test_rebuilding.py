@@ -1,4 +1,4 @@
-"""Rebuilding directions: planted mixtures of rows are found, the curves never fall, and random rows are no better than chance."""
+"""Rebuilding directions: planted mixtures are found, curves never fall, and random rows are at chance."""
 
 import itertools
 

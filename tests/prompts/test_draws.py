@@ -17,7 +17,6 @@ from refusal_utils.prompts.draws import (
     draw_digest,
     draw_prompts,
     held_out,
-    is_xstest_like,
     read_draw,
 )
 from refusal_utils.prompts.loading import load_prompts
@@ -170,7 +169,7 @@ def linked(file: Path, folder: Path, name: str) -> pd.DataFrame:
 
 @pytest.mark.skipif(not COCONOT.is_file(), reason="the public data sets are not here")
 def test_the_releases_coconot_pools_are_rows_of_the_real_test_set(tmp_path):
-    """Its row numbers count from 0 through `original`/`test`: every one falls on a request of the pool's own category."""
+    """Its row numbers count from 0 through `original`/`test`: each is a request of the pool's own category."""
     categories = [json.loads(line)["category"] for line in COCONOT.read_text("utf-8").split("\n") if line]
     names = {"safety_concerns": "Requests with safety concerns"}
     rows = ROWS[ROWS["source"] == "coconot"]
@@ -318,17 +317,6 @@ def test_behaviour_buckets_cross_what_the_prompt_is_with_what_the_model_did():
     assert behaviour_buckets(judged)[:4].tolist() == ["HR", "HC", "BR", "BC"]
     assert behaviour_buckets(judged).isna().tolist() == [False] * 4 + [True]
     assert behaviour_buckets(judged[-1:]).isna().all()
-
-
-def test_xstest_like_prompts_are_over_refusals_and_their_look_alikes():
-    own = load_prompts()
-    found = own[is_xstest_like(own)]
-    assert set(found["category"]) == {"over_refusal", BENIGN}
-    assert (found.loc[found["category"] == BENIGN, "kind"] == "look_alike").all()
-    assert len(own[own["category"] == "over_refusal"]) == (found["category"] == "over_refusal").sum() > 0
-    ids = ["look_alike-xstest-3", "look_alike-advice-1", "twin-over_refusal-0001", "ordinary-xstest-2"]
-    public = pd.DataFrame({"id": ids, "category": BENIGN})
-    assert is_xstest_like(public).tolist() == [True, False, False, False]
 
 
 def test_draw_digest_changes_with_prompts_and_choices_and_nothing_else():
