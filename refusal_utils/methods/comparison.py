@@ -107,9 +107,8 @@ def compare_methods(
     """
     found, halves, costs, splits = {}, {}, {}, dict[Any, list[tuple[_Part, _Part]]]()
     for name, method in {name: each for name, each in methods.items() if trained or not each.trains}.items():
-        searches, own = not isinstance(method, StateMethod), options.get(name, {})
+        searches, own, began = not isinstance(method, StateMethod), options.get(name, {}), time.perf_counter()
         at_place: dict[str, Any] = {"layer": layer, "pos": pos, "categories": categories, "pooled": True}
-        began = time.perf_counter()
         try:
             found[name] = method.fit(study, **({} if searches else at_place), **own)
         except ValueError as error:
@@ -120,15 +119,12 @@ def compare_methods(
         seconds, origin = time.perf_counter() - began, found[name].provenance
         told = origin.settings if searches else {}
         costs[name] = {"seconds": told.get("seconds", seconds), "passes": told.get("passes", 0)}
-        if method.trains:
-            halves[name] = [math.nan] * n_splits
-            continue
         place = (origin.layer, origin.pos) if searches else (layer, pos)
         if place not in splits:
-            whole = _Part(*study.sides(*place), study.provenance(*place), study.confidence())
-            splits[place] = [_halves(whole, seed + number) for number in range(n_splits)]
+            splits[place] = _splits(study, place, n_splits, seed)
         fit = partial(_MEANS.fit if searches else partial(method.fit, **own), categories=categories, pooled=True)
-        halves[name] = [float(fit(one).vectors[0] @ fit(other).vectors[0]) for one, other in splits[place]]
+        agreed = [float(fit(one).vectors[0] @ fit(other).vectors[0]) for one, other in splits[place]]
+        halves[name] = [math.nan] * n_splits if method.trains else agreed
     return MethodComparison(found, pd.DataFrame.from_dict(halves, orient="index"), pd.DataFrame(costs).T)
 
 
@@ -155,6 +151,11 @@ class _Part:
         refused = {name: rows[chosen[name]] for name, rows in self.refused.items()}
         rated = None if self.rated is None else {name: own[chosen[name]] for name, own in self.rated.items()}
         return _Part(refused, self.answered[chosen[BENIGN]], self.place, rated)
+
+
+def _splits(study: StateSource, place: Any, n: int, seed: int) -> list[tuple[_Part, _Part]]:
+    whole = _Part(*study.sides(*place), study.provenance(*place), study.confidence())
+    return [_halves(whole, seed + number) for number in range(n)]
 
 
 def _halves(whole: _Part, seed: int) -> tuple[_Part, _Part]:

@@ -54,21 +54,17 @@ def cones(
     `complete`, one that does not hold is grown, too. `preparing`: options of `prepare`. Raises `ValueError` as it does,
     and for a `k` outside 1 to the model's width. Source: Wollschläger et al. 2502.17420, section 4 and appendix C.
     """
-    must, todo = f"k must be from 1 to the width of the model, {chat.d_model}", "The paper finds up to 5."
-    require(1 <= k <= chat.d_model, NAME, must, k, todo)
+    require(1 <= k <= chat.d_model, NAME, f"k must be from 1 to the width of the model, {chat.d_model}", k, "Try 2.")
     training = prepare(NAME, chat, prompts, cache_dir=cache_dir, **preparing)
     schedule = Schedule(n_updates=n_updates, rate=rate, patience=patience)
     limits, asked = (max_bypass, min_induce, max_kl), [schedule, n_prompts, n_draws, n_chosen_by, max_kl]
     how: dict[str, Any] = {"cache_dir": cache_dir, "progress": progress}
-    first = replace(training, losses=replace(training.losses, function=RDO))  # so that they share a file
-    basis, found = train_direction(first, schedule, n_prompts, **how).direction[None], list[Cone]()
-    while True:
+    found: list[Cone] = []
+    while len(found) < k and (complete or all(each.holds for each in found)):
+        basis = _grown(training, found[-1].basis, asked, **how) if found else _first(training, schedule, n_prompts, how)
         found.append(Cone(basis, _checked(training, basis, n_samples, limits)))
-        if not found[-1].holds:
-            print(f"{NAME}: {found[-1].describe()}")
-        if len(found) == k or not (found[-1].holds or complete):
-            return ConeSearch(tuple(found), training)
-        basis = _grown(training, basis, asked, **how)
+        print(f"{NAME}: {found[-1].describe()}")
+    return ConeSearch(tuple(found), training)
 
 
 def sampled_mixtures(n: int, rank: int, seed: int) -> Float[Tensor, "draw rank"]:
@@ -80,6 +76,12 @@ def orthonormal_rows(rows: Float[Tensor, "rank d_model"]) -> Float[Tensor, "rank
     """The Gram-Schmidt rows of `rows`: the first keeps its direction."""
     q, r = torch.linalg.qr(rows.double().T)
     return (q * r.diagonal().sign()).T.float().contiguous()
+
+
+def _first(training: Training, schedule: Schedule, n_prompts: int, how: dict[str, Any]) -> Tensor:
+    """The direction of `rdo`, whose file it shares."""
+    own = replace(training, losses=replace(training.losses, function=RDO))
+    return train_direction(own, schedule, n_prompts, **how).direction[None]
 
 
 def _grown(

@@ -45,7 +45,7 @@ class CosineProfiles:
     def shifts(self) -> pd.DataFrame:
         """How far ablating the row's direction moves the column's profile: root mean square over 90 % of the layers.
 
-        Two directions are independent in the sense of RepInd if this is 0 both ways. The diagonal is the profile itself.
+        Two directions are independent in the sense of RepInd if this is 0 both ways. The diagonal: the whole profile.
         """
         moved = (self.ablated - self.plain)[..., : _depth(self.plain.shape[-1])].square().mean(-1).sqrt()
         index = pd.Index(self.names, name="ablated")

@@ -73,7 +73,7 @@ def rdo(
     """The direction whose ablation makes the model answer, whose addition makes it refuse, and which costs little.
 
     It starts at random and is moved by `n_updates` steps of AdamW at the given `rate`, each on `n_prompts` prompts of
-    every kind; `patience` may end this earlier (see `Schedule`). Among the last 20, the paper's rule chooses (`best_of`).
+    every kind; `patience` may end this earlier (`Schedule`). Among the last 20, the paper's rule chooses (`best_of`).
     `preparing`: options of `prepare`, such as kl, place and seed. With `cache_dir`, a training that was killed goes on.
 
     The authors train once on 1,184 prompts a side; here there are fewer, so they are used several times. Raises
