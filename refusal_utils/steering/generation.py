@@ -40,6 +40,7 @@ def generate(
     paired: bool = False,
     sampling: Sampling | None = None,
     tokens: bool = False,
+    first_tokens: Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """The model's response to every prompt under every condition: one row each, condition by condition.
 
@@ -52,14 +53,15 @@ def generate(
     Columns: `prompt` (index into `prompts`); `condition` (its name), `direction`, `coefficient` and `gaps` of the
     condition; `response` (without special tokens), `n_tokens` (generated ones, the stop token included), `stopped` (by
     one of the model's own stop tokens, rather than by `max_new_tokens`). With `tokens`, also the ids of the response
-    before its stop token (`tokens`), which its text does not always give back.
+    before its stop token (`tokens`), which its text does not always give back. `first_tokens` forces the first token of
+    the response to each prompt (its id); it is part of `response`, and of the prompt for interventions and `n_tokens`.
 
     Raises `ValueError` without conditions, for two that agree in name, direction and coefficient (unless paired), for
     an intervention that does not fit the model, for prompts whose response would leave the context, for an unreadable or
     unwritable cache, for a cache while anything is hooked to the model (`open_hooks`), and as `ChatModel.encode` does.
     """
     _check(chat, conditions, max_new_tokens, cache_dir is not None, len(prompts) if paired else None)
-    ids = chat.encode(prompts)
+    ids = _forced(chat.encode(prompts), first_tokens)
     _check_lengths(chat, ids, max_new_tokens)
     pairs = zip(conditions, range(len(ids)), strict=True) if paired else product(conditions, range(len(ids)))
     last = 0 if _has_bridge_hooks(chat) else chat.n_layers - 1  # hooks from outside may act anywhere
@@ -74,7 +76,8 @@ def generate(
     budget = token_budget("generate", batch_tokens, chat.device, BATCH_TOKENS)
     how = max_new_tokens, budget, log, "generate" if progress else "", sampling
     _decode_all(chat, [*todo.values()], *how)
-    frame, ids_of = _frame(chat, rows, log, max_new_tokens, stops, sampling is not None)
+    n_forced = 0 if first_tokens is None else 1
+    frame, ids_of = _frame(chat, rows, log, max_new_tokens, n_forced, sampling is not None)
     return frame.assign(tokens=ids_of) if tokens else frame
 
 
@@ -120,6 +123,14 @@ def _check(
         require_fit(chat, each)
     if cached:
         require_no_hooks(name, chat, NOT_STORED, "Pass interventions as conditions, or leave cache_dir out.")
+
+
+def _forced(ids: list[list[int]], first_tokens: Sequence[int] | None) -> list[list[int]]:
+    if first_tokens is None:
+        return ids
+    must, got = "first_tokens needs one id per prompt", f"{len(first_tokens)} for {len(ids)} prompts"
+    require(len(first_tokens) == len(ids), "generate", must, got, "Repeat it if all get the same.")
+    return [[*row, token] for row, token in zip(ids, first_tokens, strict=True)]
 
 
 def _has_bridge_hooks(chat: ChatModel) -> bool:
@@ -175,15 +186,15 @@ def _decode_all(
 
 
 def _frame(
-    chat: ChatModel, rows: list[Row], log: RowLog, max_new_tokens: int, stops: frozenset[int], are_drawn: bool
+    chat: ChatModel, rows: list[Row], log: RowLog, max_new_tokens: int, n_forced: int, are_drawn: bool
 ) -> tuple[pd.DataFrame, list[tuple[int, ...]]]:
     """(the frame of `generate`, the ids of its responses). Stored ones may be longer: greedy responses begin alike."""
     found, ids_of = {}, {}
-    for key in {row.key for row in rows}:
+    for key, forced in {row.key: row.ids[len(row.ids) - n_forced :] for row in rows}.items():
         tokens, _, *log_prob = log.values[key]
-        own, stopped = until_stop(tokens[:max_new_tokens], stops)
-        ids_of[key] = tuple(own)
-        text = str(chat.tokenizer.decode(list(own), skip_special_tokens=True)).strip()
+        own, stopped = until_stop(tokens[:max_new_tokens], chat.stop_tokens)
+        ids_of[key] = (*forced, *own)
+        text = str(chat.tokenizer.decode([*forced, *own], skip_special_tokens=True)).strip()
         found[key] = (text, len(own) + stopped, stopped, *map(exp, log_prob))
     fields = ("name", "direction", "coefficient", "gaps")
     told = [(row.prompt, *(getattr(row.condition, each) for each in fields), *found[row.key]) for row in rows]

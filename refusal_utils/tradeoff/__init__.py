@@ -14,12 +14,13 @@ from .cost_curves import CostCurves, cost_curves, count_gains
 from .costs import steering_costs
 from .cross_effects import CrossEffects, cross_effects
 from .cross_language import CrossLanguage, cross_language
-from .curves import tradeoff_curves
+from .curves import advantage, tradeoff_curves
 from .equal_cost import BUDGETS, EqualCost, ablations_at_equal_cost, equal_cost, method_dials, strengths_at_cost
 from .knob_test import knob_test
 from .matching import common_strength, match_refusal_rate
 from .rates import departures, unusable_points
 from .recognition import Recognition, recognition
+from .refusal_tokens import ForcedResponses, force_first_tokens
 from .steering_rates import SteeringRates, rates_by_length, steering_variants
 from .strengths import choose_gaps
 from .styles import Guesses, dependence, describe_wording, guess_direction, purity, style_shares, with_wording
@@ -34,12 +35,14 @@ __all__ = [
     "CrossEffects",
     "CrossLanguage",
     "EqualCost",
+    "ForcedResponses",
     "Guesses",
     "Recognition",
     "SteeringRates",
     "SuffixShifts",
     "Sweep",
     "ablations_at_equal_cost",
+    "advantage",
     "choose_gaps",
     "coefficient_figure",
     "common_strength",
@@ -55,6 +58,7 @@ __all__ = [
     "describe_buckets",
     "describe_wording",
     "equal_cost",
+    "force_first_tokens",
     "guess_direction",
     "knob_test",
     "match_refusal_rate",

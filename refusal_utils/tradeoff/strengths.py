@@ -7,7 +7,7 @@ come from first looks at a Qwen 2.5 model of half a billion parameters, which tu
 from collections.abc import Sequence
 from typing import Literal
 
-from ..model.chat_model import BUNDLED
+from ..model.names import BUNDLED, BUNDLED_TOKENS
 
 Strengths = Sequence[float] | Literal["few"] | None
 
@@ -26,7 +26,7 @@ def choose_gaps(model: str, gaps: Strengths = None, control_gaps: Strengths = No
     >>> choose_gaps("bundled", [1.0], "few"), choose_gaps("any/other")[0]
     (([1.0], [0.45, 1.0]), [-2.0, 1.0, 2.0, 3.0, 4.0, 6.0])
     """
-    is_bundled = model == BUNDLED
+    is_bundled = model in (BUNDLED, BUNDLED_TOKENS)
     own = _OF_BUNDLED if is_bundled else _OF_OTHERS
     few = _FEW_OF_BUNDLED if is_bundled else _FEW_OF_OTHERS
     both = [

@@ -59,13 +59,14 @@ class Settings(BaseSettings):
     N_HELD_OUT: int = Field(64, ge=1, description="Held-out prompts per category in the projections.")
     N_BOOTSTRAP: int = Field(1000, ge=1, description="Bootstrap draws.")
     TOP_K: int = Field(5, ge=1, description="Heads kept per category in the attribution.")
-    N_TWINS: int = Field(16, ge=1, description="Twin pairs per category in the causal check of heads.")
+    N_TWINS: int = Field(16, ge=1, description="Twin pairs per category for heads and for refusal tokens.")
     N_RANDOM: int = Field(3, ge=1, description="Random sets of heads used as controls.")
     N_SINGLE: int = Field(40, ge=1, description="Heads that are replaced one at a time.")
     EXAMPLE: str = Field("unsupported", description="Category of the worked example in the head attribution.")
     JUDGE: str = Field(
         "phrases", description="Judge of the steered responses: 'phrases', 'wildguard', 'self', or your own."
     )
+    TOKENS_MODEL: str | None = Field(None, description="Model with control tokens; None: the bundled one, or MODEL.")
     N_BUCKET: int = Field(50, ge=1, description="Prompts per bucket of the controlled set.")
     N_COMPARED: int = Field(20, ge=1, description="Prompts per bucket, half as many per category, to compare methods.")
     N_VALIDATION: int = Field(16, ge=4, description="Prompts a side on which searches for a place try candidates.")
@@ -86,8 +87,8 @@ class Settings(BaseSettings):
     @property
     def given(self) -> dict[str, Any]:
         """The values given by argument or environment variable, without the defaults and without SIZE."""
-        names = [name for name in type(self).model_fields if name in self.model_fields_set and name != "SIZE"]
-        return {name: getattr(self, name) for name in names}
+        given = self.model_fields_set - {"SIZE"}
+        return {name: getattr(self, name) for name in type(self).model_fields if name in given}
 
     @property
     def sized(self) -> dict[str, Any]:
@@ -120,11 +121,11 @@ class Settings(BaseSettings):
             return sorted(value) if isinstance(value, (set, frozenset)) else list(value)
         return value
 
-    @field_validator("MODEL")
+    @field_validator("MODEL", "TOKENS_MODEL")
     @classmethod
-    def _full_model(cls, name: str) -> str:
+    def _full_model(cls, name: str | None) -> str | None:
         """Make a path absolute, because notebooks run in another folder; a Hugging Face id stays as it is."""
-        return full_name(name)
+        return name if name is None else full_name(name)
 
     @field_validator("LAYER", "POS")
     @classmethod
@@ -133,15 +134,10 @@ class Settings(BaseSettings):
             raise ValueError("must be 0 or more" if info.field_name == "LAYER" else "must be negative: -1 is the last")
         return value
 
-    @field_validator("EXAMPLE")
+    @field_validator("EXAMPLE", "JUDGE")
     @classmethod
-    def _known_category(cls, name: str) -> str:
-        return _known(name, CATEGORY_IDS)
-
-    @field_validator("JUDGE")
-    @classmethod
-    def _known_judge(cls, name: str) -> str:
-        return _known(name, known_judges())
+    def _known_name(cls, name: str, info: Any) -> str:
+        return _known(name, CATEGORY_IDS if info.field_name == "EXAMPLE" else known_judges())
 
     @field_validator("PROMPTS", "LANGUAGES", "SUFFIXES")
     @classmethod
