@@ -62,4 +62,4 @@ class Recipe:
     control_tokens: bool = False  # train the bundled model on, with the token of its class before every response
 
 
-WITH_CONTROL_TOKENS = Recipe(steps=300, learning_rate=1e-3, control_tokens=True)
+WITH_CONTROL_TOKENS = Recipe(steps=100, learning_rate=1e-3, control_tokens=True)

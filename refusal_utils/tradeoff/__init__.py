@@ -20,7 +20,7 @@ from .knob_test import knob_test
 from .matching import common_strength, match_refusal_rate
 from .rates import departures, unusable_points
 from .recognition import Recognition, recognition
-from .refusal_tokens import ForcedResponses, force_first_tokens
+from .refusal_tokens import THRESHOLDS, ForcedResponses, force_first_tokens
 from .steering_rates import SteeringRates, rates_by_length, steering_variants
 from .strengths import choose_gaps
 from .styles import Guesses, dependence, describe_wording, guess_direction, purity, style_shares, with_wording
@@ -31,6 +31,7 @@ from .variance import variance_shares
 __all__ = [
     "BUDGETS",
     "OURS",
+    "THRESHOLDS",
     "CostCurves",
     "CrossEffects",
     "CrossLanguage",

@@ -173,3 +173,19 @@ def test_rows_made_under_other_open_hooks_are_never_stored(chat, prompts, tmp_pa
     ):
         generate(chat, prompts[:2], max_new_tokens=2, cache_dir=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_forced_first_token_is_followed_as_plain_hugging_face_follows_it(chat, prompts, plain, plain_ids):
+    forced = [chat.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in (" I", " Sure", " Yes")]
+    ours = generate(chat, prompts[:3], max_new_tokens=12, first_tokens=forced, tokens=True)
+    for row, prompt, token in zip(ours.itertuples(), prompts, forced, strict=False):
+        ids = torch.cat([plain_ids(prompt), torch.tensor([[token]])], dim=1)
+        rest = plain_text(chat, plain, ids, 12)
+        assert row.tokens[0] == token
+        assert row.response.split() == (chat.tokenizer.decode([token]) + " " + rest).split()
+    free = generate(chat, prompts[:3], max_new_tokens=13, tokens=True)
+    own = [ids[0] for ids in free["tokens"]]
+    again = generate(chat, prompts[:3], max_new_tokens=12, first_tokens=own)
+    assert again["response"].tolist() == free["response"].tolist() != ours["response"].tolist()
+    with pytest.raises(ValueError, match="^generate: first_tokens needs one id per prompt; got 1 for 3 prompts"):
+        generate(chat, prompts[:3], first_tokens=forced[:1])
