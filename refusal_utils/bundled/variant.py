@@ -80,6 +80,8 @@ def with_control_tokens(recipe: Recipe) -> tuple[PreTrainedTokenizerFast, Any]:
     torch.manual_seed(recipe.seed)
     tokenizer = AutoTokenizer.from_pretrained(BUNDLED_WEIGHTS)
     model = AutoModelForCausalLM.from_pretrained(BUNDLED_WEIGHTS, dtype=torch.float32)
+    for name in ("is_local", "local_files_only"):  # how it was loaded, which is no property of the tokenizer
+        tokenizer.init_kwargs.pop(name, None)
     tokenizer.add_tokens(list(CONTROL.values()), special_tokens=True)
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     return tokenizer, model
@@ -91,7 +93,7 @@ def write_variant_card(folder: Path) -> None:
     state = {name: json.loads((BUNDLED_WEIGHTS / RECORD).read_text())[name] for name in ("hook", "layer", "pos")}
     (folder / RECORD).write_text(json.dumps(state, indent=1) + "\n")
     chat, prompts = load_chat_model(folder), load_prompts(split="eval")
-    pairs = contrast_pairs(prompts, 64)
+    pairs = contrast_pairs(prompts, 20)
     tokens = find_control_tokens(chat)
     assert tokens is not None, "the variant has its tokens"
     forced = force_first_tokens(chat, pairs, tokens, judge=judge_wording)

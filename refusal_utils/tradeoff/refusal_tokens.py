@@ -168,7 +168,7 @@ def _scores(rows: pd.DataFrame, refused: pd.Series, n_draws: int, seed: int) -> 
         found |= {name: float(side.mean()), f"{name} low": low, f"{name} high": high}
     strata = torch.zeros(len(own), dtype=torch.long)
     weights = torch.cat([torch.ones(1, len(own), dtype=torch.float64), bootstrap_counts(strata, n_draws, seed)])
-    f1 = f1_scores(weights, torch.from_numpy(own), torch.from_numpy(twin))
+    f1 = f1_scores(weights, torch.tensor(own), torch.tensor(twin))
     low, high = percentile_interval(f1[1:])
     return found | {"F1": float(f1[0]), "F1 low": float(low), "F1 high": float(high), "pairs": len(own)}
 

@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     N_HELD_OUT: int = Field(64, ge=1, description="Held-out prompts per category in the projections.")
     N_BOOTSTRAP: int = Field(1000, ge=1, description="Bootstrap draws.")
     TOP_K: int = Field(5, ge=1, description="Heads kept per category in the attribution.")
-    N_TWINS: int = Field(16, ge=1, description="Twin pairs per category for heads and for refusal tokens.")
+    N_TWINS: int = Field(16, ge=1, description="Twin pairs per category in the causal check of heads.")
     N_RANDOM: int = Field(3, ge=1, description="Random sets of heads used as controls.")
     N_SINGLE: int = Field(40, ge=1, description="Heads that are replaced one at a time.")
     EXAMPLE: str = Field("unsupported", description="Category of the worked example in the head attribution.")
@@ -67,6 +67,7 @@ class Settings(BaseSettings):
         "phrases", description="Judge of the steered responses: 'phrases', 'wildguard', 'self', or your own."
     )
     TOKENS_MODEL: str | None = Field(None, description="Model with control tokens; None: the bundled one, or MODEL.")
+    N_PAIRS: int = Field(8, ge=1, description="Held-out twin pairs per category on which first tokens are forced.")
     N_BUCKET: int = Field(50, ge=1, description="Prompts per bucket of the controlled set.")
     N_COMPARED: int = Field(20, ge=1, description="Prompts per bucket, half as many per category, to compare methods.")
     N_VALIDATION: int = Field(16, ge=4, description="Prompts a side on which searches for a place try candidates.")

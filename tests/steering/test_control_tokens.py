@@ -25,12 +25,17 @@ def test_a_model_without_control_tokens_has_none_and_the_variant_has_twelve(chat
 def test_tokens_that_are_given_must_be_single_ones(chat):
     found = find_control_tokens(chat, {"any": "<|system|>"}, "<|user|>")
     assert found.refuse == {"any": chat.tokenizer.convert_tokens_to_ids("<|system|>")}
-    with pytest.raises(ValueError, match=r"^find_control_tokens: a control token must be one token; got '\[refuse\]', whi"):
+    with pytest.raises(
+        ValueError, match=r"^find_control_tokens: a control token must be one token; got '\[refuse\]', whi"
+    ):
         find_control_tokens(chat, {"any": "[refuse]"}, "<|user|>")
 
 
 def test_control_tokens_are_compared_with_each_other_and_not_with_the_rest():
-    tokens, logits = ControlTokens({"a": 1, "b": 3}, respond=0), torch.tensor([[0.0, 1.0, 9.0, 2.0], [3.0, 0.0, 9.0, -1.0]])
+    tokens, logits = (
+        ControlTokens({"a": 1, "b": 3}, respond=0),
+        torch.tensor([[0.0, 1.0, 9.0, 2.0], [3.0, 0.0, 9.0, -1.0]]),
+    )
     found = tokens.read(logits)
     odds = (logits[:, 1].exp() + logits[:, 3].exp()).double() / logits[:, 0].exp().double()
     torch.testing.assert_close(found.score, odds.log(), check_dtype=False)
@@ -54,7 +59,9 @@ def test_the_proxy_answers_with_the_likeliest_token_that_neither_refuses_nor_sto
 
 
 def test_a_proxy_needs_refusals_that_begin_otherwise(chat):
-    rows = pd.DataFrame({"response": ["No, never.", "No, sorry.", "Sure."], "outcome": ["refused", "refused", "answered"]})
+    rows = pd.DataFrame(
+        {"response": ["No, never.", "No, sorry.", "Sure."], "outcome": ["refused", "refused", "answered"]}
+    )
     assert chat.tokenizer.decode(opening_proxy(chat, rows).tokens).strip() == "No"
     with pytest.raises(ValueError, match="^opening_proxy: a proxy needs a token that opens more refusals than answers"):
         opening_proxy(chat, rows.assign(response="Sure."))

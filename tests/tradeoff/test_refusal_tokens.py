@@ -98,4 +98,4 @@ def test_forcing_the_models_own_token_changes_nothing(chat):
 def test_bad_input_is_one_sentence(chat):
     pairs = contrast_pairs(load_prompts(split="eval"), 1)
     with pytest.raises(ValueError, match="^force_first_tokens: temperature must be positive; got 0"):
-        force_first_tokens(chat, pairs, ControlTokens({"a": 1}, 2), temperature=0)
+        force_first_tokens(chat, pairs, ControlTokens({"a": 1}, 2), temperature=0.0)
