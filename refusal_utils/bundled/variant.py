@@ -78,8 +78,8 @@ word of a refusal at the last prompt position do not apply.
 def with_control_tokens(recipe: Recipe) -> tuple[PreTrainedTokenizerFast, Any]:
     """The bundled model's tokenizer and weights with twelve more tokens, whose embeddings are not trained yet."""
     torch.manual_seed(recipe.seed)
-    tokenizer = AutoTokenizer.from_pretrained(BUNDLED_WEIGHTS)
-    model = AutoModelForCausalLM.from_pretrained(BUNDLED_WEIGHTS, dtype=torch.float32)
+    tokenizer: Any = AutoTokenizer.from_pretrained(BUNDLED_WEIGHTS)
+    model: Any = AutoModelForCausalLM.from_pretrained(BUNDLED_WEIGHTS, dtype=torch.float32)
     for name in ("is_local", "local_files_only"):  # how it was loaded, which is no property of the tokenizer
         tokenizer.init_kwargs.pop(name, None)
     tokenizer.add_tokens(list(CONTROL.values()), special_tokens=True)

@@ -36,7 +36,7 @@ class ForcedResponses:
     """Pairs of prompts with the outcome of their responses after a refusing and after an answering first token.
 
     `rows` has the columns of `contrast_pairs`, those of `FirstTokens` (score, own_refuses, probability), `named` (the kind of
-    the likeliest refusing token), and the outcomes `after refusing` and `after answering`. `kind` is "control tokens" or
+    the likeliest refusing token), and the outcomes `after refusing` and `after answering` with their responses. `kind` is "control tokens" or
     "proxy".
     """
 
@@ -77,8 +77,11 @@ class ForcedResponses:
         parts = []
         for level in levels:
             forced = self.rows["score"] + level >= 0
-            outcome = self.rows["after refusing"].where(forced, self.rows["after answering"])
-            parts.append(self.rows.assign(direction=self.kind, gaps=float(level), outcome=outcome))
+            said = {
+                name: self.rows[f"{part}after refusing"].where(forced, self.rows[f"{part}after answering"])
+                for name, part in (("outcome", ""), ("response", "response "))
+            }
+            parts.append(self.rows.assign(direction=self.kind, gaps=float(level), **said))
         return pd.concat(parts, ignore_index=True)
 
     def forcing(self) -> pd.DataFrame:
@@ -117,7 +120,7 @@ class ForcedResponses:
         table = self.thresholds(levels, n_draws=1)["F1"].unstack("category")
         shown = table[[name for name in self._parts() if name != "all"]].rename(index=lambda level: f"{level:g}")
         how = {"x": "threshold on the probability of the category's token", "y": "F1, prompts against twins"}
-        return category_lines(shown, title=title, range_y=(0.0, 1.0), **how).update_xaxes(type="category")
+        return category_lines(shown, title=title, range_y=(0.0, 1.04), **how).update_xaxes(type="category")
 
     def _parts(self) -> dict[str, pd.Series]:
         """Which rows belong to each category, and to all."""
@@ -151,7 +154,7 @@ def force_first_tokens(
     rows = pairs.assign(**read_off, named=kinds)
     for after, first in (("after refusing", found.refuse), ("after answering", found.respond)):
         responses = respond(chat, pairs, first_tokens=first.tolist(), **responding)
-        rows[after] = responses["outcome"].to_numpy()
+        rows[[after, f"response {after}"]] = responses[["outcome", "response"]].to_numpy()
     judged = rows[["after refusing", "after answering"]].ne("not judged").all(axis=1)
     rows = rows[judged.groupby(rows["pair"]).transform("all")].sort_values(["harmful", "pair"], ascending=[False, True])
     must, todo = "at least two pairs must be left", "Pass more pairs, or another judge."
@@ -169,8 +172,8 @@ def _scores(rows: pd.DataFrame, refused: pd.Series, n_draws: int, seed: int) -> 
     strata = torch.zeros(len(own), dtype=torch.long)
     weights = torch.cat([torch.ones(1, len(own), dtype=torch.float64), bootstrap_counts(strata, n_draws, seed)])
     f1 = f1_scores(weights, torch.tensor(own), torch.tensor(twin))
-    low, high = percentile_interval(f1[1:])
-    return found | {"F1": float(f1[0]), "F1 low": float(low), "F1 high": float(high), "pairs": len(own)}
+    ends = dict(zip(("F1 low", "F1 high"), map(float, percentile_interval(f1[1:])), strict=True))
+    return {**found, "F1": float(f1[0]), **ends, "pairs": len(own)}
 
 
 def f1_scores(

@@ -27,6 +27,8 @@ def planted(kind="control tokens", obeys=1.0):
     follows = rng.random(2 * N) < obeys
     rows["after refusing"] = np.where(follows, "refused", "answered")
     rows["after answering"] = np.where(follows, "answered", "refused")
+    for after in ("after refusing", "after answering"):
+        rows[f"response {after}"] = rows[after] + " text"
     return ForcedResponses(kind, rows)
 
 
@@ -62,6 +64,7 @@ def test_biases_turn_the_knob_from_nearly_none_to_nearly_all():
     assert rates.iloc[0] < 0.05
     assert rates.iloc[-1] > 0.95
     assert (swept["direction"] == "control tokens").all()
+    assert (swept["response"] == swept["outcome"] + " text").all()
 
 
 def test_words_that_do_not_follow_the_token_are_counted():
