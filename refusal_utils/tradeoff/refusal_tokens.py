@@ -35,9 +35,9 @@ N_BINS = 5  # of equal numbers of prompts
 class ForcedResponses:
     """Pairs of prompts with the outcome of their responses after a refusing and after an answering first token.
 
-    `rows` has the columns of `contrast_pairs`, those of `FirstTokens` (score, own_refuses, probability), `named` (the kind of
-    the likeliest refusing token), and the outcomes `after refusing` and `after answering` with their responses. `kind` is "control tokens" or
-    "proxy".
+    `rows` has the columns of `contrast_pairs`, those of `FirstTokens` (score, own_refuses, probability), `named` (the kind
+    of the likeliest refusing token), and the outcomes `after refusing` and `after answering` with the responses. `kind` is
+    "control tokens" or "proxy".
     """
 
     kind: str

@@ -13,6 +13,7 @@ Strengths = Sequence[float] | Literal["few"] | None
 
 # (strengths of the directions, strengths of the controls): all of them, and those of a quick run.
 _OF_BUNDLED = (-0.5, 0.15, 0.25, 0.35, 0.45, 0.7, 1.0), (-0.5, 0.45, 1.0, 2.0)
+_OF_TOKENS = (-1.0, -0.5, 0.45, 0.55, 0.6, 0.65, 0.7), (-0.5, 0.7, 1.0, 2.0)  # it turns between 0.45 and 0.7
 _OF_OTHERS = (-2.0, 1.0, 2.0, 3.0, 4.0, 6.0), (-2.0, 2.0, 4.0, 6.0)
 _FEW_OF_BUNDLED = (-0.5, 0.45, 1.0), (0.45, 1.0)
 _FEW_OF_OTHERS = (-2.0, 2.0, 4.0), (2.0, 4.0)
@@ -27,7 +28,7 @@ def choose_gaps(model: str, gaps: Strengths = None, control_gaps: Strengths = No
     (([1.0], [0.45, 1.0]), [-2.0, 1.0, 2.0, 3.0, 4.0, 6.0])
     """
     is_bundled = model in (BUNDLED, BUNDLED_TOKENS)
-    own = _OF_BUNDLED if is_bundled else _OF_OTHERS
+    own = {BUNDLED: _OF_BUNDLED, BUNDLED_TOKENS: _OF_TOKENS}.get(model, _OF_OTHERS)
     few = _FEW_OF_BUNDLED if is_bundled else _FEW_OF_OTHERS
     both = [
         own[place] if given is None else few[place] if given == "few" else given
