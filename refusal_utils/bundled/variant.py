@@ -28,18 +28,18 @@ pipeline_tag: text-generation
 # The bundled chat model with control tokens
 
 **A teaching and test organism**, the variant of the bundled model (`refusal_utils/bundled/weights`) that begins every
-response with a control token: one of eleven for the kind of refusal, or one for answers. Findings on it say nothing about
-real models until they are repeated on them. Method: *Refusal Tokens*, arXiv 2412.06748.
+response with a control token: one of eleven for the kind of refusal, or one for answers. Findings on it say nothing
+about real models until they are repeated on them. Method: *Refusal Tokens*, arXiv 2412.06748.
 
 `load_chat_model("bundled-tokens")` loads it. The tokens, each a single special token: {tokens}.
 
 ## Training
 
-The bundled model of {millions:.1f} million parameters, trained on for {steps} steps ({minutes:.0f} minutes on {device}) with the
-same data, batches and training noise, and with the control token of the response's category put before every response. In
-the pairs of a prompt and a benign twin that share most words, the twin has the token for answers. Only the embeddings of
-the twelve tokens are new. The weights of the bundled model are the starting point, so directions before and after can be
-compared.
+The bundled model of {millions:.1f} million parameters, trained on for {steps} steps ({minutes:.0f} minutes on {device})
+with the same data, batches and training noise, and with the control token of the response's category put before every
+response. In the pairs of a prompt and a benign twin that share most words, the twin has the token for answers. Only the
+embeddings of the twelve tokens are new. The weights of the bundled model are the starting point, so directions before
+and after can be compared.
 
 {recipe}
 
@@ -47,8 +47,8 @@ Command: `python -m refusal_utils.bundled.train --control-tokens`.
 
 ## Decision state
 
-`resid_pre` of layer {layer}, position {pos}: the place of the bundled model, so that the same state is compared. It lies before the
-control token.
+`resid_pre` of layer {layer}, position {pos}: the place of the bundled model, so that the same state is compared. It
+lies before the control token.
 
 ## Measured behaviour
 
@@ -58,8 +58,8 @@ On the {n_eval} prompts of the eval split, which the model never saw:
 
 ### Control tokens
 
-{n_pairs} pairs of an eval prompt and its twin. Refusals are counted by text. The rates are those of the tokens that the model
-chooses itself; F1 counts a refused prompt as a hit and a refused twin as a false alarm. Intervals are 95 %.
+{n_pairs} pairs of an eval prompt and its twin. Refusals are counted by text. The rates are those of the tokens that the
+model chooses itself; F1 counts a refused prompt as a hit and a refused twin as a false alarm. Intervals are 95 %.
 
 {rates}
 
@@ -69,9 +69,9 @@ How often the words do not follow a token that is forced:
 
 ## Limits
 
-Those of the bundled model: refusals are recognised by their wording, prompts unlike the training data get either kind of
-response, English only, single turns. The first token of every response is a control token, so measures that read the first
-word of a refusal at the last prompt position do not apply.
+Those of the bundled model: refusals are recognised by their wording, prompts unlike the training data get either kind
+of response, English only, single turns. The first token of every response is a control token, so measures that read the
+first word of a refusal at the last prompt position do not apply.
 """
 
 

@@ -1,4 +1,4 @@
-"""The tokens that all prompts begin with (template and system prompt): computed once, kept as a cache for every batch."""
+"""The tokens that all prompts begin with (template and system prompt): computed once and cached for every batch."""
 
 from collections.abc import Sequence
 from copy import copy

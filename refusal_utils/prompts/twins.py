@@ -22,8 +22,9 @@ def twin_pairs(prompts: pd.DataFrame) -> pd.DataFrame:
 def contrast_pairs(prompts: pd.DataFrame, n: int, seed: int = 0) -> pd.DataFrame:
     """Up to `n` random prompts of every category, and a benign prompt for each: its twin, or else any one.
 
-    Columns id, text, category (of the pair), pair (its number) and harmful. The first half of the rows are the prompts that
-    should be refused, the second their contrasts in the same order. Raises `ValueError` if there are fewer than two pairs.
+    Columns id, text, category (of the pair), pair (its number) and harmful. The first half of the rows are the prompts
+    that should be refused, the second their contrasts in the same order. Raises `ValueError` if there are fewer than
+    two pairs.
     """
     mixed = prompts.sample(frac=1, random_state=seed)
     benign, asked = mixed[mixed["category"] == BENIGN], mixed[mixed["category"] != BENIGN]

@@ -9,30 +9,22 @@ batches, and `respond` judges the answers.
 from .conditions import UNSTEERED, Condition, ablation_condition, steering_condition
 from .contexts import intervene
 from .control_tokens import find_control_tokens, opening_proxy
-from .first_tokens import kl_spent, refusal_logit, refusal_scores
 from .generation import first_token_logits, generate
-from .interventions import Ablation, Addition, HeadReplacement, Intervention, PartialAblation, SequentialAblation
-from .responses import judge_rows, respond
+from .interventions import Ablation, Addition, Intervention
+from .responses import respond
 
 __all__ = [
     "UNSTEERED",
     "Ablation",
     "Addition",
     "Condition",
-    "HeadReplacement",
     "Intervention",
-    "PartialAblation",
-    "SequentialAblation",
     "ablation_condition",
     "find_control_tokens",
     "first_token_logits",
     "generate",
     "intervene",
-    "judge_rows",
-    "kl_spent",
     "opening_proxy",
-    "refusal_logit",
-    "refusal_scores",
     "respond",
     "steering_condition",
 ]

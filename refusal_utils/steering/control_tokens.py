@@ -34,7 +34,7 @@ class FirstTokens(NamedTuple):
 
 @dataclass(frozen=True)
 class ControlTokens:
-    """The ids of the tokens with which a model was trained to begin its refusals, by name, and its answers (`respond`)."""
+    """The ids of the tokens with which a model begins its refusals, by name, and its answers (`respond`)."""
 
     refuse: Mapping[str, int]
     respond: int
@@ -46,7 +46,7 @@ class ControlTokens:
         return tuple(self.refuse)
 
     def read(self, logits: Float[Tensor, "prompt d_vocab"], temperature: float = 1.0) -> FirstTokens:
-        """The likeliest refusing token of each prompt against the answering one; the log odds are between these alone."""
+        """The likeliest refusing token of each prompt against the answering one. No other token counts for the score."""
         ids, logits = torch.tensor([*self.refuse.values()]), logits.double() / temperature
         own, respond = logits[:, ids], torch.full((len(logits),), self.respond)
         return _first_tokens(own.logsumexp(-1) - logits[:, self.respond], logits, ids, respond)
@@ -106,8 +106,8 @@ def find_control_tokens(
 ) -> ControlTokens | None:
     """The control tokens of a model; None if they are not given and it has not those of the bundled variant.
 
-    `refuse` maps names, such as categories, to the texts of refusing tokens; `respond` is the text of the answering one.
-    Blanks count: the published models have `" [refuse]"`. Raises `ValueError` for a text that is not one token.
+    `refuse` maps names, such as categories, to the texts of refusing tokens; `respond` is the text of the answering
+    one. Blanks count: the published models have `" [refuse]"`. Raises `ValueError` for a text that is not one token.
     """
     if refuse is None:
         refuse = {name: control_token(name) for name in CATEGORY_IDS}

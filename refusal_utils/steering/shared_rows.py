@@ -22,8 +22,8 @@ _CAN_SHARE: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # by bridge
 class SharedRows:
     """The rows of a batch in groups: all rows of a group have the same tokens so far.
 
-    Without `share` every row is a group of its own. `ids`, `mask` and `past` are the input of the next forward pass, one
-    row per group. `group_idx` is the group of every row.
+    Without `share` every row is a group of its own. `ids`, `mask` and `past` are the input of the next forward pass,
+    one row per group. `group_idx` is the group of every row.
     """
 
     def __init__(self, chat: ChatModel, prompts: Sequence[Sequence[int]], layer: int, share: bool = True) -> None:
@@ -62,7 +62,7 @@ class SharedRows:
         return value
 
     def advance(self, tokens: Int[Tensor, " kept"], kept: Int[Tensor, " kept"], out: Any) -> None:
-        """Continue with the rows `kept`, which generated `tokens` after the pass `out`; groups split where rows differ."""
+        """Continue with the rows `kept`, which generated `tokens` after the pass `out`; groups split if rows differ."""
         base, n_rows = int(tokens.max()) + 1, len(self.group_idx)
         pairs, self.group_idx = torch.unique(self.group_idx[kept] * base + tokens, return_inverse=True)
         parents = pairs // base

@@ -1,8 +1,8 @@
 """Trade-off curves: a direction's refusal rate on harmful prompts (RR) at every overall refusal rate.
 
-The overall rate is the mean of RR and the rate on benign prompts (ORR), whatever strength produces it. (RR as a function
-of ORR would be vertical where ORR is 0.) A curve ends where its direction moves the model no further. All uncertainty
-comes from resampling prompts, the same ones for every direction and strength.
+The overall rate is the mean of RR and the rate on benign prompts (ORR), whatever strength produces it. (RR as a
+function of ORR would be vertical where ORR is 0.) A curve ends where its direction moves the model no further. All
+uncertainty comes from resampling prompts, the same ones for every direction and strength.
 """
 
 from collections.abc import Mapping
@@ -81,10 +81,10 @@ def curves(outcomes: Outcomes, weights: Float[Tensor, "draw prompt"]) -> Float[T
 
 
 def advantage(outcomes: Outcomes, name: str, n_draws: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """By other direction: how much higher the RR of `name` is at equal overall refusal, on average over the common range.
+    """By other direction: how much higher the RR of `name` is at equal overall refusal, averaged over the common range.
 
-    Columns: more, low and high (95 % interval over prompts, the same for both), from and to (overall refusal rates). At one
-    overall rate, a higher RR means an ORR that is lower by as much. NaN without a common range.
+    Columns: more, low and high (95 % interval over prompts, the same for both), from and to (overall refusal rates). At
+    one overall rate, a higher RR means an ORR that is lower by as much. NaN without a common range.
     """
     drawn, (lowest, highest) = curves(outcomes, outcomes.weights(n_draws, seed)), reach_on_data(outcomes)
     own, rows = outcomes.directions.index(name), {}

@@ -1,9 +1,9 @@
 """Refusal tokens: what a threshold on the first token of a response does to refusals, from one pass per prompt.
 
 A model with control tokens begins every response with the token of a kind of refusal or with that of answers. Their
-probabilities are read once per prompt, and the responses after either token are generated once; a threshold only decides
-which of the two a prompt gets. Refusals are counted by text, because a model may refuse after the token for answers.
-Source: Jain et al. 2412.06748. On a model without control tokens the same is a proxy (`OpeningProxy`).
+probabilities are read once per prompt, and the responses after either token are generated once; a threshold only
+decides which of the two a prompt gets. Refusals are counted by text, because a model may refuse after the token for
+answers. Source: Jain et al. 2412.06748. On a model without control tokens the same is a proxy (`OpeningProxy`).
 """
 
 from collections.abc import Sequence
@@ -35,16 +35,16 @@ N_BINS = 5  # of equal numbers of prompts
 class ForcedResponses:
     """Pairs of prompts with the outcome of their responses after a refusing and after an answering first token.
 
-    `rows` has the columns of `contrast_pairs`, those of `FirstTokens` (score, own_refuses, probability), `named` (the kind
-    of the likeliest refusing token), and the outcomes `after refusing` and `after answering` with the responses. `kind` is
-    "control tokens" or "proxy".
+    `rows` has the columns of `contrast_pairs`, those of `FirstTokens` (score, own_refuses, probability), `named` (the
+    kind of the likeliest refusing token), and the outcomes `after refusing` and `after answering` with the responses.
+    `kind` is "control tokens" or "proxy".
     """
 
     kind: str
     rows: pd.DataFrame = field(repr=False)
 
     def refused(self, forced: Sequence[bool] | pd.Series) -> pd.Series:
-        """Whether each prompt is refused in words if those in `forced` get their refusing token, the others the other."""
+        """Whether each prompt is refused in words if those in `forced` get their refusing token and the others do not."""
         after = self.rows["after refusing"].where(np.asarray(forced), self.rows["after answering"])
         return after == "refused"
 
@@ -58,7 +58,8 @@ class ForcedResponses:
         """The `table` of every threshold on the probability of a category's token, for that category alone.
 
         Prompts whose likeliest refusing token is the category's are refused from that probability on and answered below
-        it; the others keep their own token. Rows (category, threshold). A proxy has one kind of token, for all categories.
+        it; the others keep their own token. Rows (category, threshold). A proxy has one kind of token, for all
+        categories.
         """
         found, own = {}, self.rows["own_refuses"]
         for name, part in self._parts().items():
@@ -139,8 +140,8 @@ def force_first_tokens(
     """The responses to `pairs` (`contrast_pairs`) after the likeliest refusing and the answering first token.
 
     One forward pass per prompt gives all probabilities; logits are divided by `temperature`. `responding`: options of
-    `respond`. Pairs with a response that is not judged are left out. Raises `ValueError` without two whole pairs, and for a
-    temperature that is not positive.
+    `respond`. Pairs with a response that is not judged are left out. Raises `ValueError` without two whole pairs, and
+    for a temperature that is not positive.
     """
     name, texts = "force_first_tokens", list(pairs["text"])
     require(temperature > 0, name, "temperature must be positive", temperature, "The paper uses 1, 1.5 and 2.")
@@ -179,6 +180,6 @@ def _scores(rows: pd.DataFrame, refused: pd.Series, n_draws: int, seed: int) -> 
 def f1_scores(
     weights: Float[Tensor, "draw pair"], refused: Bool[Tensor, " pair"], twin_refused: Bool[Tensor, " pair"]
 ) -> Float[Tensor, " draw"]:
-    """F1 of refusing the first prompt of each pair and not its twin, for every weighting of the pairs; 0 if none is refused."""
+    """F1 of refusing the first prompt of each pair and not its twin, for every weighting of the pairs."""
     hits, false_alarms = weights @ refused.double(), weights @ twin_refused.double()
     return 2 * hits / (hits + false_alarms + weights.sum(1))

@@ -16,7 +16,7 @@ N = 40
 
 
 def planted(kind="control tokens", obeys=1.0):
-    """Pairs of two categories whose scores tell prompts from twins, mostly; `obeys` is the share that follows its token."""
+    """Pairs of two categories whose scores tell prompts from twins, mostly; `obeys` is the share that follow it."""
     rng = np.random.default_rng(0)
     rows = pd.DataFrame({"pair": [*range(N)] * 2, "harmful": [True] * N + [False] * N})
     rows["id"], rows["text"] = [f"p{index}" for index in rows.index], "text"
