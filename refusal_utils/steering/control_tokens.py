@@ -46,7 +46,7 @@ class ControlTokens:
         return tuple(self.refuse)
 
     def read(self, logits: Float[Tensor, "prompt d_vocab"], temperature: float = 1.0) -> FirstTokens:
-        """The likeliest refusing token of each prompt against the answering one. No other token counts for the score."""
+        """The likeliest refusing token of each prompt against the answering one; the score is between these."""
         ids, logits = torch.tensor([*self.refuse.values()]), logits.double() / temperature
         own, respond = logits[:, ids], torch.full((len(logits),), self.respond)
         return _first_tokens(own.logsumexp(-1) - logits[:, self.respond], logits, ids, respond)

@@ -68,8 +68,7 @@ def generate(
     budget = token_budget("generate", batch_tokens, chat.device, BATCH_TOKENS)
     how = max_new_tokens, budget, log, "generate" if progress else "", sampling
     _decode_all(chat, [*todo.values()], *how)
-    n_forced = 0 if first_tokens is None else 1
-    frame, ids_of = _frame(chat, rows, log, max_new_tokens, n_forced, sampling is not None)
+    frame, ids_of = _frame(chat, rows, log, max_new_tokens, int(first_tokens is not None), sampling is not None)
     return frame.assign(tokens=ids_of) if tokens else frame
 
 

@@ -44,7 +44,7 @@ class ForcedResponses:
     rows: pd.DataFrame = field(repr=False)
 
     def refused(self, forced: Sequence[bool] | pd.Series) -> pd.Series:
-        """Whether each prompt is refused in words if those in `forced` get their refusing token and the others do not."""
+        """Whether each prompt is refused in words if those in `forced` get their refusing token, the others not."""
         after = self.rows["after refusing"].where(np.asarray(forced), self.rows["after answering"])
         return after == "refused"
 
