@@ -50,24 +50,21 @@ def generate(
     Columns: `prompt` (index into `prompts`); `condition` (its name), `direction`, `coefficient` and `gaps`; `response`
     (without special tokens); `n_tokens` (generated ones, the stop token included); `stopped` (by one of the model's own
     stop tokens). With `tokens`, also the response's ids without its stop token. With `sampling`, also `sample` (its
-    number) and `probability` (the geometric mean of its tokens' probabilities at temperature 1). `first_tokens` forces
-    the first token of each response (an id per prompt), which counts as part of the prompt for interventions and
-    `n_tokens`.
+    number) and `probability` (the geometric mean of its tokens' probabilities at temperature 1).
+    `first_tokens`: an id per prompt that its response is forced to begin with, not counted in `n_tokens`.
 
     Raises `ValueError` without conditions, for two that agree in name, direction and coefficient (unless paired), for
     an intervention that does not fit the model, for prompts whose response would leave the context, for an unreadable
     or unwritable cache or one while hooks are open, and as `ChatModel.encode` does.
     """
     _check(chat, conditions, max_new_tokens, cache_dir is not None, len(prompts) if paired else None)
-    ids = _forced(chat.encode(prompts), first_tokens)
-    _check_lengths(chat, ids, max_new_tokens)
+    ids = _encoded(chat, prompts, first_tokens, max_new_tokens)
     rows = _rows(chat, ids, conditions, max_new_tokens, paired, sampling)
     stops = chat.stop_tokens
     log = RowLog("generate", None if cache_dir is None else _log_path(chat, Path(cache_dir)))
     todo = {row.key: row for row in rows if not _is_complete(log.values.get(row.key), max_new_tokens, stops)}
     budget = token_budget("generate", batch_tokens, chat.device, BATCH_TOKENS)
-    how = max_new_tokens, budget, log, "generate" if progress else "", sampling
-    _decode_all(chat, [*todo.values()], *how)
+    _decode_all(chat, [*todo.values()], max_new_tokens, budget, log, "generate" if progress else "", sampling)
     frame, ids_of = _frame(chat, rows, log, max_new_tokens, int(first_tokens is not None), sampling is not None)
     return frame.assign(tokens=ids_of) if tokens else frame
 
@@ -116,12 +113,16 @@ def _check(
         require_no_hooks(name, chat, NOT_STORED, "Pass interventions as conditions, or leave cache_dir out.")
 
 
-def _forced(ids: list[list[int]], first_tokens: Sequence[int] | None) -> list[list[int]]:
-    if first_tokens is None:
-        return ids
-    must, got = "first_tokens needs one id per prompt", f"{len(first_tokens)} for {len(ids)} prompts"
-    require(len(first_tokens) == len(ids), "generate", must, got, "Repeat it if all get the same.")
-    return [[*row, token] for row, token in zip(ids, first_tokens, strict=True)]
+def _encoded(
+    chat: ChatModel, prompts: Sequence[str], first_tokens: Sequence[int] | None, max_new_tokens: int
+) -> list[list[int]]:
+    ids = chat.encode(prompts)
+    if first_tokens is not None:
+        must, got = "first_tokens needs one id per prompt", f"{len(first_tokens)} for {len(ids)} prompts"
+        require(len(first_tokens) == len(ids), "generate", must, got, "Repeat it if all get the same.")
+        ids = [[*row, token] for row, token in zip(ids, first_tokens, strict=True)]
+    _check_lengths(chat, ids, max_new_tokens)
+    return ids
 
 
 def _rows(

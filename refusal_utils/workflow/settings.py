@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     N_RANDOM: int = Field(3, ge=1, description="Random sets of heads used as controls.")
     N_SINGLE: int = Field(40, ge=1, description="Heads that are replaced one at a time.")
     EXAMPLE: str = Field("unsupported", description="Category of the worked example in the head attribution.")
+    EDITED: str | None = Field(None, description="Checkpoint that is audited; None edits a copy in memory.")
     JUDGE: str = Field(
         "phrases", description="Judge of the steered responses: 'phrases', 'wildguard', 'self', or your own."
     )
@@ -122,11 +123,11 @@ class Settings(BaseSettings):
             return sorted(value) if isinstance(value, (set, frozenset)) else list(value)
         return value
 
-    @field_validator("MODEL", "TOKENS_MODEL")
+    @field_validator("MODEL", "EDITED", "TOKENS_MODEL")
     @classmethod
     def _full_model(cls, name: str | None) -> str | None:
         """Make a path absolute, because notebooks run in another folder; a Hugging Face id stays as it is."""
-        return name if name is None else full_name(name)
+        return None if name is None else full_name(name)
 
     @field_validator("LAYER", "POS")
     @classmethod
