@@ -9,9 +9,10 @@ batches, and `respond` judges the answers.
 from .conditions import UNSTEERED, Condition, ablation_condition, steering_condition
 from .contexts import intervene
 from .first_tokens import kl_spent, refusal_logit, refusal_scores
-from .generation import first_token_logits, generate
+from .generation import generate
 from .interventions import Ablation, Addition, HeadReplacement, Intervention, PartialAblation, SequentialAblation
 from .responses import judge_rows, respond
+from .shared_passes import first_token_logits
 
 __all__ = [
     "UNSTEERED",
