@@ -42,7 +42,7 @@ def conditions_of(chat) -> list[Condition]:
     last = chat.n_layers - 1
     config = chat.bridge.original_model.config.get_text_config()
     d_head = getattr(config, "head_dim", None) or chat.d_model // config.num_attention_heads
-    replaced = HeadReplacement(((last, 0), (0, 1)), (-2, -1), torch.ones(2, 2, d_head))
+    replaced = HeadReplacement(((last, 0), (0, 1)), (-1,), torch.ones(2, 1, d_head))
     return [
         UNSTEERED,
         Condition("added", (Addition(14 * first, (1,)),)),
@@ -80,10 +80,10 @@ def test_responses_are_those_of_plain_hugging_face_one_prompt_at_a_time(chat, pl
         ("ablated", [0], without, without),
     ):
         with PlainEdit(plain, layers, edit, write):
-            said = [plain_greedy(plain, plain_ids(prompt), N_NEW) for prompt in PROMPTS]
-        assert rows[name].tolist() == [chat.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in said], (
-            name
-        )
+            said = [plain_greedy(plain, plain_ids(prompt), N_NEW) for prompt in PROMPTS[::3]]
+        assert rows[name].tolist()[::3] == [
+            chat.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in said
+        ], name
 
 
 def test_every_kind_of_condition_gives_what_it_gives_to_one_prompt_alone(chat):
