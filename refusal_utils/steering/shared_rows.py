@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..model.chat_model import ChatModel
@@ -48,7 +48,9 @@ class SharedRows:
         self.mask = torch.cat([self.mask.new_ones(len(self.mask), n_past), self.mask], dim=1)
         self.past = {"past_key_values": cache, "use_cache": True}
 
-    def read(self, names: Sequence[str], keep: Callable[[str, Tensor], Tensor]) -> dict[str, Tensor]:
+    def read(
+        self, names: Sequence[str], keep: Callable[[str, Float[Tensor, "row ..."]], Float[Tensor, "row ..."]]
+    ) -> dict[str, Float[Tensor, "row ..."]]:
         """`read_hooks` of the next forward pass: what is kept of each hook, one row per row of the batch."""
         run = partial(plain_forward, self.chat.bridge.original_model, self.ids, self.mask, **self.past)
         return read_hooks(self.chat, run, names, lambda name, value: self.spread(keep(name, value)))
