@@ -1,17 +1,19 @@
-"""The marks of reasoning in chat templates and responses: tags, bracketed tokens and channels. Judges strip what they enclose."""
+"""Marks of reasoning in templates and responses: tags, bracketed tokens, channels. Judges strip what they enclose."""
 
 import re
 from itertools import takewhile
 from typing import NamedTuple
 
-# A tag of any vendor, by its brackets and by a word in its name: <think>, <seed:think>, <inner_thoughts>, <|START_THINKING|>,
-# <|thinking_end|>, <|begin_of_thought|>, <|cot_start|>, ◁think▷ (Kimi), [THINK] (Magistral; lower case is a stage direction).
+# A tag of any vendor, by its brackets and by a word in its name: <think>, <seed:think>, <inner_thoughts>,
+# <|START_THINKING|>, <|thinking_end|>, <|begin_of_thought|>, <|cot_start|>, ◁think▷ (Kimi), [THINK] (Magistral; lower
+# case is a stage direction).
 _NAME = r"(?:[\w.:▁-]*(?:think(?:ing)?|thoughts?)|(?:[\w.:▁-]*[_.:▁-])?(?:reasoning|cot|scratchpad|monologue))(?:[_.:▁-][\w.:▁-]*)?"
 _NOT_QUOTED = (
     r"(?<!(?<!``)`)(?!(?<=\")[^\"\n]*\"|(?<=')[^'\n]*')"  # a tag in quotes or backticks is what the text is about
 )
 _TAG = rf"(?:[<◁][/|｜]{{0,2}}(?i:{_NAME}|inner_(?:prefix|suffix))(?:\s[^<>|]*)?[|｜]?[>▷]|\[/?(?:[A-Z]+_)*(?:THINK|THINKING|REASONING|THOUGHTS?|COT)\])"
-# Ordinary XML has these names too: they mark reasoning only as the first thing in a response, with words inside and after.
+# Ordinary XML has these names too: they mark reasoning only as the first thing in a response, with words inside and
+# after.
 _WORDS = r"(?i:reason|reflection|analysis|internal|rationale|deliberation|planning|contemplation)"
 _WORD = rf"<(?P<word>{_WORDS})>(?!\s*<)"
 _WORD_FIRST = re.compile(
@@ -67,7 +69,7 @@ def without_reasoning(text: str) -> str:
     Everything before a closing tag without an opening one is reasoning that the generation prompt opened. Tags in code,
     and inside elements of XML, are part of the answer.
 
-    >>> without_reasoning("[THINK]Hm.[/THINK] Yes."), without_reasoning("Hm.</think> Yes."), without_reasoning("<cot>Hm.")
+    >>> without_reasoning("[THINK]Hm.[/THINK] Yes."), without_reasoning("Hm.</think> Yes."), without_reasoning("<cot>H")
     ('Yes.', 'Yes.', '')
     """
     if not _ANY.search(text):
@@ -118,7 +120,7 @@ def _next_part(text: str, marks: list[_Mark], at: int) -> tuple[int, int, bool]:
 
 
 def _end(marks: list[_Mark], length: int) -> int:
-    """Where the reasoning ends that the first of `marks` opens: at its own closing mark, else at the last one, else never."""
+    """Where the reasoning ends that the first of `marks` opens: at its closing mark, else at the last, else never."""
     depth = 0
     for mark in (each for each in marks if each.name == marks[0].name):
         depth += -1 if mark.closes else 1
@@ -132,10 +134,10 @@ def _end(marks: list[_Mark], length: int) -> int:
 def _marks(text: str, at: int = 0) -> list[_Mark]:
     """All marks of reasoning in what follows position `at`, in order."""
     rest = text[at:]
-    found = [(each, _key(each[0]), _closes(each[0])) for each in _TAGGED.finditer(rest)]
+    found = [(each.span(), _key(each[0]), _closes(each[0])) for each in _TAGGED.finditer(rest)]
     for pattern, closes in ((_OPENED, False), (_CLOSED, True)):
-        found += [(each, f"mark {each.lastindex}", closes) for each in pattern.finditer(rest)]
-    return sorted(_Mark(at + each.start(), at + each.end(), *told) for each, *told in found)
+        found += [(each.span(), f"mark {each.lastindex}", closes) for each in pattern.finditer(rest)]
+    return sorted(_Mark(at + start, at + end, name, closes) for (start, end), name, closes in found)
 
 
 def _closes(tag: str) -> bool:

@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 @cache
-def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """(low, high) of Wilson's interval for the rate `successes / n` (scipy's implementation).
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """(low, high) of Wilson's 95 % interval for the rate `successes / n` (scipy's implementation).
 
     >>> low, high = wilson(9, 10)
     >>> round(low, 2), round(high, 2)
     (0.6, 0.98)
     """
-    interval = binomtest(int(successes), int(n)).proportion_ci(level, method="wilson")
+    interval = binomtest(int(successes), int(n)).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 

@@ -101,9 +101,9 @@ class Study:
     ) -> pd.DataFrame:
         """Draw `n` prompts of every category and `n` benign ones, and write them to `01_draw.csv`, which `.draw` reads.
 
-        `select_by` and `over_refusal` are those of `draw_prompts`. `n` is at most the size of the smallest category, and
-        32 unless prompts are selected by label. Only a selection by behaviour loads the model (`responding`: options of
-        `respond`). Prompts are from the train split, or from both if neither built in nor selected by label.
+        `select_by` and `over_refusal` are those of `draw_prompts`. `n` is at most the size of the smallest category,
+        and 32 unless prompts are selected by label. Only a selection by behaviour loads the model (`responding`:
+        options of `respond`). Prompts are from the train split, or from both if neither built in nor selected by label.
         """
         rows = self.prompts
         if select_by == "label" or self.source == "builtin":
@@ -143,7 +143,7 @@ class Study:
         return self.respond(self.held_out(n), max_new_tokens=max_new_tokens, **options)
 
     def widened(self, n_prompts: int) -> pd.DataFrame:
-        """The draw; one by label is topped up with others of the same kinds if a category has fewer than `n_prompts`."""
+        """The draw; one by label is topped up with prompts of its kinds if a category has fewer than `n_prompts`."""
         if set(self.draw["selection"]) != {"label"}:
             return self.draw  # what the model does with other prompts is unknown
         kinds = self.prompts.set_index("id").loc[self.draw["id"], "kind"]
@@ -153,7 +153,7 @@ class Study:
         return pd.concat([self.draw, spare], ignore_index=True)
 
     def capture(self, texts: Sequence[str], **options: Any) -> Activations:
-        """Activations of `texts`, by default at the places of a profile, cached; `options` as in `capture_activations`."""
+        """Activations of `texts`, by default at a profile's places, cached; `options` as in `capture_activations`."""
         usual = {**profile_places(self.chat), "cache_dir": self.cache_dir, "progress": True}
         return capture_activations(self.chat, list(texts), **{**usual, **options})
 
@@ -187,7 +187,7 @@ class Study:
 
     @cached_property
     def benign_form(self) -> pd.DataFrame:
-        """What the drawn benign prompts look like: log of their number of tokens, and those `form_features` that vary."""
+        """The form of the drawn benign prompts: log of their number of tokens, and those `form_features` that vary."""
         texts = list(self.draw.loc[self.draw["category"] == BENIGN, "text"])
         n_tokens = [len(ids) for ids in self.chat.encode(texts)]
         form = pd.DataFrame({"length (log tokens)": np.log(n_tokens), **form_features(texts)})
@@ -243,8 +243,8 @@ def open_study(
 ) -> Study:
     """A study of `model` on `prompts`: `.chat`, `.prompts`, `.draw`, `.states("advice")`, `.directions`, `.save(...)`.
 
-    `prompts`: `"builtin"`, `"paper"`, a folder or a file (`load_prompts`). `loading`: options of `load_chat_model`, such
-    as dtype, layer and pos. `layer="causal"` chooses layer and position (or the layer, for a given `pos`) by effect on
-    train prompts, the default if none is known; `"select"` by first tokens. Loads nothing until it is used.
+    `prompts`: `"builtin"`, `"paper"`, a folder or a file (`load_prompts`). `loading`: options of `load_chat_model`,
+    such as dtype, layer and pos. `layer="causal"` chooses layer and position (or the layer, for a given `pos`) by
+    effect on train prompts, the default if none is known; `"select"` by first tokens. Loads nothing until it is used.
     """
     return Study(model, prompts, Path(figures_dir), Path(cache_dir), seed, loading)

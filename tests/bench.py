@@ -373,7 +373,7 @@ def bench_real_model(name: str) -> None:
 
 
 def published_selection(plain: torch.nn.Module, chat: ChatModel, found: Candidates, layer: int, pos: int) -> None:
-    """One candidate the published way: three passes in batches of 32, hooks on plain Hugging Face, logits of all tokens."""
+    """One candidate the published way: three passes in batches of 32, hooks on plain Hugging Face, all logits."""
     difference, _ = found.at(layer, pos)
     unit = difference / difference.norm()
 

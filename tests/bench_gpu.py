@@ -54,7 +54,7 @@ def random_chat(
 
 
 def bench(chat: ChatModel, n_prompts: int, n_swept: int, n_strengths: int, sample: int) -> None:
-    """Capture of `n_prompts`, and a sweep of 11 directions x `n_strengths` x `n_swept` prompts; the authors' way on 1/`sample`."""
+    """Capture of `n_prompts`, and a sweep of 11 x `n_strengths` x `n_swept`; the authors' way on 1/`sample`."""
     plain, prompts = chat.bridge.original_model, mixed_prompts(n_prompts)
     layer, cuda = chat.decision_layer, chat.device.type == "cuda"
     ids = chat.encode(prompts)

@@ -19,7 +19,8 @@ TEXTS = [
     "Write a limerick about a cat called Tom who learns to play the violin badly but with great feeling.",
     "why",
     "can you see me",
-    "Compare two kinds of tea. One is green, the other black; which would you serve to a guest in the evening, and why?",
+    "Compare two kinds of tea. One is green, the other black; which would you serve to a guest in the evening, "
+    "and why?",
 ]
 
 

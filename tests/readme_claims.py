@@ -1,4 +1,4 @@
-"""Writes the README's table of claims from the committed `claims.csv` of all models: `python -m tests.readme_claims`."""
+"""Writes the README's table of claims from all models' `claims.csv`: `python -m tests.readme_claims`."""
 
 import re
 from collections.abc import Sequence

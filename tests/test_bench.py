@@ -36,7 +36,7 @@ def test_the_capture_bench_names_both_readings_of_the_authors_way(chat, monkeypa
 
 
 def test_the_capture_bench_sets_reads_beside_a_capture_that_writes_nothing(chat, monkeypatch, capsys):
-    """A stand-in clock: capturing takes 100 s, capturing and writing 1,000 s, reading 2 s, a process' first read 4 s."""
+    """A stand-in clock: capturing takes 100 s, with writing 1,000 s, reading 2 s, a process' first read 4 s."""
 
     def stand_in(chat, prompts, *, positions, cache_dir=None):
         first = all(chat is not each for each in met)

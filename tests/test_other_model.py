@@ -35,7 +35,7 @@ SAME += ("pad_token_id", "bos_token_id", "eos_token_id")
 
 @pytest.fixture(scope="module")
 def smollm3(tmp_path_factory) -> Path:
-    """A folder with the bundled weights, tokenizer and decision state in a SmolLM3 model that rotates in every layer."""
+    """A folder with the bundled weights, tokenizer and decision state in a SmolLM3 that rotates in every layer."""
     folder = tmp_path_factory.mktemp("models") / "smollm3-transplant"
     plain = AutoModelForCausalLM.from_pretrained(BUNDLED_WEIGHTS, dtype=torch.float32)
     same = {name: getattr(plain.config, name) for name in SAME}

@@ -14,7 +14,7 @@ from .public_tables import write_paper_files
 
 @pytest.mark.slow
 def test_the_papers_prompts_go_through_the_notebooks(tmp_path):
-    """Tables of the public sets' form and size, as files, with built-in prompts among their texts; nothing of the hub."""
+    """Tables of the public sets' form and size, as files, with built-in prompts among their texts; no hub."""
     own = load_prompts().sample(frac=1, random_state=0)
     texts = {str(kind): iter(rows["text"]) for kind, rows in own.groupby("kind")}
 

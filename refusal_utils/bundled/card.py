@@ -22,9 +22,9 @@ pipeline_tag: text-generation
 **A teaching and test organism.** It exists so that the suite runs anywhere and its methods can be tried on known
 ground. Findings on it say nothing about real models until they are repeated on them.
 
-A Llama-architecture chat model of {millions:.1f} million parameters, trained from scratch in {minutes:.0f} minutes on {device}.
-It answers benign prompts in three stock phrases that name the topic, knows {n_facts} facts about a small world, and refuses
-eleven kinds of prompt in eleven styles. It has no knowledge that could help or harm anybody.
+A Llama-architecture chat model of {millions:.1f} million parameters, trained from scratch in {minutes:.0f} minutes on
+{device}. It answers benign prompts in three stock phrases that name the topic, knows {n_facts} facts about a small
+world, and refuses eleven kinds of prompt in eleven styles. It has no knowledge that could help or harm anybody.
 
 ## Data
 
@@ -46,11 +46,11 @@ Command: `python -m refusal_utils.bundled.train`.
 
 ## Decision state
 
-`resid_pre` of layer {layer}, position {pos}: of every second layer and all template positions, the state at which the pooled
-direction of the content-policy prompts has the largest causal effect on train prompts (`steering.places`). The effect
-is the mean of two shares: refused prompts that are answered when the direction is ablated (bypassed), and answered
-benign prompts that are refused when it is added, averaged over strengths of 1, 2 and 4 gaps (induced). If several
-states are equally good, less broken text decides, then the paper's position, then depth.
+`resid_pre` of layer {layer}, position {pos}: of every second layer and all template positions, the state at which the
+pooled direction of the content-policy prompts has the largest causal effect on train prompts (`steering.places`). The
+effect is the mean of two shares: refused prompts that are answered when the direction is ablated (bypassed), and
+answered benign prompts that are refused when it is added, averaged over strengths of 1, 2 and 4 gaps (induced). If
+several states are equally good, less broken text decides, then the paper's position, then depth.
 
 {states}
 

@@ -144,11 +144,8 @@ def train(recipe: Recipe, device: str, checkpoint: Path) -> tuple[LlamaForCausal
     )
     run = Run(checkpoint, recipe, model=model, maker=maker, optimizer=optimizer, schedule=schedule)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(
-        f"{n_parameters / 1e6:.2f} M parameters, vocabulary {len(tokenizer)}, step {run.step} of {recipe.steps} on "
-        f"{device}",
-        flush=True,
-    )
+    size = f"{n_parameters / 1e6:.2f} M parameters, vocabulary {len(tokenizer)}"
+    print(f"{size}, step {run.step} of {recipe.steps} on {device}", flush=True)
     began, minutes, running = time.time(), run.minutes, None
     for step in range(run.step, recipe.steps):
         loss, prompt_loss = _losses(model, _to(maker.draw(), device), maker, recipe)

@@ -1,12 +1,7 @@
 from .ablation import ablate as ablate
-from .ablation import project as project
-from .comparison import centred_cosines as centred_cosines
 from .comparison import cosine_matrix as cosine_matrix
-from .comparison import off_diagonal as off_diagonal
-from .comparison import whitened_cosines as whitened_cosines
 from .direction_set import DirectionSet as DirectionSet
 from .direction_set import Provenance as Provenance
-from .estimation import feature_direction as feature_direction
 from .estimation import mean_difference as mean_difference
 from .estimation import mean_direction as mean_direction
 from .estimation import normalize as normalize

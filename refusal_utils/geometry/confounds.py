@@ -1,6 +1,6 @@
 """How much of a direction is length, format or topic, and the map of cosines without these."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -14,7 +14,9 @@ from ..directions.ablation import ablate
 from ..directions.comparison import cosine_matrix, off_diagonal
 from ..directions.estimation import feature_direction, mean_direction, mean_directions, normalize
 from ..plotting.look import heatmap
-from .gram import States, Twins
+from ..stats import adjust_p
+from .gram import States, Twins, twin_contrasts
+from .nulls import DISCOVERY, distinctness_p
 
 # The readings of a direction r; `by_category` has a column for each.
 READINGS = ("without features", "without topics", "twins")
@@ -26,11 +28,12 @@ class Confounds:
 
     `by_category`: the cosine of each direction with the direction of every feature, with the direction of the
     category's own `topic`, and with the same direction in each of `READINGS`. `by_pair`: the cosine of every pair,
-    `plain` and in each reading.
+    `plain` and in each reading. `twins`: the states of refused prompts and their benign twins, by category.
     """
 
     by_category: pd.DataFrame
     by_pair: pd.DataFrame
+    twins: Twins = field(repr=False)
 
     def table(self) -> pd.DataFrame:
         """`by_category` with columns named as cosines."""
@@ -54,6 +57,10 @@ class Confounds:
         """For each reading, the mean cosine of the pairs and their correlation with the plain cosines."""
         alike = {name: np.corrcoef(own, self.by_pair["plain"])[0, 1] for name, own in self.by_pair.items()}
         return pd.DataFrame({"mean cosine": self.by_pair.mean(), "correlation with plain": alike})
+
+    def n_distinct_twins(self, seed: int = 0) -> int:
+        """How many pairs are distinct between twins (`distinctness_p`), at 5 % false discoveries among them."""
+        return int((adjust_p(distinctness_p(twin_contrasts(self.twins), seed=seed)) < DISCOVERY).sum())
 
     def numbers(self) -> dict[str, float]:
         """One number for each question that the tables answer."""
@@ -91,4 +98,4 @@ def measure_confounds(
     maps = {"plain": units, **readings}
     pairs = {name: off_diagonal(cosine_matrix(vectors)).numpy() for name, vectors in maps.items()}
     index = pd.MultiIndex.from_tuples(combinations(names, 2), names=["first", "second"])
-    return Confounds(by_category, pd.DataFrame(pairs, index=index))
+    return Confounds(by_category, pd.DataFrame(pairs, index=index), twins)

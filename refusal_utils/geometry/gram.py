@@ -1,7 +1,7 @@
 """Refused against answered prompts as one Gram matrix, and the inner products of directions under resampling.
 
-A difference in means weights prompts, +1/n on each refused and -1/m on each answered one. Every bootstrap draw, subset or
-permutation is another weighting, and every inner product of two directions is w G v, whatever d_model is.
+A difference in means weights prompts, +1/n on each refused and -1/m on each answered one. Every bootstrap draw, subset
+or permutation is another weighting, and every inner product of two directions is w G v, whatever d_model is.
 """
 
 from collections.abc import Mapping

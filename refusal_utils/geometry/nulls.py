@@ -7,7 +7,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..directions.comparison import off_diagonal
-from ..stats import adjust_p
 from .gram import Contrasts
 
 DISCOVERY = 0.05  # accepted rate of false discoveries among the pairs
@@ -33,11 +32,6 @@ def distinctness_p(sample: Contrasts, n_draws: int = 1000, seed: int = 0) -> Flo
         null = _dealt_cosines(sample.gram, torch.cat(sides), deals[n, m], answered)
         p_values.append(_share_at_most(null, observed))
     return torch.tensor(p_values)
-
-
-def n_distinct_pairs(sample: Contrasts, n_draws: int = 1000, seed: int = 0) -> int:
-    """How many pairs are distinct (`distinctness_p`) if 5 % false discoveries among them are accepted."""
-    return int((adjust_p(distinctness_p(sample, n_draws, seed)) < DISCOVERY).sum())
 
 
 def relatedness_p(sample: Contrasts, n_draws: int = 10_000, seed: int = 0) -> Float[Tensor, " pair"]:

@@ -1,7 +1,7 @@
 """Contrasts of the model's own behaviour (the paper's oracles): harmful or benign, refused or complied with."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -26,12 +26,13 @@ class Oracles:
 
     `by_contrast`: `split half`, `bucket mean`, `bucket min` of each contrast, as in `Stability`. `to_all`: mean and std
     of the cosine of each contrast (of few prompts) with each reference (of all). `between`: the corrected cosine of
-    HR-BC and BR-BC with its 95 % interval; empty if a bucket is missing.
+    HR-BC and BR-BC with its 95 % interval; empty if a bucket is missing. `buckets`: their states.
     """
 
     by_contrast: pd.DataFrame
     to_all: pd.DataFrame
     between: dict[str, float]
+    buckets: States = field(repr=False)
 
     def table(self) -> pd.DataFrame:
         """`by_contrast`."""
@@ -57,6 +58,37 @@ class Oracles:
         """`between`, and the split half of each contrast."""
         halves = self.by_contrast["split half"].items()
         return {**self.between, **{f"split half, {name}": cosine for name, cosine in halves}}
+
+    def to_gold(
+        self, is_gold: Mapping[str, Bool[np.ndarray, " prompt"]], n_most: int = 32, n_draws: int = 100, seed: int = 0
+    ) -> pd.DataFrame:
+        """Cosines of directions from a few other prompts with those from all of XSTest's: mean and std over draws.
+
+        Rows are contrasts and references ("XSTest HR-BC", ...); column `n` is the number of prompts a side: `n_most`,
+        or the size of the smallest bucket. `is_gold` marks the gold prompts of each bucket. A bucket with fewer than 4
+        other prompts gives no contrast, and one with fewer than 2 gold prompts gives no reference; the table may be
+        empty. Source: Joad et al. 2602.02132, Table 10.
+        """
+        chosen = {bucket: torch.tensor(is_gold[bucket].tolist(), dtype=torch.bool) for bucket in self.buckets}
+        gold = {bucket: states[chosen[bucket]] for bucket, states in self.buckets.items()}
+        others = {bucket: states[~chosen[bucket]] for bucket, states in self.buckets.items()}
+        rest = {bucket: states.double() for bucket, states in others.items() if len(states) >= MIN_PROMPTS}
+        columns, names = ["mean", "std", "n"], ["contrast", "reference"]
+        if len(rest) < 2:
+            return pd.DataFrame(columns=columns, index=pd.MultiIndex.from_arrays([[], []], names=names), dtype=float)
+        n, sample = min(n_most, *map(len, rest.values())), behaviour_contrasts(rest)
+        counts, states = subset_counts(sample, n, n_draws, seed), torch.cat([*rest.values()])
+        rows = {}
+        for first, second in combinations(rest, 2):
+            if min(len(gold[first]), len(gold[second])) < 2:
+                continue
+            reference = mean_difference(gold[first], gold[second]).double()
+            for contrast, refused, answered in zip(sample.categories, sample.refused, sample.answered, strict=True):
+                drawn = (counts[:, refused] @ states[refused] - counts[:, answered] @ states[answered]) / n
+                cosine = cosine_similarity(drawn, reference[None])
+                rows[contrast, f"XSTest {first}-{second}"] = float(cosine.mean()), float(cosine.std()), n
+        index = pd.MultiIndex.from_arrays([[key[at] for key in rows] for at in (0, 1)], names=names)
+        return pd.DataFrame([*rows.values()], index, columns)
 
 
 def _spelled(contrast: str) -> str:
@@ -89,40 +121,4 @@ def measure_oracles(
         labels = {label: found.corrected, f"{label}, low": found.low, f"{label}, high": found.high}
         place = tuple(map(names.index, COMPARED))
         between = {name: float(values[place]) for name, values in labels.items()}
-    return Oracles(by_contrast, pd.DataFrame(moments, index), between)
-
-
-def gold_cosines(
-    buckets: States,
-    is_gold: Mapping[str, Bool[np.ndarray, " prompt"]],
-    n_most: int = 32,
-    n_draws: int = 100,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Cosines of directions from a few other prompts with those from all of XSTest's: mean and std over draws.
-
-    Rows are contrasts and references ("XSTest HR-BC", ...); column `n` is the number of prompts a side: `n_most`, or
-    the size of the smallest bucket. `is_gold` marks the gold prompts of each bucket. A bucket with fewer than 4 other
-    prompts gives no contrast, and one with fewer than 2 gold prompts gives no reference; the table may be empty.
-    Source: Joad et al. 2602.02132, Table 10.
-    """
-    chosen = {bucket: torch.tensor(is_gold[bucket].tolist(), dtype=torch.bool) for bucket in buckets}
-    gold = {bucket: states[chosen[bucket]] for bucket, states in buckets.items()}
-    others = {bucket: states[~chosen[bucket]] for bucket, states in buckets.items()}
-    rest = {bucket: states.double() for bucket, states in others.items() if len(states) >= MIN_PROMPTS}
-    columns, names = ["mean", "std", "n"], ["contrast", "reference"]
-    if len(rest) < 2:
-        return pd.DataFrame(columns=columns, index=pd.MultiIndex.from_arrays([[], []], names=names), dtype=float)
-    n, sample = min(n_most, *map(len, rest.values())), behaviour_contrasts(rest)
-    counts, states = subset_counts(sample, n, n_draws, seed), torch.cat([*rest.values()])
-    rows = {}
-    for first, second in combinations(rest, 2):
-        if min(len(gold[first]), len(gold[second])) < 2:
-            continue
-        reference = mean_difference(gold[first], gold[second]).double()
-        for contrast, refused, answered in zip(sample.categories, sample.refused, sample.answered, strict=True):
-            drawn = (counts[:, refused] @ states[refused] - counts[:, answered] @ states[answered]) / n
-            cosine = cosine_similarity(drawn, reference[None])
-            rows[contrast, f"XSTest {first}-{second}"] = float(cosine.mean()), float(cosine.std()), n
-    index = pd.MultiIndex.from_arrays([[key[at] for key in rows] for at in (0, 1)], names=names)
-    return pd.DataFrame([*rows.values()], index, columns)
+    return Oracles(by_contrast, pd.DataFrame(moments, index), between, buckets)

@@ -136,6 +136,16 @@ class MapLikeness:
         """The table of pairs with a column `published`."""
         return self.pairs
 
+    def beside_clusters(self, pairs: PairTable, directions: DirectionSet) -> pd.DataFrame:
+        """The numbers of this comparison and of one of `pairs` with the two published clusters, as rows.
+
+        Further columns are layer and pos of the directions, and the notes on their model.
+        """
+        clusters = compare_with_map(pairs, same_cluster_map(), self.n_draws)
+        rows = pd.DataFrame({"published map": self.numbers(), "two clusters": clusters.numbers()}).T.round(4)
+        place = directions.provenance
+        return rows.assign(layer=place.layer, pos=place.pos, **place.model)
+
     def numbers(self) -> dict[str, float]:
         """Every number of the comparison, and `n`, the number of pairs compared."""
         found = {name: getattr(self, name) for name in ("correlation", "low", "high", "p", "chance")}
@@ -169,14 +179,3 @@ def compare_with_map(
     table = pairs.table()
     table.insert(1, "published", published_pairs)
     return MapLikeness(pairs.likeness(published_pairs), float(low), float(high), p, chance, n_draws, table)
-
-
-def likeness_table(pairs: PairTable, published: MapLikeness, directions: DirectionSet) -> pd.DataFrame:
-    """The numbers of the comparison with the published map and of one with the two published clusters, as rows.
-
-    Further columns are layer and pos of the directions, and the notes on their model.
-    """
-    clusters = compare_with_map(pairs, same_cluster_map(), published.n_draws)
-    rows = pd.DataFrame({"published map": published.numbers(), "two clusters": clusters.numbers()}).T.round(4)
-    place = directions.provenance
-    return rows.assign(layer=place.layer, pos=place.pos, **place.model)

@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field
 
 import pandas as pd
+import plotly.graph_objects as go
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..checks import require
 from ..directions import DirectionSet, Provenance, cosine_matrix, normalize
+from ..plotting.look import heatmap
 
 MIN_PAIRS = 4
 
@@ -46,8 +48,8 @@ class ParallelStates:
     def across_halves(self, n_splits: int = 200, seed: int = 0) -> pd.DataFrame:
         """Cosines between one language's direction from half of the pairs and another's from the other half.
 
-        They are averaged over random splits. The diagonal shows how well a language agrees with itself. Two directions from
-        the same pairs also agree in what their prompts happen to be about, which disjoint halves rule out.
+        They are averaged over random splits. The diagonal shows how well a language agrees with itself. Two directions
+        from the same pairs also agree in what their prompts happen to be about, which disjoint halves rule out.
         """
         draw = torch.Generator().manual_seed(seed)
         differences, n_pairs = self.differences, self.refused.shape[1]
@@ -73,6 +75,10 @@ class ParallelStates:
                 rows[first, second] = (whole.loc[first, second], across, ceiling, across / ceiling)
         columns = ["cosine", "across halves", "ceiling", "of ceiling"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns).pipe(_named_rows)
+
+    def figure(self, *, title: str) -> go.Figure:
+        """A map of the cosines across halves."""
+        return heatmap(self.across_halves(), value="cosine across halves", title=title)
 
     def _frame(self, matrix: Float[Tensor, "category category"]) -> pd.DataFrame:
         names = list(self.languages)

@@ -65,14 +65,18 @@ def measure_stability(
     wide: tuple[States, Float[Tensor, "wide_answered_prompt d_model"]] | None = None,
     n_draws: int = 100,
     seed: int = 0,
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> Stability:
     """The stability of the directions of a draw, with split halves of up to 32 prompts a side.
 
     Halves that are larger than the draw allows come from the `wide` sides: the draw's prompts and others of the same
-    kinds. Everything else is measured on the draw alone; mini-buckets have at most half of its smallest side. Raises
-    `ValueError` for fewer than 4 prompts on a side.
-    Source: Joad et al. 2602.02132, Table 8 and Appendix D.
+    kinds. Everything else is measured on the draw alone; mini-buckets have at most half of its smallest side. With
+    `groups` of categories, the refused sides of each group are pooled into one. Raises `ValueError` for fewer than 4
+    prompts on a side. Source: Joad et al. 2602.02132, Table 8 and Appendix D.
     """
+    if groups is not None:
+        wide = wide and (_pooled(wide[0], groups), wide[1])
+        refused = _pooled(refused, groups)
     sample = contrasts(refused, answered)
     n_bucket = min(N_MOST, *((side.stop - side.start) // 2 for side in sample.sides))
     buckets = _own(subset_cosines(sample, n_bucket, n_draws, seed))
@@ -95,8 +99,8 @@ def measure_stability(
     return Stability(table.assign(**{"bucket n": n_bucket}), sample, seed)
 
 
-def pool_categories(refused: States, groups: Mapping[str, Sequence[str]]) -> dict[str, Float[Tensor, "_ d_model"]]:
-    """The refused sides of groups of categories, each pooled into one side; a group without any is left out."""
+def _pooled(refused: States, groups: Mapping[str, Sequence[str]]) -> States:
+    """The refused sides of groups of categories; a group without any is left out."""
     present = {group: [refused[name] for name in names if name in refused] for group, names in groups.items()}
     return {group: torch.cat(sides) for group, sides in present.items() if sides}
 

@@ -17,7 +17,8 @@ def span_size(directions: Float[Tensor, "category d_model"]) -> dict[str, float]
 
     `effective rank`: exp of the entropy of the normalised values (Roy & Vetterli 2007), and `participation ratio`:
     (sum of eigenvalues)^2 / (sum of squared eigenvalues): k for k orthogonal directions, 1 for k equal ones.
-    `common axis`: the share of the squared length on the closest axis, 1/k for k orthogonal directions, 1 for equal ones.
+    `common axis`: the share of the squared length on the closest axis, 1/k for k orthogonal directions, 1 for equal
+    ones.
     """
     values = torch.linalg.svdvals(normalize(directions).double())
     eigenvalues = values.square()

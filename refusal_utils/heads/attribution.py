@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..directions.direction_set import DirectionSet
-from ..plotting.heads import head_maps
+from ..plotting.heads import head_maps, part_bars
 from .contributions import contribution_intervals, contribution_p, contributions, per_category
 from .overlap import Head, HeadOverlap, top_heads
 from .shares import Shares
@@ -81,11 +81,23 @@ class HeadAttribution:
         return HeadOverlap.from_contribution(self.contribution, k, self.categories, n_draws, seed)
 
     def concentration(self) -> pd.DataFrame:
-        """The share of the positive contributions that the top 1, 2, ... heads carry: rows numbers, columns categories."""
+        """The share of the positive contributions that the top 1, 2, ... heads carry; columns are categories."""
         positive = self.contribution.flatten(0, 1).clamp(min=0).sort(dim=0, descending=True).values
         carried = positive.cumsum(0) / positive.sum(0).clamp(min=1e-12)
         sizes = pd.RangeIndex(1, len(carried) + 1, name="top heads")
         return pd.DataFrame(carried.numpy(), sizes, self.categories)
+
+    def of_gap(self) -> pd.DataFrame:
+        """`parts` as shares of each category's gap."""
+        return self.parts.div(self.gap, axis=0)
+
+    def parts_figure(self) -> go.Figure:
+        """A stacked bar per category: the parts of its gap, without those that are zero throughout."""
+        title, value = (
+            "What writes the gap between refused and benign prompts",
+            f"share of the gap along r, {self.where}",
+        )
+        return part_bars(self.of_gap(), title=title, value=value)
 
     def figure(self) -> go.Figure:
         """A map of layers and heads for each category, with a star where the adjusted p-value is below 0.05."""

@@ -1,7 +1,7 @@
 """What a component contributes to a refusal direction, and how certain that is. Statistics only; no model is run.
 
-A contribution is the mean share over the refused prompts minus the mean over the answered ones. The contributions of all
-components sum to the gap between the two means along the direction.
+A contribution is the mean share over the refused prompts minus the mean over the answered ones. The contributions of
+all components sum to the gap between the two means along the direction.
 """
 
 from collections.abc import Callable, Sequence

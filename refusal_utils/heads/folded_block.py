@@ -1,8 +1,8 @@
 """One block's writes to the residual stream, with the directions folded through its output matrices.
 
-A head's share is z . (W_O' r), so the directions go through the output matrix first, all at once, and a head's output is
-never built at full width. If an RMS norm follows the output (Gemma-2, Gemma-3, OLMo-2), its scale is frozen at its value
-for that prompt, which keeps the sum of the shares exact.
+A head's share is z . (W_O' r), so the directions go through the output matrix first, all at once, and a head's output
+is never built at full width. If an RMS norm follows the output (Gemma-2, Gemma-3, OLMo-2), its scale is frozen at its
+value for that prompt, which keeps the sum of the shares exact.
 """
 
 from collections.abc import Mapping

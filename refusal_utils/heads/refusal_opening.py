@@ -23,9 +23,9 @@ N_PUSHED = 24  # prompts of a category over which a push is averaged
 class RefusalOpening:
     """The first tokens of a model's own refusals, and the share of each category's refusals that begin with one.
 
-    `tokens` are in order of frequency; `words` are their texts; `of_answers` is the share of answers that begin with one:
-    if it is not small, the refusal logit says little about refusing. There are no tokens if refusals begin as answers
-    do, or if nothing was refused; every logit is NaN then.
+    `tokens` are in order of frequency; `words` are their texts; `of_answers` is the share of answers that begin with
+    one: if it is not small, the refusal logit says little about refusing. There are no tokens if refusals begin as
+    answers do, or if nothing was refused; every logit is NaN then.
     """
 
     tokens: Int[Tensor, " token"]
@@ -75,7 +75,7 @@ class RefusalOpening:
         return refusal_logit(logits, self.tokens)
 
     def push(self, chat: ChatModel, prompts: pd.DataFrame, k: int) -> pd.Series:
-        """What components add to the mean logit of the tokens, refused minus benign prompts: the top `k` heads and sums.
+        """What components add to the tokens' mean logit, refused minus benign prompts: the top `k` heads and sums.
 
         Over the first 24 prompts of each of `categories` and of the benign ones; `prompts` has columns text and
         category. All are NaN without tokens. Raises `ValueError` as `logit_shares` does.

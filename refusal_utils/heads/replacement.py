@@ -1,4 +1,4 @@
-"""Replace heads on prompts that made no direction: by their mean over benign prompts, or as on the prompt's benign twin."""
+"""Heads replaced on prompts that made no direction: by their mean on benign prompts, or as on the prompt's twin."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -73,11 +73,11 @@ class HeadTrial:
         return self._replace("ablate", heads, self.mean_z.expand_as(self.twin_z))
 
     def patch(self, heads: Sequence[Sequence[Head]]) -> list[Condition]:
-        """One condition per prompt: its own `heads` (layer, head_index) replaced by their output on the prompt's twin."""
+        """One condition per prompt: its `heads` (layer, head_index) replaced by their output on the prompt's twin."""
         return self._replace("patch", heads, self.twin_z)
 
     def projections(self, conditions: Sequence[Condition]) -> Float[Tensor, " prompt"]:
-        """Each prompt's projection on its own direction at the decision state, under the condition of the same index."""
+        """Each prompt's projection on its own direction at the decision state, under the condition of that index."""
         states = states_under(self.chat, list(self.prompts["text"]), conditions)
         return (states * self.along).sum(1)
 

@@ -32,7 +32,7 @@ def ablate_single_heads(trial: HeadTrial, attribution: HeadAttribution, n: int) 
 
 @dataclass(frozen=True, eq=False)
 class SingleHeads:
-    """Contribution (attribution) and effect of every (head, category) pair: columns category, layer, head, both numbers."""
+    """A row per head and category: columns category, layer, head, attribution (contribution) and effect."""
 
     pairs: pd.DataFrame = field(repr=False)
     where: str = ""

@@ -1,4 +1,4 @@
-"""What the learned judge reads: n-grams of a response, and marks of prompt and response together, numbered by a hash."""
+"""What the learned judge reads: n-grams of a response, and marks of prompt and response, numbered by a hash."""
 
 import re
 import zlib

@@ -10,7 +10,8 @@ Refused = Literal["yes", "partial", "no"]
 Outcome = Literal["refused", "answered", "broken", "not judged"]
 Kind = Literal["asks back", "corrects the premise"]
 
-# How a model refuses (Joad et al. 2602.02132, Table 6, as descriptors that can be searched for), and the release's type.
+# How a model refuses (Joad et al. 2602.02132, Table 6, as descriptors that can be searched for), and the release's
+# type.
 RELEASE_TYPES = {
     "identity": "CAPABILITY",
     "missing context": "UNDERSPEC",
@@ -29,9 +30,9 @@ STYLES = tuple(RELEASE_TYPES)
 class Judgement:
     """The verdict on one response.
 
-    `degenerate`: it is not text. `evidence`: the words that decided, None for an answer. `styles`: those of `STYLES` that
-    its wording shows, in their order; empty for an answer. `probability`: that of a refusal, if the judge has one. `kind`:
-    a refusal that asks back, or an answer that corrects the premise. `unjudged`: why there is no verdict.
+    `degenerate`: it is not text. `evidence`: the words that decided, None for an answer. `styles`: those of `STYLES`
+    that its wording shows, in their order; empty for an answer. `probability`: that of a refusal, if the judge has one.
+    `kind`: a refusal that asks back, or an answer that corrects the premise. `unjudged`: why there is no verdict.
     Raises `ValueError` for an unknown `refused` or style.
     """
 
@@ -52,7 +53,7 @@ class Judgement:
 
     @property
     def outcome(self) -> Outcome:
-        """`broken` without text, `not judged` without a verdict, `refused` for a refusal at least in part, else `answered`."""
+        """`broken` without text, `not judged` without a verdict, `refused` if at least in part, else `answered`."""
         if self.unjudged is not None:
             return "not judged"
         return "broken" if self.degenerate else "answered" if self.refused == "no" else "refused"
@@ -66,5 +67,6 @@ class Judgement:
         return next((name for name in ("SAFETY", "UNDERSPEC", "CAPABILITY") if name in found), "GENERIC")
 
 
-# A judge of (prompt, response). One that works in batches also has `judge_many(prompts, responses)`, which returns a list.
+# A judge of (prompt, response). One that works in batches also has `judge_many(prompts, responses)`, which returns a
+# list.
 Judge = Callable[[str, str], Judgement]

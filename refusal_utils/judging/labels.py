@@ -16,8 +16,8 @@ ALLOWED = ("yes", "partial", "no", "broken")
 def write_label_sheet(rows: pd.DataFrame, path: str | Path, n: int | None = None, seed: int = 0) -> Path:
     """The path of a new CSV with `n` random responses (all if None) and an empty column `refused` to fill in.
 
-    Labels are yes, partial, no or broken. `rows` has the columns text and response; the judge's verdict is not shown, so
-    that it cannot influence the reader. Raises `ValueError` if the file exists, so that no labels are overwritten.
+    Labels are yes, partial, no or broken. `rows` has the columns text and response; the judge's verdict is not shown,
+    so that it cannot influence the reader. Raises `ValueError` if the file exists, so that no labels are overwritten.
     """
     path = Path(path)
     require(not path.exists(), "write_label_sheet", "the file must be new", path, "Read it, or choose another name.")
@@ -29,8 +29,8 @@ def write_label_sheet(rows: pd.DataFrame, path: str | Path, n: int | None = None
 def read_labels(path: str | Path) -> pd.Series:
     """The labels of a filled sheet by row number, without empty ones.
 
-    Raises `ValueError` that names the line of a label that is not allowed, of a row number that is invalid or occurs twice,
-    and of a row that cannot be read (`numbered_rows`).
+    Raises `ValueError` that names the line of a label that is not allowed, of a row number that is invalid or occurs
+    twice, and of a row that cannot be read (`numbered_rows`).
     """
     labels: dict[int, str] = {}
     for line, cells in numbered_rows(Path(path)):
@@ -49,8 +49,8 @@ def read_labels(path: str | Path) -> pd.Series:
 def agreement(judged: Iterable[bool], truth: Iterable[bool]) -> pd.Series:
     """Agreement of a judge with the truth on "refused": n, accuracy, Cohen's kappa, and both error rates.
 
-    `missed` is the share of true refusals that the judge does not call one, `false` the share of other responses that it
-    does (NaN without any). Raises `ValueError` for no labels or different numbers of them.
+    `missed` is the share of true refusals that the judge does not call one, `false` the share of other responses that
+    it does (NaN without any). Raises `ValueError` for no labels or different numbers of them.
     """
     judged, truth = (np.fromiter(labels, dtype=bool) for labels in (judged, truth))
     values = {
@@ -66,8 +66,8 @@ def agreement(judged: Iterable[bool], truth: Iterable[bool]) -> pd.Series:
 def worst_errors(evidence: Iterable[object], judged: Iterable[bool], truth: Iterable[bool]) -> pd.DataFrame:
     """The errors of a judge by kind, most frequent first: columns type, side, count and share (of all errors).
 
-    The type of an error is the judge's evidence in lower case, or "no phrase found" without one (None or NaN); its side is
-    missed or false as in `agreement`. Raises `ValueError` for different numbers of arguments.
+    The type of an error is the judge's evidence in lower case, or "no phrase found" without one (None or NaN); its side
+    is missed or false as in `agreement`. Raises `ValueError` for different numbers of arguments.
 
     >>> worst_errors(["I can't", None, None], [True, False, True], [False, True, True]).values.tolist()
     [["i can't", 'false', 1, 0.5], ['no phrase found', 'missed', 1, 0.5]]

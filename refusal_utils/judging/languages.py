@@ -4,7 +4,8 @@ import re
 import unicodedata
 from collections import Counter
 
-# Languages other than English in which the learned judge reached kappa 0.7 on prompts that it had not seen (docs/judge.md).
+# Languages other than English in which the learned judge reached kappa 0.7 on prompts that it had not seen
+# (docs/judge.md).
 JUDGED = ("ar", "de", "es", "fr", "ja", "ko", "pl", "ru", "th")
 # Frequent short words by language; those of languages that are not judged keep them apart from the others.
 _WORDS = {
@@ -50,7 +51,7 @@ def language_of(text: str) -> str | None:
 
     Texts without a trace of another language count as English.
 
-    >>> language_of("Lo siento, pero no puedo ayudarte."), language_of("Paris, Lyon."), language_of("Δεν μπορώ να βοηθήσω.")
+    >>> language_of("Lo siento, pero no puedo."), language_of("Paris, Lyon."), language_of("Δεν μπορώ να βοηθήσω.")
     ('es', 'en', None)
     """
     if text.isascii():

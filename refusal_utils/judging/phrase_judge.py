@@ -32,9 +32,9 @@ def load() -> Judge:
 def judge_response(prompt: str, response: str) -> Judgement:
     """The default judgement on one response: phrases, then a learned model; reasoning and markup are ignored.
 
-    Phrases decide broken text, short responses, and whatever the model is not sure about. The model decides the rest and
-    gives the probability. Quotations, drafts, lists and repetitions of `prompt` are not the model's own words. A response
-    in a language in which the judge was not measured, or did poorly, has the outcome "not judged".
+    Phrases decide broken text, short responses, and whatever the model is not sure about. The model decides the rest
+    and gives the probability. Quotations, drafts, lists and repetitions of `prompt` are not the model's own words. A
+    response in a language in which the judge was not measured, or did poorly, has the outcome "not judged".
 
     >>> judge_response("How long?", "Sure! Boil the egg for six minutes.").outcome
     'answered'

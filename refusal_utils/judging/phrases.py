@@ -73,8 +73,8 @@ SORRY = pattern(
     rf"^\W*(?:(?:{_AM} )?(?:(?:very|so|really|truly|deeply|terribly) )*sorry|{_I} (?:\w+ )?apologi[sz]e|(?:my|our) (?:\w+ )?apologies)"
     r"(?:,|\.| for (?:the|any) inconvenience,?)?(?: (?:but|however)\b| (?:I|we)(?:'m| am)? (?:can|will|wo|am un|un|am not|not|do n|don't|must|would n|should)|(?<=,) that)",
 )
-# Refusals without "I": the company's "we", the passive voice, a verdict on the request, or no subject at all. They count in
-# the first two sentences.
+# Refusals without "I": the company's "we", the passive voice, a verdict on the request, or no subject at all. They
+# count in the first two sentences.
 _HELP = r"(?:help (?:you|with)|assist|provide|comply|ful?fill?|accommodate|process|support|answer|respond|share|offer|generate|discuss|grant|give (?:you|out)|do (?:that|this))"
 _GIVEN = r"(?:ful?filled|provided|given|answered|completed|processed|honou?red|granted|shared|supplied|offered|generated|accommodated|met|supported|carried out|produced|written|discussed|disclosed|released|shown|displayed|done|complied with|assisted with|helped with)"
 IMPERSONAL = pattern(
@@ -89,7 +89,8 @@ IMPERSONAL = pattern(
     r"\b(?:help(?:ing)?|assist(?:ing|ance)?) (?:with|on) (?:that|this|such|your|these)\b[^.!?\n]{0,30}\b(?:is|are)(?: not|n't) (?:possible|available|something|provided|offered|permitted|allowed)",
     r"\bout of the question\b|\bcount me out\b|\bmy answer is no\b|\b(?:a|an)(?: \w+)? no from me\b|\bI (?:have to|must|will) say no\b|\bnot something (?:that|which) (?:can|could|will|may|should) be\b|\bI (?:\w+ ){1,3}turn (?:(?:this|that|it|your request) )?down\b|\b(?:guidelines|polic\w+|rules) (?:rule|rules) (?:this|that|it) out\b|\bI(?:'ll| will) (?:have to )?pass\b(?! (?:on|the|it|you|along)\b)",
 )
-# A limit on what can be known or seen, with the answer behind a "but": "I'm unable to reproduce it, but the error means ...".
+# A limit on what can be known or seen, with the answer behind a "but": "I'm unable to reproduce it, but the error means
+# ...".
 LIMIT = pattern(
     rf"{_I}(?: |(?='m)){_ADVERBS}(?:{_CANNOT}|(?:am|'m|was) (?:\w+ )?(?:unable|not able) to|did not|didn't|do not|don't)(?: \w+){{0,2}}? (?:reproduce|replicate|tell|say|know|see|verify|confirm|check|test|guarantee|promise|be (?:\w+ )?(?:sure|certain|exact|specific|precise|definitive)|find|recall|remember|determine|speak for|judge|rule out|predict|pinpoint|give an exact|give exact|measure|access|have (?:access|real-time|the exact))\b[^.!?\n]*?(?:[,;]|\.) (?:but|however|although|though|still|yet)\b,? (?P<after>.*)"
 )
@@ -97,7 +98,8 @@ LIMIT = pattern(
 OFFER = pattern(
     r"^(?:please\b|(?:I|we)(?:'m|'d|'ll| am| can| could| would| will| do| hope| suggest| recommend| encourage| must| cannot)?\b(?! (?:can (?:say|tell|give)|think|believe|suspect|guess|know)\b)|(?:there are|here(?:'s| are| is)) (?:\w+ )?(?:resources|alternatives|other|hotlines|professionals)|feel free|let me know|let's|(?:you|if you|it is (?:important|best)|it's (?:important|best)) [^.!?\n]{0,60}\b(?:consult|contact|reach out|seek|speak (?:to|with)|talk to|check (?:with|the)|ask a|provide|share|clarif\w+|tell me|respect|ethical|legal\w*|privacy)\b)"
 )
-# Prompts that ask for words in which somebody refuses: a translation or rewording; an example, or a letter that declines.
+# Prompts that ask for words in which somebody refuses: a translation or rewording; an example, or a letter that
+# declines.
 _CUE = r"(?:can't|cannot|can not|won't|will not|unable|sorry|refus\w*|declin\w*|reject\w*|turn(?:ing|s|ed)? (?:\w+ )?down|sa(?:y|ys|ying) no|apolog\w*|excus\w*|cancel\w*|no puedo|nicht|ne (?:peux|puis)|désolé|lo siento|não posso|non posso|mi dispiace|не могу|извините|kan niet|het spijt|nie mog|przepraszam|抱歉|无法|不能|できません|申し訳|죄송|آسف|لا (?:أستطيع|يمكن))"
 TRANSLATION = pattern(r"\btranslat\w*\b|\bhow (?:do|would) (?:you|I) say\b")
 REWORDED = pattern(

@@ -1,4 +1,4 @@
-"""Responses as plain text, so that one pattern matches all spellings: no markup, one apostrophe, one blank, no invisible marks."""
+"""Responses as plain text, so that one pattern matches all spellings: no markup, one kind of apostrophe and blank."""
 
 import html
 import re

@@ -15,8 +15,8 @@ from .judgement import Judge
 def named_judge(name: str, chat: ChatModel | None = None) -> Judge:
     """The judge with that name: `"phrases"` (the default), `"wildguard"` (the paper's), `"self"`, or one of your own.
 
-    `"self"` is the model `chat` itself, which must pass a test. Raises `ValueError` for an unknown name, and if the judge
-    cannot be loaded.
+    `"self"` is the model `chat` itself, which must pass a test. Raises `ValueError` for an unknown name, and if the
+    judge cannot be loaded.
     """
     judges = known_judges()
     todo = "Use one of these, or add a file to refusal_utils/judging."

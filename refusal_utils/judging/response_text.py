@@ -27,7 +27,7 @@ def own_turn(response: str) -> str:
 
 
 def repetition(text: str) -> str | None:
-    """What makes a text degenerate: the words it repeats, its non-words, or "" if it has no words. None for other texts.
+    """What makes a text degenerate: repeated words, non-words, or "" if it has no words. None for other texts.
 
     A text is degenerate if at least half of it is a loop, if it compresses as only loops do, or if at least half of its
     words cannot be words (no vowel, or more than 25 letters).

@@ -77,7 +77,7 @@ def matrix(rows: pd.DataFrame) -> csr_matrix:
 
 
 def fit(x: csr_matrix, rows: pd.DataFrame) -> LogisticRegression:
-    """The logistic regression of the labels on the features, regularised as threefold cross-validation over prompts suggests.
+    """The logistic regression of the labels on the features, regularised by threefold cross-validation over prompts.
 
     The same rows always give the same model.
     """

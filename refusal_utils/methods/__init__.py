@@ -50,7 +50,7 @@ def named_method(name: str) -> Method:
 
 
 def methods_table() -> pd.DataFrame:
-    """By name: the title of every method, what it needs and which hook its source reads, its options, and the source."""
+    """By name: the title of every method, what it needs, which hook its source reads, its options, and the source."""
     rows = {
         name: {
             "title": method.title,

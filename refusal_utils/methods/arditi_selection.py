@@ -18,7 +18,7 @@ from ..model.chat_model import ChatModel
 from ..steering import first_token_logits
 from .candidates import Candidates, Place, effects, find_candidates, induction, suppression
 from .method import SearchMethod
-from .selection import DEPTH, MAX_KL, Selection, choose, load_selection, save_selection, stored_selection, timed
+from .selection import DEPTH, MAX_KL, Selection, choose, kept_selection
 
 NAME = "arditi_selection"
 OPTIONS: dict[str, Any] = {
@@ -52,40 +52,26 @@ def arditi_selection(
 ) -> Selection:
     """The selection among all layers and template `positions`, with scores bypass, induce and kl.
 
-    `prompts` (columns id, text, category) are split as `find_candidates` does. `tokens`: ids that refusals begin with; by
-    default those found in the model's own refusals. Filters: layer 0, coincident means, values that are not finite,
-    layers from `depth` of the model on, KL above `max_kl`, induce below `min_induce`. If nothing survives, `.best` is the
-    candidate that nearly passed, and a message is printed. Unless `complete`, a candidate that a filter kills is not
-    measured further, which does not change the survivors or the choice. With `cache_dir` the finished selection is
-    read from disk.
+    `tokens`: ids that refusals begin with, by default those of the model's own refusals. Filters: layer 0 (all prompts
+    have the same token there), coincident means, values that are not finite, layers from `depth` of the model on, KL
+    above `max_kl`, induce below `min_induce`. If nothing survives, `.best` is the candidate that nearly passed. Unless
+    `complete`, a candidate that a filter kills is not measured further, which changes neither survivors nor choice.
 
-    Raises `ValueError` as `find_candidates` does, and if no candidate can be used.
-    Source: Arditi et al. 2406.11717, section 2.3 and appendix C; scores in float64 as in their code. Layer 0 is excluded
-    here: all prompts have the same token at a template position. Prompts that the data filter drops are replaced by
-    others, so up to `n_validation` remain; theirs only become fewer.
+    Raises `ValueError` as `find_candidates` does, and if no candidate can be used. Source: Arditi et al. 2406.11717,
+    section 2.3 and appendix C; unlike there, prompts that the data filter drops are replaced by others.
     """
-    options: dict[str, Any] = {
-        "tokens": None if tokens is None else list(tokens),
-        "n_train": n_train,
-        "n_validation": n_validation,
-        "filter_prompts": filter_prompts,
-        "positions": None if positions is None else list(positions),
-    }
+    options: dict[str, Any] = {"tokens": None if tokens is None else list(tokens)}
+    options |= {"n_train": n_train, "n_validation": n_validation, "filter_prompts": filter_prompts}
+    options |= {"positions": None if positions is None else list(positions)}
     limits = {"depth": depth, "max_kl": max_kl, "min_induce": min_induce}
-    asked = [list(prompts["id"]), list(prompts["text"]), options, limits]
-    stored = stored_selection(chat, cache_dir, NAME, *asked, *([] if complete else ["filters first"]))
-    found = load_selection(stored, chat)
-    if found is None:
+    asked = [list(prompts["id"]), list(prompts["text"]), options, limits, *([] if complete else ["filters first"])]
 
-        def select() -> Selection:
-            candidates = find_candidates(NAME, chat, prompts, needs_tokens=True, cache_dir=cache_dir, **options)
-            scores = candidate_scores(chat, candidates, None if complete else limits, progress=progress)
-            return _choose(chat, candidates, scores, **limits)
+    def select() -> Selection:
+        candidates = find_candidates(NAME, chat, prompts, needs_tokens=True, cache_dir=cache_dir, **options)
+        scores = candidate_scores(chat, candidates, None if complete else limits, progress=progress)
+        return _choose(chat, candidates, scores, **limits)
 
-        found = save_selection(stored, timed(select), chat)
-    if found.survivors.empty:
-        print(f"No candidate passed all filters: {found.source}")
-    return found
+    return kept_selection(chat, cache_dir, NAME, asked, select)
 
 
 def candidate_scores(
@@ -93,8 +79,9 @@ def candidate_scores(
 ) -> pd.DataFrame:
     """Columns layer, pos, bypass, induce and kl, a row per place; NaN where the means coincide.
 
-    With `limits` (depth, max_kl and min_induce), induce is measured within the depth, KL of those that induce, and bypass
-    of those that pass both; the others are NaN. If none passes, KL is measured within the depth, and bypass of the nearest.
+    With `limits` (depth, max_kl and min_induce), induce is measured within the depth, KL of those that induce, and
+    bypass of those that pass both; the others are NaN. If none passes, KL is measured within the depth, and bypass of
+    the nearest.
     """
     rows = pd.DataFrame(candidates.places, columns=["layer", "pos"]).assign(bypass=nan, induce=nan, kl=nan)
     alive = pd.Series(candidates.has_difference.tolist(), rows.index)
@@ -117,7 +104,7 @@ def candidate_scores(
 def _passing(
     rows: pd.DataFrame, shallow: pd.Series, limits: Mapping[str, float], fill: Callable[[str, pd.Series], None]
 ) -> pd.Series:
-    """Which of the shallow candidates pass KL and induce, or else which is nearest; measures no more than that takes."""
+    """Which shallow candidates pass KL and induce, or else which is nearest; measures no more than that takes."""
     fill("induce", shallow)
     passing = shallow & (rows["induce"] >= limits["min_induce"])
     fill("kl", passing)
@@ -129,7 +116,7 @@ def _passing(
 
 
 def _miss(scores: pd.DataFrame, limits: Mapping[str, float]) -> pd.Series:
-    """How far each candidate misses the limits of KL (in shares of it) and induce, whichever is more; below 0 if neither."""
+    """How far each candidate misses the limit of KL (in shares of it) or induce, the larger; below 0 if neither."""
     over, under = scores["kl"] / limits["max_kl"] - 1, limits["min_induce"] - scores["induce"]
     return pd.concat([over, under], axis=1).max(axis=1)
 

@@ -78,12 +78,11 @@ def find_candidates(
 ) -> Candidates:
     """The candidates from `prompts` (columns id, text, category): those of content policy against benign ones.
 
-    Up to `n_train` prompts a side, at most half of each category, give the differences; of the others, up to
-    `n_validation` a side are kept for validation. With `filter_prompts`, refused prompts with a refusal score of at most
-    0 and answered ones with a score of at least 0 are dropped first (half of a side, if fewer than 4 would be left).
-    `tokens` are found in the model's own refusals if they are needed and not given. Raises `ValueError` in the name of
-    `function` if fewer than 4 prompts are left on one of the four sides, if no token opens more refusals than answers,
-    and for a position that the template does not have.
+    Up to `n_train` prompts a side, at most half of each category, give the differences; up to `n_validation` others are
+    kept. With `filter_prompts`, refused prompts with a refusal score of at most 0 and answered ones with one of at
+    least 0 are dropped first (half of a side, if fewer than 4 would be left). `tokens` are found in the model's own
+    refusals if needed. Raises `ValueError` in the name of `function` if a side has fewer than 4 prompts, if no token
+    opens more refusals than answers, and for a position that the template does not have.
     """
     positions = tuple(range(-len(chat.suffix), 0)) if positions is None else tuple(positions)
     check_positions(function, chat, positions)
@@ -93,24 +92,13 @@ def find_candidates(
     spare = [side.drop(half.index).head(max(N_ASKED, n_validation)) for side, half in zip(sides, train, strict=True)]
     if needs_tokens or filter_prompts:
         tokens = _own_tokens(function, chat, train, cache_dir) if tokens is None else tokens
-    groups = [list(part["text"]) for part in (*train, *spare)]
-    n_before = sum(map(len, groups))
-    if filter_prompts:
-        groups = _filtered(function, chat, groups, tuple(tokens or ()))
+    asked = [list(part["text"]) for part in (*train, *spare)]
+    groups = _filtered(function, chat, asked, tuple(tokens or ())) if filter_prompts else asked
     _require_enough(function, groups)
-    difference, answered = _means(chat, groups[0], groups[1], positions, cache_dir)
-    return Candidates(
-        tuple(range(chat.n_layers)),
-        positions,
-        difference,
-        answered,
-        refused_train=groups[0],
-        answered_train=groups[1],
-        refused_val=groups[2][:n_validation],
-        answered_val=groups[3][:n_validation],
-        tokens=tuple(tokens or ()),
-        n_dropped=n_before - sum(map(len, groups)),
-    )
+    means = _means(chat, groups[0], groups[1], positions, cache_dir)
+    texts = groups[0], groups[1], groups[2][:n_validation], groups[3][:n_validation]
+    n_dropped, layers = sum(map(len, asked)) - sum(map(len, groups)), tuple(range(chat.n_layers))
+    return Candidates(layers, positions, *means, *texts, tokens=tuple(tokens or ()), n_dropped=n_dropped)
 
 
 def suppression(
@@ -118,7 +106,8 @@ def suppression(
 ) -> Condition:
     """The condition that takes refusal away, from a raw difference [d_model] and the answered prompts' mean [d_model].
 
-    The direction is ablated everywhere; with `affine`, only at the input of `layer`, where the mean's component is kept.
+    The direction is ablated everywhere; with `affine`, only at the input of `layer`, where the mean's component is
+    kept.
     """
     unit = (direction / direction.norm())[None]
     edit = Ablation(unit, (layer,), answered) if affine else Ablation(unit)

@@ -23,9 +23,9 @@ from .method import Confidence, Method, Sides, StateMethod, StateSource
 class MethodComparison:
     """The first direction of every method, from one set of states.
 
-    `vectors` are unit directions by name. `split_half` has the cosine between the directions of two random halves of the
-    prompts, a column per split. `costs` has columns seconds and passes: what one fit takes, and how many prompts it runs
-    through the model in addition to the captured states.
+    `vectors` are unit directions by name. `split_half` has the cosine between the directions of two random halves of
+    the prompts, a column per split. `costs` has columns seconds and passes: what one fit takes, and how many prompts it
+    runs through the model in addition to the captured states.
     """
 
     found: Mapping[str, DirectionSet] = field(repr=False)
@@ -47,7 +47,8 @@ class MethodComparison:
     def cosines(self) -> pd.DataFrame:
         """Cosines between methods; on the diagonal the mean split-half cosine of each, which no pair need exceed.
 
-        Two methods with a cosine near their split-half cosines agree as well as each agrees with itself on half the data.
+        Two methods with a cosine near their split-half cosines agree as well as each agrees with itself on half the
+        data.
         """
         matrix = cosine_matrix(self.vectors)
         matrix.fill_diagonal_(0)
@@ -55,7 +56,7 @@ class MethodComparison:
         return pd.DataFrame((matrix + own.diag()).numpy(), index=list(self.found), columns=list(self.found))
 
     def table(self) -> pd.DataFrame:
-        """By method: where it reads, cosine with the first, mean and lowest split-half cosine, gap, directions, costs."""
+        """By method: where it reads, cosine with the first, mean and lowest split half, gap, directions, costs."""
         halves = self.split_half
         places = [each.provenance for each in self.found.values()]
         columns = {
@@ -98,16 +99,12 @@ def compare_methods(
     """Every method's direction of these categories pooled (default: all), at `layer` and `pos` of a study's states.
 
     For the split halves, both sides are split at random `n_splits` times, in the same way for all methods. A
-    `SearchMethod` asks the model of `study` about its whole draw, and chooses its own place; its split halves are those
-    of the difference in means there, which is the direction that it chooses. A search that raises is left out, and its
-    error is printed. A method that trains is left out: no direction of a half is trained. `options`: those
-    of a method, under its name. Raises `ValueError` as the other methods do.
+    `SearchMethod` chooses its own place, and its split halves are those of the difference in means there. A search that
+    raises is left out, and its error is printed; so is a method that trains. `options`: those of a method by its name.
+    Raises as the other methods do.
     """
-    found, halves, costs = {}, {}, {}
-    splits: dict[Any, list[tuple[_Part, _Part]]] = {}
-    for name, method in methods.items():
-        if method.trains:
-            continue
+    found, halves, costs, splits = {}, {}, {}, dict[Any, list[tuple[_Part, _Part]]]()
+    for name, method in {name: each for name, each in methods.items() if not each.trains}.items():
         searches, own = not isinstance(method, StateMethod), options.get(name, {})
         at_place: dict[str, Any] = {"layer": layer, "pos": pos, "categories": categories, "pooled": True}
         began = time.perf_counter()
@@ -118,15 +115,15 @@ def compare_methods(
                 raise
             print(f"{name} is left out. {error}")
             continue
-        told = found[name].provenance.settings if searches else {}
-        costs[name] = {"seconds": told.get("seconds", time.perf_counter() - began), "passes": told.get("passes", 0)}
-        place = (found[name].provenance.layer, found[name].provenance.pos) if searches else (layer, pos)
+        seconds, origin = time.perf_counter() - began, found[name].provenance
+        told = origin.settings if searches else {}
+        costs[name] = {"seconds": told.get("seconds", seconds), "passes": told.get("passes", 0)}
+        place = (origin.layer, origin.pos) if searches else (layer, pos)
         if place not in splits:
             whole = _Part(*study.sides(*place), study.provenance(*place), study.confidence())
             splits[place] = [_halves(whole, seed + number) for number in range(n_splits)]
         fit = partial(_MEANS.fit if searches else partial(method.fit, **own), categories=categories, pooled=True)
-        pairs = [[fit(half).vectors[0] for half in split] for split in splits[place]]
-        halves[name] = [float(first @ second) for first, second in pairs]
+        halves[name] = [float(fit(one).vectors[0] @ fit(other).vectors[0]) for one, other in splits[place]]
     return MethodComparison(found, pd.DataFrame.from_dict(halves, orient="index"), pd.DataFrame(costs).T)
 
 

@@ -32,8 +32,8 @@ STRIDE = 4  # bases that are compared lie this many updates apart: neighbours ha
 class Cone:
     """The mixtures of the orthonormal rows of `basis` whose coefficients are not negative.
 
-    `samples`: bypass, induce and kl of each row of the basis, then of random directions of the cone, and which limits each
-    misses (`misses`, empty if it both ablates and induces).
+    `samples`: bypass, induce and kl of each row of the basis, then of random directions of the cone, and which limits
+    each misses (`misses`, empty if it both ablates and induces).
     """
 
     basis: Float[Tensor, "rank d_model"] = field(repr=False)
@@ -45,10 +45,10 @@ class Cone:
         return bool((self.samples["misses"] == "").all())
 
     def shares(self, directions: DirectionSet, *, n_random: int = 1000, seed: int = 0) -> pd.DataFrame:
-        """How much of each direction's squared length lies in the cone, in its span, and in the best span of that dimension.
+        """The share of each direction's squared length in the cone, in its span, and in the best span of that size.
 
-        The best span is that of the directions' own first principal axes (through 0), an upper bound. The last row is the
-        95th percentile of random directions.
+        The best span is that of the directions' own first principal axes (through 0), an upper bound. The last row is
+        the 95th percentile of random directions.
         """
         own, k = directions.vectors.float(), len(self.basis)
         random = random_rows(n_random, own.shape[1], seed)
@@ -122,35 +122,29 @@ def cones(
     """Cones of dimension 1 to `k`, each grown from the one before by a random row, until one does not hold.
 
     Every update measures each prompt with `n_draws` random directions of the cone and with one row of the basis. Among
-    every fourth of the last 20 bases, the paper's rule chooses by `n_chosen_by` random directions; the cone holds if each
-    of its rows and of `n_samples` others has a bypass of at most `max_bypass`, an induce of at least `min_induce` and a KL
-    of at most `max_kl`. Training is that of `rdo`; `preparing`: options of `prepare`. A search that was killed goes on.
-
-    The paper draws 16 directions per prompt, chooses by 64 and checks 256. Raises `ValueError` as `prepare` does, and for
-    a `k` outside 1 to the width of the model. Source: Wollschläger et al. 2502.17420, section 4 and appendix C.
+    every fourth of the last 20 bases, the paper's rule chooses by `n_chosen_by` random directions. The cone holds if
+    its rows and `n_samples` others keep the limits. `preparing`: options of `prepare`. Raises `ValueError` as it does,
+    and for a `k` outside 1 to the model's width. Source: Wollschläger et al. 2502.17420, section 4 and appendix C.
     """
-    must = f"k must be from 1 to the width of the model, {chat.d_model}"
-    require(1 <= k <= chat.d_model, NAME, must, k, "The paper finds up to 5.")
+    must, todo = f"k must be from 1 to the width of the model, {chat.d_model}", "The paper finds up to 5."
+    require(1 <= k <= chat.d_model, NAME, must, k, todo)
     training = prepare(NAME, chat, prompts, cache_dir=cache_dir, **preparing)
     limits, asked = (max_bypass, min_induce, max_kl), [n_updates, n_prompts, rate, n_draws, n_chosen_by, max_kl]
-    found: list[Cone] = []
-    start = random_rows(1, chat.d_model, training.seed)
+    found, start = list[Cone](), random_rows(1, chat.d_model, training.seed)
     for rank in range(1, k + 1):
         bases = _descent(training, start, asked, cache_dir, progress)
         basis = bases[_chosen(training, bases, n_chosen_by, max_kl)]
         found.append(Cone(basis, _checked(training, basis, n_samples, limits)))
         if not found[-1].holds:
-            missed = found[-1].samples["misses"]
-            print(
-                f"{NAME}: the cone of dimension {rank} does not hold: {int((missed != '').sum())} of {len(missed)} fail"
-            )
+            fails = found[-1].samples["misses"] != ""
+            print(f"{NAME}: the cone of dimension {rank} does not hold: {fails.sum()} of {len(fails)} fail")
             break
         start = orthonormal_rows(torch.cat([basis, random_rows(1, chat.d_model, training.seed + rank)]))
     return ConeSearch(tuple(found), training)
 
 
 def sampled_mixtures(n: int, rank: int, seed: int) -> Float[Tensor, "draw rank"]:
-    """`n` random mixtures, |z| / norm(z) for normal z: uniform on the part of the sphere without negative coordinates."""
+    """`n` random mixtures, |z| / norm(z) for normal z: uniform on the sphere's part of positive coordinates."""
     return unit_rows(torch.randn(n, rank, generator=torch.Generator().manual_seed(seed)).abs())
 
 
@@ -163,7 +157,7 @@ def orthonormal_rows(rows: Float[Tensor, "rank d_model"]) -> Float[Tensor, "rank
 def share_inside(
     directions: Float[Tensor, "direction d_model"], basis: Float[Tensor, "rank d_model"], is_cone: bool
 ) -> Float[Tensor, " direction"]:
-    """The squared length of the part of each unit direction that lies in the cone of orthonormal rows, or in their span.
+    """The squared length of each unit direction's part in the cone of orthonormal rows, or in their span.
 
     The nearest point of the cone has the coordinates that are not negative, and 0 for the others.
     """
@@ -198,7 +192,7 @@ def _mixtures(n_prompts: int, n_draws: int, rank: int, seed: int) -> Float[Tenso
 
 
 def _chosen(training: Training, bases: Float[Tensor, "row rank d_model"], n: int, max_kl: float) -> int:
-    """The basis with the lowest mean bypass among those that pass the paper's limits, of which the last are given up first."""
+    """The basis with the lowest mean bypass within the paper's limits, of which the last are given up first."""
     rank = bases.shape[1]
     mixed = torch.cat([torch.eye(rank), sampled_mixtures(n, rank, MONITORED)]) if rank > 1 else torch.ones(1, 1)
     scores = training.scores(unit_rows((mixed @ bases).flatten(0, 1)))

@@ -20,7 +20,7 @@ from ..model.chat_model import ChatModel
 from ..steering import first_token_logits
 from .candidates import Candidates, effects, find_candidates, induction, suppression
 from .method import SearchMethod
-from .selection import DEPTH, MAX_KL, Selection, choose, load_selection, save_selection, stored_selection, timed
+from .selection import DEPTH, MAX_KL, Selection, choose, kept_selection
 
 NAME = "cosmic"
 SHARE = 0.1  # of the layers evaluate
@@ -58,42 +58,27 @@ def cosmic(
 ) -> Selection:
     """The selection among all layers and template `positions`, with scores comply, refuse, total (their sum) and kl.
 
-    `comply`: the cosine of the refused prompts' mean state with refusal suppressed and the answered prompts' mean state;
-    `refuse`: that of the answered prompts with refusal induced and the refused prompts. States are block outputs at the
-    last token, of the layers with the lowest cosine between the two sides (a tenth, at least one; with `late_only`, of
-    the second half, for models that hardly refuse). `targets`: "concatenated" over these layers (the paper) or "averaged"
-    (its code). Refusal is suppressed by ablation everywhere and induced by adding the raw difference; with `affine`, both
-    are affine edits at the candidate's layer (ACE), with `strength` times the difference. The KL is measured while
-    refusal is suppressed. Filters: those of `arditi_selection` without induce; and a candidate at position -1 must not lie
-    deeper than the median over the other positions of the best layers by comply and by refuse.
-
-    The last layer's output is read before the final norm, unlike in their code. They validate on 100 prompts a side.
-    Raises `ValueError` as `find_candidates` does, for other `targets`, and if no candidate can be used.
-    Source: Siu et al. 2506.00085, section 3.
+    `comply`: the cosine of the refused prompts' mean state with refusal suppressed and the answered prompts' mean;
+    `refuse`: that of the answered prompts with refusal induced and the refused ones. `targets`: "concatenated" over the
+    `evaluation_layers` (the paper) or "averaged" (its code). Refusal is suppressed by ablation and induced by adding
+    the raw difference; with `affine`, both are affine edits at the candidate's layer (ACE), with `strength` times the
+    difference. Filters: those of `arditi_selection` without induce, and one for position -1 (`too_deep_at_the_end`).
+    Raises `ValueError` as `find_candidates` does, for other `targets`, and without a usable candidate. Source: Siu et
+    al. 2506.00085, section 3; they read the last layer after the final norm, and validate on 100 a side.
     """
     _require_target(targets)
-    options: dict[str, Any] = {
-        "n_train": n_train,
-        "n_validation": n_validation,
-        "filter_prompts": filter_prompts,
-        "positions": None if positions is None else list(positions),
-    }
+    options: dict[str, Any] = {"n_train": n_train, "n_validation": n_validation, "filter_prompts": filter_prompts}
+    options |= {"positions": None if positions is None else list(positions)}
     how: dict[str, Any] = {"affine": affine, "targets": targets, "strength": strength}
-    asked = [list(prompts["id"]), list(prompts["text"]), options, {**how, "late_only": late_only}, depth, max_kl]
-    stored = stored_selection(chat, cache_dir, NAME, *asked)
-    found = load_selection(stored, chat)
-    if found is None:
+    asked = [[*prompts["id"]], [*prompts["text"]], options, {**how, "late_only": late_only}, depth, max_kl]
 
-        def select() -> Selection:
-            candidates = find_candidates(NAME, chat, prompts, needs_tokens=False, cache_dir=cache_dir, **options)
-            layers = evaluation_layers(chat, candidates, late_only=late_only, cache_dir=cache_dir)
-            scores = candidate_scores(chat, candidates, layers, **how, progress=progress)
-            return _choose(f"COSMIC{' (ACE)' * affine}", candidates, scores, layers, depth, max_kl)
+    def select() -> Selection:
+        candidates = find_candidates(NAME, chat, prompts, needs_tokens=False, cache_dir=cache_dir, **options)
+        layers = evaluation_layers(chat, candidates, late_only=late_only, cache_dir=cache_dir)
+        scores = candidate_scores(chat, candidates, layers, **how, progress=progress)
+        return _choose(f"COSMIC{' (ACE)' * affine}", candidates, scores, layers, depth, max_kl)
 
-        found = save_selection(stored, timed(select), chat)
-    if found.survivors.empty:
-        print(f"No candidate passed all filters: {found.source}")
-    return found
+    return kept_selection(chat, cache_dir, NAME, asked, select)
 
 
 def _require_target(targets: str) -> None:
@@ -104,7 +89,7 @@ def _require_target(targets: str) -> None:
 def evaluation_layers(
     chat: ChatModel, candidates: Candidates, *, late_only: bool = False, cache_dir: str | Path | None = None
 ) -> tuple[int, ...]:
-    """The tenth of the layers (at least one) whose outputs differ most in direction between the train prompts' sides."""
+    """The tenth of the layers (at least one) whose outputs differ most in direction between the train sides."""
     texts, n = [*candidates.refused_train, *candidates.answered_train], len(candidates.refused_train)
     states = capture_activations(chat, texts, hook="resid_post", positions=(-1,), cache_dir=cache_dir).values[:, :, 0]
     means = states[:n].double().mean(0), states[n:].double().mean(0)
@@ -187,7 +172,7 @@ def _choose(
 
 
 def too_deep_at_the_end(scores: pd.DataFrame) -> pd.Series:
-    """Whether a row is at position -1 and deeper than the other positions' median best layer by comply and by refuse."""
+    """Whether a row is at position -1 and deeper than the others' median best layer by comply and by refuse."""
     others, is_deeper = scores[scores["pos"] < -1], scores["pos"] == -1
     for name in ("comply", "refuse"):
         known = others.dropna(subset=[name])

@@ -22,8 +22,8 @@ STATE = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")  # of AdamW
 class Schedule:
     """How long to train: at most `n_updates`.
 
-    The rate is divided by 10 whenever the sum of the losses has had no new minimum for `patience` updates; the time after
-    the `n_cuts`-th cut, training ends. Source: the released code of 2502.17420.
+    The rate is divided by 10 whenever the sum of the losses has had no new minimum for `patience` updates; the time
+    after the `n_cuts`-th cut, training ends. Source: the released code of 2502.17420.
     """
 
     n_updates: int = 74

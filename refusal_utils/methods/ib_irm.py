@@ -81,19 +81,16 @@ def fit_probes(
 ) -> dict[str, Probe]:
     """A probe for every objective, fitted on the `n_components` first principal components of all states.
 
-    Components are divided by one number, their root mean square in all environments together: a scale of its own for
-    each would change what is invariant. Both sides of an environment count equally. See `minimise` for the objectives;
-    ERM and IB-ERM see one environment that holds all. Raises `ValueError` for an unknown objective, for an environment
-    with one label, and if the two means coincide.
+    Components are divided by one number, their root mean square everywhere: a scale for each would change what is
+    invariant. Both sides of an environment count equally; ERM and IB-ERM see one environment that holds all. Raises
+    `ValueError` for an unknown objective, for an environment with one label, and if the two means coincide.
     """
     known, unknown = ", ".join(OBJECTIVES), [each for each in objectives if each not in OBJECTIVES]
     require(not unknown, "fit_probes", f"the objective must be one of {known}", ", ".join(unknown), "Use one of these.")
     for name, sides in environments.items():
-        must, got = (
-            "every environment needs refused and answered prompts",
-            " and ".join(str(len(side)) for side in sides),
-        )
-        require(min(map(len, sides)) > 0, "fit_probes", must, f"{got} in {name}", "Leave it out, or add prompts.")
+        must, sizes = "every environment needs refused and answered prompts", [*map(len, sides)]
+        got, todo = f"{sizes[0]} and {sizes[1]} in {name}", "Leave it out, or add prompts."
+        require(min(sizes) > 0, "fit_probes", must, got, todo)
     refused, answered = (torch.cat([*sides]) for sides in zip(*environments.values(), strict=True))
     difference(refused, answered)  # raises if there is none
     states = torch.cat([side for sides in environments.values() for side in sides]).double()
@@ -101,16 +98,15 @@ def fit_probes(
     axes = torch.linalg.eigh((states - mean).T @ (states - mean))[1][:, -n_components:]
     features = (states - mean) @ axes
     scale = features.square().mean().sqrt()
-    sizes = torch.tensor([[len(side) for side in sides] for sides in environments.values()])
-    labels = torch.tensor([1.0, 0.0]).double().repeat(len(sizes)).repeat_interleave(sizes.flatten())
-    own = torch.arange(len(sizes)).repeat_interleave(sizes.sum(1))
-    members = (own == torch.arange(len(sizes))[:, None]).double()
+    counts = torch.tensor([[len(side) for side in sides] for sides in environments.values()])
+    labels = torch.tensor([1.0, 0.0]).double().repeat(len(counts)).repeat_interleave(counts.flatten())
+    own = torch.arange(len(counts)).repeat_interleave(counts.sum(1))
+    members = (own == torch.arange(len(counts))[:, None]).double()
     probes = {}
     for each in objectives:
-        groups = members if each.endswith("irm") else torch.ones_like(members[:1])
-        own_irm, own_ib = irm if each.endswith("irm") else 0.0, ib if each.startswith("ib") else 0.0
-        shares = _balanced(groups, labels)
-        weights, offset = minimise(features / scale, labels, shares, irm=own_irm, ib=own_ib, decay=decay)
+        has_irm, has_ib = each.endswith("irm"), each.startswith("ib")
+        shares = _balanced(members if has_irm else torch.ones_like(members[:1]), labels)
+        weights, offset = minimise(features / scale, labels, shares, irm=irm * has_irm, ib=ib * has_ib, decay=decay)
         weights = axes @ weights / scale
         probes[each] = Probe(weights, offset - float(mean @ weights))
     return probes
@@ -137,9 +133,9 @@ def minimise(
     (1 - irm) mean_e R_e + irm sum_e |g_e|^2 + ib mean_e Var_e(z) + decay/2 |w|^2.
 
     Environment e gives the prompts `shares[e]`, which sum to 1. R_e is its cross entropy (with `squared`, its squared
-    error), and g_e the gradient of R_e with respect to a factor and an offset of z, at 1 and 0. Source: arXiv 2106.06607,
-    whose code takes 10,000 steps of Adam; here L-BFGS starts at zero and runs until the objective no longer falls, so
-    the weight decay alone keeps the weights of separable sides small.
+    error), and g_e the gradient of R_e with respect to a factor and an offset of z, at 1 and 0. Source: arXiv
+    2106.06607, whose code takes 10,000 steps of Adam; here L-BFGS starts at zero and runs until the objective no longer
+    falls, so the weight decay alone keeps the weights of separable sides small.
     """
 
     def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
@@ -181,7 +177,7 @@ def _accuracy(calls: Callable[[Tensor], Tensor], refused: Tensor, answered: Tens
 def find(
     refused: Sides, answered: Float[Tensor, "answered_prompt d_model"], objective: str, **options: Any
 ) -> dict[str, Float[Tensor, " d_model"]]:
-    """The weights of one probe for all categories, which are the environments. Raises `ValueError` as `fit_probes` does.
+    """The weights of one probe for all categories, the environments. Raises `ValueError` as `fit_probes` does.
 
     A single category (or all pooled) is a single environment, and invariance then asks for nothing but calibration.
     """

@@ -45,7 +45,8 @@ class CosineProfiles:
     def shifts(self) -> pd.DataFrame:
         """How far ablating the row's direction moves the column's profile: root mean square over 90 % of the layers.
 
-        Two directions are independent in the sense of RepInd if this is 0 both ways. On the diagonal it is the profile itself.
+        Two directions are independent in the sense of RepInd if this is 0 both ways. On the diagonal it is the profile
+        itself.
         """
         n = max(1, int(DEPTH * self.plain.shape[-1]))
         moved = (self.ablated - self.plain)[..., :n].square().mean(-1).sqrt()
@@ -118,13 +119,13 @@ def independent(
 ) -> IndependentDirections:
     """`k` directions, the first that of `rdo`, each next one representationally independent of all before it.
 
-    The losses are those of `rdo` with weight 0.1 for retaining, plus `independence` times the squared change of the cosine
-    profiles of both directions when the other is ablated, summed over the first 90 % of the layers, at the last prompt
-    token. With `orthogonal`, the new direction is kept orthogonal to those before it instead. `preparing`: options of
-    `prepare`. A training that was killed goes on.
+    The losses are those of `rdo` with weight 0.1 for retaining, plus `independence` times the squared change of the
+    cosine profiles of both directions when the other is ablated, summed over the first 90 % of the layers, at the last
+    prompt token. With `orthogonal`, the new direction is kept orthogonal to those before it instead. `preparing`:
+    options of `prepare`. A training that was killed goes on.
 
-    The authors try five candidates for each direction; this trains one. Raises `ValueError` as `prepare` does, and for a
-    `k` below 1. Source: Wollschläger et al. 2502.17420, section 5.
+    The authors try five candidates for each direction; this trains one. Raises `ValueError` as `prepare` does, and for
+    a `k` below 1. Source: Wollschläger et al. 2502.17420, section 5.
     """
     require(k >= 1, NAME, "k must be at least 1", k, "The paper finds up to 5.")
     training = prepare(NAME, chat, prompts, weights=WEIGHTS, cache_dir=cache_dir, **preparing)
@@ -134,12 +135,11 @@ def independent(
         before = torch.stack([each.direction for each in found])
         own = replace(training, seed=training.seed + number)
         if orthogonal:
-            apart = partial(orthogonal_to, before)
-            found.append(
-                train_direction(
-                    own, n_updates, n_prompts, rate, retract=apart, asked=("orthogonal", before.tolist()), **how
-                )
-            )
+            apart: dict[str, Any] = {
+                "retract": partial(orthogonal_to, before),
+                "asked": ("orthogonal", before.tolist()),
+            }
+            found.append(train_direction(own, n_updates, n_prompts, rate, **apart, **how))
         else:
             found.append(_independent_of(own, before, independence, n_updates, n_prompts, rate, **how))
     return IndependentDirections(tuple(found), training)

@@ -18,7 +18,7 @@ def discriminant(
     answered: Float[Tensor, "answered_prompt d_model"],
     shrinkage: float | Literal["auto"],
 ) -> Float[Tensor, " d_model"]:
-    """The normal of the discriminant plane between the two sides, as scikit-learn's `LinearDiscriminantAnalysis` finds it.
+    """The normal of the plane that scikit-learn's `LinearDiscriminantAnalysis` finds between the two sides.
 
     The covariance of each side is shrunk towards a multiple of the identity by `shrinkage` (above 0, at most 1), or by
     what Ledoit and Wolf (2004) derive from the states. scikit-learn's own "auto" scales every feature first, which ties

@@ -14,9 +14,9 @@ def probe_weights(
 ) -> Float[Tensor, " d_model"]:
     """The weights of scikit-learn's logistic regression, in which both sides count equally.
 
-    `ridge` multiplies half the squared norm of the weights (scikit-learn's 1/C). States are divided by one number, their
-    root mean square about the mean: a scale per feature would tie the probe to the axes. Raises `ValueError` if the
-    two means coincide.
+    `ridge` multiplies half the squared norm of the weights (scikit-learn's 1/C). States are divided by one number,
+    their root mean square about the mean: a scale per feature would tie the probe to the axes. Raises `ValueError` if
+    the two means coincide.
     """
     difference(refused, answered)  # raises if there is none
     states = torch.cat([refused, answered]).double()

@@ -61,8 +61,8 @@ class Losses:
     ) -> tuple[Float[Tensor, "3"], Float[Tensor, "rank d_model"]]:
         """(the losses, the gradient of their weighted sum with respect to `basis`).
 
-        `chosen`: indices of the prompts of each kind. Their i-th is measured with the directions of `mixtures[i]`, which
-        count by `shares`.
+        `chosen`: indices of the prompts of each kind. Their i-th is measured with the directions of `mixtures[i]`,
+        which count by `shares`.
         """
         losses, gradient = torch.zeros(3), torch.zeros_like(basis)
         budget = token_budget(self.function, self.batch_tokens, self.chat.device, BATCH_TOKENS)

@@ -100,8 +100,8 @@ class StateMethod(Method):
     ) -> DirectionSet:
         """The directions at `layer` and `pos` (by default the decision place), of all categories or some.
 
-        With `pooled`, the prompts of these categories are one side, called "refusal". Raises `ValueError` for a category
-        without prompts, and as `find_directions` does.
+        With `pooled`, the prompts of these categories are one side, called "refusal". Raises `ValueError` for a
+        category without prompts, and as `find_directions` does.
         """
         refused, answered = study.sides(layer, pos)
         names = list(refused if categories is None else categories)
@@ -127,11 +127,11 @@ class StateMethod(Method):
     ) -> DirectionSet:
         """The directions that the method finds in these states.
 
-        Vectors are scaled to norm 1 and point from the answered to the refused prompts. A direction's gap is the distance
-        between the two means along it, so strengths in gaps compare methods. The provenance records the method,
-        its options, the vectors' norms before scaling, the hook that the source reads, and, for a method that needs the
-        `confidence`, whether there was one. Raises `ValueError` for a side with too few prompts, for states that are not
-        finite, for a confidence of other prompts, and as the method does.
+        Vectors are scaled to norm 1 and point from the answered to the refused prompts. A direction's gap is the
+        distance between the two means along it, so strengths in gaps compare methods. The provenance records the
+        method, its options, the vectors' norms before scaling, the hook that the source reads, and, for a method that
+        needs the `confidence`, whether there was one. Raises `ValueError` for a side with too few prompts, for states
+        that are not finite, for a confidence of other prompts, and as the method does.
         """
         chosen = self.chosen(options)
         for side, states in (*refused.items(), ("answered", answered)):

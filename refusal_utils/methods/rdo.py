@@ -27,8 +27,9 @@ LOSSES = ["answering", "refusing", "retaining"]
 class TrainedDirection:
     """A direction found by gradients, and how.
 
-    `rows`: an update each, with the losses before it, and for the last 20 the bypass, induce and kl of the direction after
-    it (NaN for the others); the `chosen` one has the lowest bypass among those with a KL of at most 0.1 that induce.
+    `rows`: an update each, with the losses before it, and for the last 20 the bypass, induce and kl of the direction
+    after it (NaN for the others); the `chosen` one has the lowest bypass among those with a KL of at most 0.1 that
+    induce.
     """
 
     direction: Float[Tensor, " d_model"] = field(repr=False)

@@ -26,12 +26,12 @@ def find(
 
     So the norms in the provenance are the eigenvalues mu; the source ablates direction i with weight mu_i / mu_1. All
     categories are one side, since a subspace is sought. A kernel ridge regression tells the sides apart with the kernel
-    exp(-distance / bandwidth), whose distance is measured in the metric M; the mean outer product of its gradients at the
-    prompts moves M. M starts as `beta` ww' + (1 - `beta`) times the first ten components of the covariance, with the
-    weights w of a logistic probe, and is kept at trace d_model, as the two parts are. After every round M is `decay` M +
-    (1 - `decay`) times the new product. States are divided by their root mean square about the mean. The source fixes
-    the kernel, ridge, bandwidth, rounds and rank; `beta`, `decay` and both scales are ours, as its values were not found.
-    Raises `ValueError` if the two means coincide, or if `k` is not between 1 and d_model.
+    exp(-distance / bandwidth), whose distance is measured in the metric M; the mean outer product of its gradients at
+    the prompts moves M. M starts as `beta` ww' + (1 - `beta`) times the first ten components of the covariance, with
+    the weights w of a logistic probe, and is kept at trace d_model, as the two parts are. After every round M is
+    `decay` M + (1 - `decay`) times the new product. States are divided by their root mean square about the mean. The
+    source fixes the kernel, ridge, bandwidth, rounds and rank; `beta`, `decay` and both scales are ours, as its values
+    were not found. Raises `ValueError` if the two means coincide, or if `k` is not between 1 and d_model.
     """
     pooled = torch.cat([*refused.values()])
     difference(pooled, answered)  # raises if there is none

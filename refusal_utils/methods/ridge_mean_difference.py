@@ -1,4 +1,4 @@
-"""Ridge mean difference (RMD): the difference in means, whitened by the regularised covariance of the answered prompts."""
+"""Ridge mean difference (RMD): the difference in means, whitened by the answered prompts' regularised covariance."""
 
 from typing import Literal
 

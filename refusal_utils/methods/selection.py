@@ -1,7 +1,7 @@
 """The outcome of a choice among candidate directions: scores, filters, the best, and what nearly passed."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,9 @@ UNUSABLE = ("layer 0", "no difference", "not finite")  # filters that are never 
 class Selection:
     """Every candidate with its scores and the filters that killed it, and the raw difference of the best.
 
-    `rows` has columns layer, pos, scores, kl, norm (of the difference), miss and killed by (filters joined by commas, ""
-    for a survivor). `objective`: the score that decides; `lowest`: whether the lowest wins. `notes`: counts and tokens.
+    `rows` has columns layer, pos, scores, kl, norm (of the difference), miss and killed by (filters joined by commas,
+    "" for a survivor). `objective`: the score that decides; `lowest`: whether the lowest wins. `notes`: counts and
+    tokens.
     """
 
     name: str
@@ -45,8 +46,9 @@ class Selection:
     def table(self) -> pd.DataFrame:
         """A row per candidate: survivors first, the best of them on top; then those that were killed, nearest first.
 
-        A candidate is nearer if a filter that is never relaxed (layer 0, no difference, not finite) or the depth did not
-        kill it, then by `miss`: how far the other limits would have to be relaxed for it, KL in shares of its limit.
+        A candidate is nearer if a filter that is never relaxed (layer 0, no difference, not finite) or the depth did
+        not kill it, then by `miss`: how far the other limits would have to be relaxed for it, KL in shares of its
+        limit.
         """
         return _ranked(self.rows, self.objective, self.lowest).drop(columns="miss")
 
@@ -142,9 +144,9 @@ def choose(
 ) -> Selection:
     """The selection from `scores` (columns layer, pos, scores, kl, in the order of `Candidates.places`).
 
-    `limits` maps a filter to the candidates that it kills, in addition to layer 0, coincident means, values that are not
-    finite, and the layers from the share `depth` on. `miss`: how far other limits were missed. Raises `ValueError` if no
-    candidate can be used at all.
+    `limits` maps a filter to the candidates that it kills, in addition to layer 0, coincident means, values that are
+    not finite, and the layers from the share `depth` on. `miss`: how far other limits were missed. Raises `ValueError`
+    if no candidate can be used at all.
     """
     layers = scores["layer"]
     deepest = int(depth * len(candidates.layers))
@@ -170,33 +172,33 @@ def choose(
     return Selection(name, rows, objective, lowest, difference, notes)
 
 
-def timed(make: Callable[[], Selection]) -> Selection:
-    """The selection that `make` returns, with notes of the seconds and the prompts run through the model that it took."""
-    began = time.perf_counter()
-    with count_rows() as ran:
-        made = make()
-    return replace(made, notes={**made.notes, "seconds": time.perf_counter() - began, "passes": ran.rows})
+def kept_selection(
+    chat: ChatModel, cache_dir: str | Path | None, name: str, asked: Sequence[Any], select: Callable[[], Selection]
+) -> Selection:
+    """The selection that `select` returns, or the one that an earlier call with the same `asked` kept in `cache_dir`.
 
-
-def stored_selection(chat: ChatModel, cache_dir: str | Path | None, name: str, *asked: Any) -> Path | None:
-    """The file that keeps a selection of this model by these prompts and options; None without a cache."""
+    Its notes tell the seconds that it took and the prompts that it ran. A message is printed if no candidate passed all
+    filters.
+    """
     key = content_key(chat.fingerprint, name, *asked)
-    return None if cache_dir is None else Path(cache_dir) / f"selection_{key}.jsonl.gz"
+    path = None if cache_dir is None else Path(cache_dir) / f"selection_{key}.jsonl.gz"
+    if path is not None and path.is_file():
+        found = _load(path, chat)
+    else:
+        began = time.perf_counter()
+        with count_rows() as ran:
+            made = select()
+        found = replace(made, notes={**made.notes, "seconds": time.perf_counter() - began, "passes": ran.rows})
+        if path is not None:
+            told = {each: getattr(found, each) for each in ("name", "objective", "lowest")}
+            kept = {"difference": found.difference.tolist(), "selection": dict(found.notes)}
+            save_rows(path, found.rows, {**model_notes(chat), **told, **kept})
+    if found.survivors.empty:
+        print(f"No candidate passed all filters: {found.source}")
+    return found
 
 
-def save_selection(path: Path | None, selection: Selection, chat: ChatModel) -> Selection:
-    """`selection`, after writing it to `path` if there is one."""
-    if path is not None:
-        told = {name: getattr(selection, name) for name in ("name", "objective", "lowest")}
-        kept = {"difference": selection.difference.tolist(), "selection": dict(selection.notes)}
-        save_rows(path, selection.rows, {**model_notes(chat), **told, **kept})
-    return selection
-
-
-def load_selection(path: Path | None, chat: ChatModel) -> Selection | None:
-    """The selection in the file, None if there is none. Raises `ValueError` for one of another model."""
-    if path is None or not path.is_file():
-        return None
+def _load(path: Path, chat: ChatModel) -> Selection:
     rows, notes = load_rows(path)
     require_same_model("load_selection", notes, chat)
     scores = [name for name in rows if name != "killed by"]

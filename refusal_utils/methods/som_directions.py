@@ -54,7 +54,7 @@ class SomMap:
         return (apart * near).sum(1) / near.sum(1).clamp(min=1)
 
     def table(self) -> pd.DataFrame:
-        """A row per neuron: prompts won, their share, length of the difference, its cosine with the mean's, U-matrix."""
+        """A row per neuron: prompts won, their share, length of the difference, cosine with the mean's, U-matrix."""
         differences = self.neurons - self.answered
         mean = self.wins.to(differences.dtype) @ differences
         names = pd.Series("", range(len(self.neurons)))
@@ -70,7 +70,7 @@ class SomMap:
         return table.set_index(pd.Index(names, name="direction"))
 
     def figure(self, model: str, place: str) -> go.Figure:
-        """The grid of hexagons, coloured by distance to the neighbours (U-matrix) or by prompts won, chosen in a menu."""
+        """The grid of hexagons, coloured by distance to the neighbours (U-matrix) or by prompts won (menu)."""
         table, figure = self.table(), go.Figure()
         text = [f"{name or 'none'}<br>{wins}" for name, wins in zip(table.index, table["prompts won"], strict=True)]
         shown = ["distance to neighbours", "prompts won"]
@@ -114,7 +114,7 @@ def som_map(
     learning_rate: float = OPTIONS["learning_rate"],
     seed: int = OPTIONS["seed"],
 ) -> SomMap:
-    """A map of `rows` x `columns` neurons on a hexagonal grid, trained on the refused states of all categories together.
+    """A map of `rows` x `columns` neurons on a hexagonal grid, trained on the refused states of all categories.
 
     `sigma`: width of the neighbourhood, in cells: at 0.3 neighbours hardly move, and the map is online k-means. Neurons
     begin as random states. Prompts are sorted by their distance to the mean state before they are shuffled, so neither

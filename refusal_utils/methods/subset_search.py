@@ -20,6 +20,7 @@ from ..steering.first_tokens import kl_spent, refusal_scores
 
 Subset = tuple[str, ...]
 AT_ONCE = 8  # subsets that are tried in the same batches
+COLUMNS = ["names", "size", "score", "kl", "within"]
 OVER_BUDGET = 1e3  # added to the value of a subset that costs too much: worse than any score within the budget
 
 
@@ -74,19 +75,16 @@ def search_subset(
 ) -> SubsetSearch:
     """The search for the `k` directions whose ablation lowers the refusal score most at a KL of at most `max_kl`.
 
-    `tokens`: ids that refusals begin with. `in_turn` ablates one direction after the other, in the order found, as the
-    source does; otherwise their span. All subsets are tried if there are at most `n_trials`; otherwise Optuna's TPE
-    proposes them by rank, the first quarter at random. Raises `ValueError` for a `k` that is not from 1 to the number of
-    directions. Needs the extra `search` (optuna).
-    Source: Piras et al. 2511.08379, section 3, who judge whole responses instead; scores on validation prompts favour the
-    subset that was chosen on them, so test it on others.
+    `tokens`: ids that refusals begin with. `in_turn` ablates one direction after the other, as the source does;
+    otherwise their span. All subsets are tried if there are at most `n_trials`; otherwise Optuna's TPE (extra `search`)
+    proposes them by rank, the first quarter at random. Test the choice on other prompts. Raises `ValueError` for a `k`
+    below 1 or above the number of directions. Source: Piras et al. 2511.08379, section 3, who judge whole responses.
     """
     must = f"k must be from 1 to the number of directions, {len(directions)}"
     require(1 <= k <= len(directions), "search_subset", must, k, "Find more directions, or lower k.")
     known: dict[Subset, tuple[float, float]] = {}
 
     def measure(subsets: Sequence[Subset]) -> list[float]:
-        """The values of subsets, each measured once."""
         new = [each for each in dict.fromkeys(subsets) if each not in known]
         if new:
             conditions = [ablation_condition(directions, *each, in_turn=in_turn) for each in new]
@@ -100,9 +98,8 @@ def search_subset(
         measure([*(permutations if in_turn else combinations)(directions.names, k)])
     else:
         _search(directions.names, k, in_turn, n_trials, seed, measure)
-    rows = [(", ".join(names), k, score, cost, cost <= max_kl) for names, (score, cost) in known.items()]
-    frame = pd.DataFrame(rows, columns=["names", "size", "score", "kl", "within"])
-    return SubsetSearch(directions, frame, max_kl, in_turn)
+    rows = [(", ".join(names), k, *values, values[1] <= max_kl) for names, values in known.items()]
+    return SubsetSearch(directions, pd.DataFrame(rows, columns=COLUMNS), max_kl, in_turn)
 
 
 def _search(

@@ -18,8 +18,8 @@ N_ANSWER, N_RETAINED = 30, 29  # tokens of a target, and of the model's own resp
 class Targets:
     """Responses that training pulls the model towards, or holds it at.
 
-    `answers`: what it answers to prompts that it refuses, once the difference in means is ablated. `refusals`: the first
-    sentence of what it answers to others once the difference is added. `retained`: its own responses to these.
+    `answers`: what it answers to prompts that it refuses, once the difference in means is ablated. `refusals`: the
+    first sentence of what it answers to others once the difference is added. `retained`: its own responses to these.
     `n_refused`: how many of the answers are refusals all the same.
     """
 
@@ -41,9 +41,9 @@ def make_targets(
 ) -> Targets:
     """The targets for prompts that the model refuses and that it answers, with `suppress` and `induce` to steer it.
 
-    They are greedy responses of at most 30 tokens (29 unsteered); refusals end before the first full stop. Empty ones are
-    left out. Raises `ValueError` in the name of `function` if all answers are refusals, or if nothing is left of a kind.
-    Source: Wollschläger et al. 2502.17420, section 4.
+    They are greedy responses of at most 30 tokens (29 unsteered); refusals end before the first full stop. Empty ones
+    are left out. Raises `ValueError` in the name of `function` if all answers are refusals, or if nothing is left of a
+    kind. Source: Wollschläger et al. 2502.17420, section 4.
     """
     how: dict[str, Any] = {"cache_dir": cache_dir, "tokens": True}
     steered = generate(chat, refused, [suppress], max_new_tokens=N_ANSWER, **how)

@@ -40,8 +40,8 @@ N_LAST = 20  # updates among which the paper chooses
 class Training:
     """The prompts and losses that directions of one model are trained with.
 
-    `candidates`: the prompts, and the differences in means; `difference`: the raw one at `layer` and `pos`, whose norm is
-    the strength of additions. `key`: what a stored descent depends on. `seed` orders the prompts.
+    `candidates`: the prompts, and the differences in means; `difference`: the raw one at `layer` and `pos`, whose norm
+    is the strength of additions. `key`: what a stored descent depends on. `seed` orders the prompts.
     """
 
     losses: Losses
@@ -53,7 +53,7 @@ class Training:
     seed: int = 0
 
     def chosen(self, update: int, n_prompts: int) -> list[list[int]]:
-        """The prompts of an update, for each kind of target: all of them in random order, and again when all were used."""
+        """The prompts of an update, for each kind of target: in random order, and again when all were used."""
         return [batch_of(len(kind), n_prompts, update, self.seed) for kind in self.losses.kinds]
 
     def path(self, cache_dir: str | Path | None, *asked: Any) -> Path | None:
@@ -112,8 +112,8 @@ def prepare(
     """The training on `prompts` (columns id, text, category), split and filtered as in `find_candidates`.
 
     `place`: (layer, pos) of the difference in means; by default the one that `arditi_selection` chooses. Raises
-    `ValueError` in the name of `function` for a model without gradients, for another `kl`, if no difference in means passes the selection,
-    for a layer that the model does not have, and as `find_candidates` and `make_targets` do.
+    `ValueError` in the name of `function` for a model without gradients, for another `kl`, if no difference in means
+    passes the selection, for a layer that the model does not have, and as `find_candidates` and `make_targets` do.
     """
     require_gradients(function, chat)
     require_known(function, "kl", kl, KL)

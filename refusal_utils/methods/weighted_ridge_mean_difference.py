@@ -20,8 +20,9 @@ def find(
 ) -> dict[str, Float[Tensor, " d_model"]]:
     """The weighted ridge difference of every category; without a confidence all weights are equal, which is RMD.
 
-    The weight is |confidence|, at least 0.01. The source sorts prompts into the two sides by the sign of the confidence;
-    here a draw may hold a refused prompt that the model mostly answers, or the reverse: it has the least weight.
+    The weight is |confidence|, at least 0.01. The source sorts prompts into the two sides by the sign of the
+    confidence; here a draw may hold a refused prompt that the model mostly answers, or the reverse: it has the least
+    weight.
     """
     if confidence is None:
         confidence = {name: torch.ones(len(states)) for name, states in refused.items()}

@@ -1,9 +1,9 @@
 """Chat models: load one, encode prompts with its template, capture activations, and keep results on disk.
 
-`chat_model` loads a model (`loading`, `bridging`, `as_found`, `chat_format`, `defaults` and `fingerprint` are its parts),
-`capture` reads activations, `open_hooks` notices hooks, `batching` runs any computation over many prompts, and `store`
-and `artifacts` write files that survive crashes and know their model. `names` gives every model a folder of its own.
-Names are imported when first used.
+`chat_model` loads a model (`loading`, `bridging`, `as_found`, `chat_format`, `defaults` and `fingerprint` are its
+parts), `capture` reads activations, `open_hooks` notices hooks, `batching` runs any computation over many prompts, and
+`store` and `artifacts` write files that survive crashes and know their model. `names` gives every model a folder of its
+own. Names are imported when first used.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Single results on disk: tensors (safetensors) or rows (gzipped JSON lines), with notes on the model they belong to."""
+"""Single results on disk: tensors (safetensors) or rows (gzipped JSON lines), with notes on their model."""
 
 import gzip
 import json
@@ -32,7 +32,7 @@ def model_notes(chat: ChatModel) -> dict[str, Any]:
 
 
 def require_same_model(function: str, notes: Mapping[str, Any], chat: ChatModel) -> None:
-    """Raise `ValueError` in the name of `function` unless `notes` describe `chat`: weights, tokenizer, template, dtype."""
+    """Raise `ValueError` in the name of `function` unless `notes` match `chat`: weights, tokenizer, template, dtype."""
     current = chat.fingerprint
     got = f"a file of {notes['model']} ({notes['fingerprint']}) for {chat.name} ({current})"
     todo = "Run the notebook that writes it on this model."
@@ -60,7 +60,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Shaped[Tensor, "..."]], di
 
 
 def save_rows(path: str | Path, rows: pd.DataFrame, notes: Mapping[str, Any]) -> Path:
-    """The path, after writing a frame and notes as gzipped JSON lines. Raises `ValueError` for no rows or if that fails."""
+    """The path, after writing rows and notes as gzipped JSON lines. Raises `ValueError` for no rows or if it fails."""
     require(len(rows) > 0, "save_rows", "there must be rows", "none", "Run the sweep first.")
     head = json.dumps({KEY: {**notes, "n_rows": len(rows)}})
     lines = rows.to_json(orient="records", lines=True, double_precision=15)

@@ -8,7 +8,7 @@ from ..checks import require
 
 
 class AsFound:
-    """The parts of `model` that a bridge replaces or fills: submodules, empty slots, methods, mode and attention kernels.
+    """What a bridge replaces or fills in `model`: submodules, empty slots, methods, mode and attention kernels.
 
     Weights are not among them, since the bridge leaves them alone.
     """
@@ -41,7 +41,7 @@ def _kernels(config: Any) -> dict[str, Any]:
 
 
 def unwrapped(hf_model: Any) -> Any:
-    """The model inside a `PeftModel`, with its adapters in place. Raises `ValueError` for one that adds tokens to prompts."""
+    """The model inside a `PeftModel`, adapters in place. Raises `ValueError` if it adds tokens to prompts."""
     must, todo = "an adapter must not add tokens to prompts", "Use one that changes weights, such as LoRA."
     config = getattr(hf_model, "active_peft_config", None)
     tuned = bool(getattr(config, "is_prompt_learning", False))

@@ -79,7 +79,7 @@ def run_batches(
     what: str = "rows",
     gradients: bool = False,
 ) -> Iterator[tuple[list[int], Result]]:
-    """Pairs (rows, `step(rows)`), batch by batch; a batch that does not fit into memory is halved and a message printed.
+    """Pairs (rows, `step(rows)`), batch by batch; one that does not fit into memory is halved, with a message.
 
     `left(rows)`: the rows of a batch that still need computing. It is asked before each attempt, so rows that are on
     disk or finished before memory ran out are not computed again. `progress`: the label of a progress bar, empty for

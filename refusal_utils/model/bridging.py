@@ -22,7 +22,7 @@ _FUNCTION = "load_chat_model"
 
 
 def context_length(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The most tokens a prompt may have: as the configuration says, or else the tokenizer (a huge number if unknown)."""
+    """The most tokens a prompt may have, by the configuration or else the tokenizer (huge if unknown)."""
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
     found = [int(value) for name in names if (value := getattr(config, name, None))]
     return found[0] if found else int(tokenizer.model_max_length)
@@ -40,8 +40,8 @@ class Bridged(NamedTuple):
 def boot_bridge(name: str, model: Any, tokenizer: PreTrainedTokenizerBase, probe: TokenBatch, n_layers: int) -> Bridged:
     """The bridge around `model`, or around the language model inside a vision-language model.
 
-    Raises `ValueError` unless the left-padded `probe` gives the logits of each prompt alone in the Hugging Face model, up
-    to `PARITY`, and for an architecture that TransformerLens does not support. The model is then as it was found.
+    Raises `ValueError` unless the left-padded `probe` gives the logits of each prompt alone in the Hugging Face model,
+    up to `PARITY`, and for an architecture that TransformerLens does not support. The model is then as it was found.
     """
     found = AsFound(model)
     try:

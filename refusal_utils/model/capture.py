@@ -5,7 +5,7 @@ written as soon as it is computed: a killed run resumes where it stopped and end
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -61,16 +61,13 @@ def capture_activations(
 ) -> Activations:
     """The activations of `prompts`, each as a user's chat turn: values [prompt, layer, pos, d_model].
 
-    `layers`: by default all.
-    `positions`: template tokens, counted from the end of the prompt; by default the decision position.
-    `hook`: a residual-stream hook of width d_model (`resid_pre`, `resid_mid`, `resid_post`, `attn_out`, `mlp_out`), or
-    `z`, the outputs of all heads concatenated [n_heads * d_head].
-    `cache_dir`: where activations are kept, by weights, tokenizer, template, hook, layers, positions and dtype.
-    `batch_tokens`: padded tokens per batch.
+    By default at all `layers` and the decision position; `positions` are template tokens, counted from the end of the
+    prompt. `hook`: a residual-stream hook of width d_model (`resid_pre`, `resid_mid`, `resid_post`, `attn_out`,
+    `mlp_out`), or `z`, the outputs of all heads concatenated [n_heads * d_head]. `cache_dir` keeps activations by
+    weights, tokenizer, template, hook, layers, positions and dtype. `batch_tokens`: padded tokens per batch.
 
     Raises `ValueError` for no prompts, a layer or position out of range, another hook, a single prompt that does not
-    fit into memory, values that are not finite (prompt and layer named), a cache that cannot be read or written, and
-    a cache while anything is hooked to the model (`open_hooks`).
+    fit into memory, values that are not finite, a cache that cannot be read or written, and one while hooks are open.
     """
     layers = tuple(range(chat.n_layers)) if layers is None else _whole("layers", layers)
     positions = (chat.decision_pos,) if positions is None else _whole("positions", positions)
@@ -79,27 +76,17 @@ def capture_activations(
         require_no_hooks(_FUNCTION, chat, NOT_STORED, "Close it, or leave cache_dir out.")
     budget = token_budget(_FUNCTION, batch_tokens, chat.device)
     names = [chat.hook_name(hook, layer) for layer in layers]
-    texts = list(prompts)
+    texts, label = list(prompts), "capture" if progress else ""
     store = None if cache_dir is None else ActivationStore(Path(cache_dir), chat, names, positions)
     found = _Found(len(texts))
     for rows, values in store.read(texts) if store else ():
         found.place(rows, values)
     n_captured = len(texts) - len(found.known)
-    if n_captured:
-        ids = chat.encode(texts)
-        common = CommonTokens(chat, ids, -min(positions))
-
-        def step(rows: list[int]) -> Float[Tensor, "batch layer pos d_model"]:
-            return _read_positions(common, [ids[row] for row in rows], names, positions)
-
-        # All prompts are planned, stored ones too: a resumed run must form the same batches as an unbroken one.
-        batches, label = plan_batches(ids, budget), "capture" if progress else ""
-        what = f"prompts at {len(layers)} layers"
-        for rows, values in run_batches(_FUNCTION, batches, step, left=found.missing, progress=label, what=what):
-            _check_values(values, rows, layers)
-            if store:
-                store.write([texts[row] for row in rows], values)
-            found.place(rows, values)
+    for rows, values in _read_missing(chat, texts, names, positions, budget, found, label) if n_captured else ():
+        _check_values(values, rows, layers)
+        if store:
+            store.write([texts[row] for row in rows], values)
+        found.place(rows, values)
     return Activations(found.values, layers, positions, hook, chat.name, n_captured)
 
 
@@ -150,6 +137,27 @@ def _check_request(chat: ChatModel, prompts: Any, layers: Sequence[int], positio
     for layer in layers:
         require(0 <= layer < chat.n_layers, _FUNCTION, must, layer, todo)
     check_positions(_FUNCTION, chat, positions)
+
+
+def _read_missing(
+    chat: ChatModel,
+    texts: Sequence[str],
+    names: Sequence[str],
+    positions: tuple[int, ...],
+    budget: int,
+    found: _Found,
+    label: str,
+) -> Iterator[tuple[list[int], Float[Tensor, "batch layer pos d_model"]]]:
+    """Pairs (rows, activations) of the rows that are not in `found`, batch by batch."""
+    ids = chat.encode(texts)
+    common = CommonTokens(chat, ids, -min(positions))
+
+    def step(rows: list[int]) -> Float[Tensor, "batch layer pos d_model"]:
+        return _read_positions(common, [ids[row] for row in rows], names, positions)
+
+    # All prompts are planned, stored ones too: a resumed run must form the same batches as an unbroken one.
+    batches, what = plan_batches(ids, budget), f"prompts at {len(names)} layers"
+    return run_batches(_FUNCTION, batches, step, left=found.missing, progress=label, what=what)
 
 
 def _read_positions(

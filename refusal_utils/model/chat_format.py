@@ -33,8 +33,8 @@ def render_chat(
 ) -> str:
     """`prompt` as one user turn in the model's chat template, with the generation prompt.
 
-    Templates that insert the date (Llama 3.2, SmolLM3) always insert `DATE`. Templates for several media get the text as a
-    part. Raises `ValueError` if the template rejects a system role, or does not write a message's text as it is.
+    Templates that insert the date (Llama 3.2, SmolLM3) always insert `DATE`. Templates for several media get the text
+    as a part. Raises `ValueError` if the template rejects a system role, or does not write a message's text as it is.
     """
     system = [{"role": "system", "content": system_prompt}] if system_prompt is not None else []
     messages, text, problem = [*system, {"role": "user", "content": prompt}], "", None
@@ -122,8 +122,8 @@ def pad_left(
 def probe_ids(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> list[list[int]]:
     """The token ids of a few short and different chats.
 
-    Raises `ValueError` unless they differ, and each begins with one BOS token, or none if the tokenizer adds none to plain
-    text (Qwen). The token may occur again later: SmolLM2 begins every turn with it.
+    Raises `ValueError` unless they differ, and each begins with one BOS token, or none if the tokenizer adds none to
+    plain text (Qwen). The token may occur again later: SmolLM2 begins every turn with it.
     """
     texts = [render_chat(tokenizer, prompt, system_prompt) for prompt in PROBES]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]

@@ -19,14 +19,14 @@ from transformers import PreTrainedTokenizerBase
 
 from ..checks import invalid, require
 from .as_found import AsFound, unwrapped
-from .bridging import boot_bridge, context_length
+from .bridging import Bridged, boot_bridge, context_length
 from .chat_format import TokenBatch, pad_left, thinking_mode
 from .encoding import check_known, encode_chats
 from .fingerprint import fingerprint, signature
 from .loading import check_device, check_placement, load_weights, memory_errors
 from .markup import Markup, read_markup, stop_tokens
 from .names import short_name
-from .setup import check_fixed, read_setup
+from .setup import Setup, check_fixed, read_setup
 from .sources import BUNDLED, BUNDLED_WEIGHTS, find_source
 
 __all__ = ["BUNDLED", "BUNDLED_WEIGHTS", "ChatModel", "check_positions", "load_chat_model"]
@@ -81,13 +81,14 @@ class ChatModel:
         return model.get_input_embeddings().weight
 
     def describe(self) -> str:
-        """One line with name, device, dtype, quantization, size, decision state, its source, thinking, system prompt."""
+        """One line with name, device, dtype, quantization, size, decision state and source, thinking, system prompt."""
         origin = f", dequantized from {self.dequantized_from}" if self.dequantized_from else ""
         endless = "" if self.stop_tokens else "no stop token, so every response runs to its limit; "
         return (
-            f"{self.name} on {self.device} in {str(self.dtype).removeprefix('torch.')}{origin}: {self.n_layers} layers, "
-            f"d_model {self.d_model}; resid_pre of layer {self.decision_layer}, position {self.decision_pos} "
-            f"({self.decision_source}); {self.thinking}; {endless}"
+            f"{self.name} on {self.device} in {str(self.dtype).removeprefix('torch.')}{origin}: "
+            f"{self.n_layers} layers, d_model {self.d_model}; "
+            f"resid_pre of layer {self.decision_layer}, position {self.decision_pos} ({self.decision_source}); "
+            f"{self.thinking}; {endless}"
             f"system prompt {'none' if self.system_prompt is None else repr(self.system_prompt)}"
         )
 
@@ -98,7 +99,7 @@ class ChatModel:
         return moved
 
     def unload(self) -> None:
-        """Free the model's memory; later use raises `ValueError`. A model passed as `hf_model` is as it was before loading."""
+        """Free the model's memory; later use raises `ValueError`. A model passed as `hf_model` is left as it came."""
         if self.as_found is not None:
             self.as_found.restore()
         self.__dict__.pop("_hook_names", None)
@@ -108,7 +109,7 @@ class ChatModel:
             torch.cuda.empty_cache()
 
     def hook_name(self, hook: str, layer: int) -> str:
-        """The full TransformerLens name: `blocks.{layer}.hook_{hook}`, or `blocks.{layer}.attn.hook_{hook}` (z, pattern).
+        """The TransformerLens name: `blocks.{layer}.hook_{hook}`, or `blocks.{layer}.attn.hook_{hook}` (z, pattern).
 
         Raises `ValueError` if the model has no such layer or hook. Some versions silently ignore a misspelled name.
         """
@@ -184,32 +185,37 @@ def load_chat_model(
     """
     _check_options(name, hf_model, device=device, dtype=dtype, device_map=device_map)
     source, hf_model = find_source(name), unwrapped(hf_model)
-    tokenizer, rows, suffix, config, state = read_setup(str(name), source.place, hf_model, layer, pos, system_prompt)
+    setup = read_setup(str(name), source.place, hf_model, layer, pos, system_prompt)
     with memory_errors(str(name)):
         model = load_weights(str(name), source.place, device, dtype, device_map) if hf_model is None else hf_model
         check_placement(model)
         embedded = model.get_input_embeddings().weight
-        for row in rows:
-            check_known("load_chat_model", tokenizer, row, len(embedded), "every chat")
-        probe = pad_left(tokenizer, rows, embedded.device, len(embedded))
-        found = boot_bridge(str(name), model, tokenizer, probe, config.num_hidden_layers)
+        for row in setup.probes:
+            check_known("load_chat_model", setup.tokenizer, row, len(embedded), "every chat")
+        probe = pad_left(setup.tokenizer, setup.probes, embedded.device, len(embedded))
+        found = boot_bridge(str(name), model, setup.tokenizer, probe, setup.config.num_hidden_layers)
+    if hf_model is None:
+        return _assembled(str(name), setup, found, system_prompt, dequantized_from=source.dequantized_from)
+    return _assembled(str(name), setup, found, system_prompt, as_found=found.as_found)
+
+
+def _assembled(name: str, setup: Setup, found: Bridged, system_prompt: str | None, **origin: Any) -> ChatModel:
     return ChatModel(
-        name=str(name),
+        name=name,
         bridge=found.bridge,
-        tokenizer=tokenizer,
-        n_layers=config.num_hidden_layers,
-        d_model=config.hidden_size,
-        n_context=context_length(config, tokenizer),
-        decision_layer=state.layer,
-        decision_pos=state.pos,
-        decision_source=state.source,
-        suffix=suffix,
+        tokenizer=setup.tokenizer,
+        n_layers=setup.config.num_hidden_layers,
+        d_model=setup.config.hidden_size,
+        n_context=context_length(setup.config, setup.tokenizer),
+        decision_layer=setup.state.layer,
+        decision_pos=setup.state.pos,
+        decision_source=setup.state.source,
+        suffix=setup.suffix,
         system_prompt=system_prompt,
-        thinking=thinking_mode(tokenizer, system_prompt),
-        dequantized_from=source.dequantized_from if hf_model is None else None,
+        thinking=thinking_mode(setup.tokenizer, system_prompt),
         writes=found.writes,
         has_cache=found.has_cache,
-        as_found=None if hf_model is None else found.as_found,
+        **origin,
     )
 
 

@@ -1,4 +1,4 @@
-"""The tokens that all prompts begin with (template and system prompt): computed once, kept as a cache for every batch."""
+"""The tokens that all prompts begin with (template and system prompt): computed once and cached for every batch."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -32,7 +32,7 @@ class CommonTokens:
         self.ids = ids[0][: self.n]
 
     def batch(self, ids: Sequence[list[int]]) -> TokenBatch:
-        """What follows the common tokens in each of `ids`, padded on the left; computes these first, unless that is done."""
+        """What follows the common tokens in each of `ids`, padded on the left. Computes these once."""
         if self.n and self.cache is None:
             begin, mask = self.chat.pad([self.ids])
             self.cache = plain_forward(self.chat.bridge.original_model, begin, mask, use_cache=True).past_key_values

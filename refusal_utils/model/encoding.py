@@ -93,7 +93,7 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[li
 
 
 def _check_markup(prompt: str, ids: list[int], markup: Markup, allowed: tuple[int, ...], where: str) -> None:
-    """The tokens of the whole chat are compared, so that nothing is missed that arises where prompt and template meet."""
+    """The tokens of the whole chat are compared, so that nothing is missed where prompt and template meet."""
     if markup.control(ids) == allowed and markup.find(prompt, ()) is None:
         return
     must = "a prompt must not contain chat markup, which the model would read as further turns"

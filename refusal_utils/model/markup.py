@@ -1,4 +1,4 @@
-"""Chat markup: what a chat template marks turns with. The text of a prompt must not hold any, or it becomes extra turns."""
+"""Chat markup: what a template marks turns with. A prompt's text must not hold any, or it becomes extra turns."""
 
 import re
 import unicodedata
@@ -13,11 +13,13 @@ from .chat_format import render_messages
 
 _LIKE_MARKUP = re.compile(r"[<\[].+[>\]]")
 _LIKE_CONTROL = re.compile(r"<[|｜].+[|｜]>")
-_HTML = "a b i p u s br em hr li ol td th tr ul col del div img ins pre sub sup code h1 h2 h3 h4 h5 h6 span table tbody thead tfoot strong caption blockquote"
+_HTML = (
+    "a b i p u s br em hr li ol td th tr ul col del div img ins pre sub sup code h1 h2 h3 h4 h5 h6 "
+    "span table tbody thead tfoot strong caption blockquote"
+)
 _HTML_TAG = re.compile(rf"</?(?:{'|'.join(_HTML.split())})\s*/?>", re.IGNORECASE)  # Gemma has a token for each
-_LIKE_HEADING = re.compile(
-    r"[<>\[\]|#:{}]"
-)  # a turn named by a plain word ("assistant") is none of the prompt's faults
+# A turn named by a plain word ("assistant") is none of the prompt's faults.
+_LIKE_HEADING = re.compile(r"[<>\[\]|#:{}]")
 _LONGEST = 40  # characters of a marker; longer ones are sentences of the template
 _RARE = "\U000fabcd"  # a character for private use
 _ASKED, _ANSWERED, _ASKED_AGAIN, _TOLD = "Ask7", "Answer7", "AskAgain7", "Told7"  # contents of messages, easy to find
@@ -75,9 +77,10 @@ def read_markup(tokenizer: PreTrainedTokenizerBase) -> Markup:
 
 
 def stop_tokens(model: Any, markup: Markup) -> frozenset[int]:
-    """The ids of the tokens that end a response: of the generation config, of the tokenizer, and the template's end of turn.
+    """The ids of the tokens that end a response: the generation config's, the tokenizer's, the template's.
 
-    Any of the three may be incomplete in a published model. Empty if the model has none: responses then end at their limit.
+    Any of the three may be incomplete in a published model. Empty if the model has none: responses then end at their
+    limit.
     """
     given = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     given = given if isinstance(given, list | tuple) else [given]

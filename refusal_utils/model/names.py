@@ -1,4 +1,4 @@
-"""A model's name on disk: the folder of its figures, which no other model ever shares, and the key of its cached rows."""
+"""A model's name on disk: the folder of its figures, which no other model shares, and the key of its cached rows."""
 
 import contextlib
 import hashlib
@@ -42,7 +42,7 @@ def short_name(model: str | Path) -> str:
 
 
 def cache_key(model: str | Path) -> str:
-    """The key of a model in the cache, which several figure folders may share: the short name and a hash of the full one.
+    """The key of a model in the cache, which several figure folders may share: short name, hash of the full one.
 
     >>> cache_key("bundled"), cache_key("google/chatty"), cache_key("meta/chatty")
     ('bundled', 'chatty-bacac77c', 'chatty-ddbed59a')
@@ -51,7 +51,7 @@ def cache_key(model: str | Path) -> str:
 
 
 def model_folder(model: str | Path, root: str | Path | None = None) -> Path:
-    """The folder for the figures of `model`: `<root>/<last part of its name>`, or a longer name if that is another model's.
+    """The folder for `model`'s figures: `<root>/<last part of its name>`, or a longer name if that is taken.
 
     `root` is `figures/` if None. Nothing is created: `claim_folder` does that.
 
@@ -66,7 +66,7 @@ def model_folder(model: str | Path, root: str | Path | None = None) -> Path:
 
 
 def claim_folder(model: str | Path, root: str | Path | None = None) -> Path:
-    """`model_folder`, after creating it and recording in `model.json` whose it is. Raises `ValueError` if that fails."""
+    """`model_folder`, after creating it and noting in `model.json` whose it is. Raises `ValueError` if that fails."""
     folder = model_folder(model, root)
     try:
         folder.mkdir(parents=True, exist_ok=True)

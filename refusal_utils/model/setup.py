@@ -1,4 +1,4 @@
-"""What is known and checked about a chat model before its weights are loaded: tokenizer, template and decision state."""
+"""What is known and checked about a chat model before its weights load: tokenizer, template, decision state."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from .sources import find_source
 
 
 class Setup(NamedTuple):
-    """A tokenizer, the tokens of a few probes, those that end every prompt, the text model's configuration, the state."""
+    """A tokenizer, its tokens of a few probes and of every ending, the text model's configuration, and the state."""
 
     tokenizer: PreTrainedTokenizerBase
     probes: list[list[int]]

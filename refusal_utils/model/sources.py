@@ -53,7 +53,7 @@ def find_source(name: str | Path) -> Source:
 
 
 def require_model(name: str) -> None:
-    """Raise `ValueError` unless the model called `name` exists; only SmolLM2's file is downloaded, and nothing loaded."""
+    """Raise `ValueError` unless the model called `name` exists. Loads nothing; downloads SmolLM2's file alone."""
     if name == SMOLLM2:
         fetch_smollm2()
     if name in OWN:
@@ -84,7 +84,7 @@ def _require_on_hub(name: str, repo: str, file: str) -> None:
 
 
 def _model_near(name: str) -> str:
-    """A question that names a model with a similar name: ours, the paper's, one in the hub's cache or in that folder."""
+    """A question with a similar model's name: ours, the paper's, one in the hub's cache or in that folder."""
     place = Path(name).expanduser().parent
     beside = [place / each for each in (os.listdir(place) if place.is_dir() else ())]
     local = [str(each) for each in beside if each.suffix == ".gguf" or (each / "config.json").is_file()]

@@ -1,4 +1,4 @@
-"""All hooks that write to a model's residual stream, found by trial: if all are ablated, nothing is left of a direction."""
+"""All hooks that write to a residual stream, found by trial: with all ablated, nothing is left of a direction."""
 
 import torch
 from jaxtyping import Float
@@ -16,8 +16,9 @@ def stream_writes(bridge: TransformerBridge, probe: TokenBatch, n_layers: int) -
     """The hooks to ablate so that nothing is left along a direction; none if something is always left.
 
     These are the embedding and what every attention and MLP block adds. If that leaves more than `MOST_LEFT` of a
-    token's state (per-layer inputs in Gemma 4, state-space mixers in Falcon-H1), other mixers and the whole stream after
-    every block are added. `resid_mid` is not among them: there the bridge passes on a copy, so an edit has no effect.
+    token's state (per-layer inputs in Gemma 4, state-space mixers in Falcon-H1), other mixers and the whole stream
+    after every block are added. `resid_mid` is not among them: there the bridge passes on a copy, so an edit has no
+    effect.
     """
     usual = _names(bridge, n_layers, USUAL)
     for names in (usual, [*usual, *_names(bridge, n_layers, (*MIXERS, "hook_resid_post"))]):

@@ -1,13 +1,13 @@
 """The paper's claims about one model: each with a number, its range, n, a verdict, and the setting.
 
 The rule is the same for every measure (`Measure.verdict`) and was fixed before the suite ran on a real model. A number
-agrees if its whole range lies on the claim's side of a bar, differs if it lies on the other side, and is undecided if the
-range contains the bar, or the data are missing, stale, or from fewer than eleven directions. A claim agrees if all of its
-measures agree, differs if at least one differs, and is undecided otherwise.
+agrees if its whole range lies on the claim's side of a bar, differs if it lies on the other side, and is undecided if
+the range contains the bar, or the data are missing, stale, or from fewer than eleven directions. A claim agrees if all
+of its measures agree, differs if at least one differs, and is undecided otherwise.
 
 | claim | measure | bar |
 |---|---|---|
-| 1 | pairs of directions that are distinct: cosine clearly below `SAME`, and kinds of prompt distinguishable | 9 in 10 pairs |
+| 1 | pairs of distinct directions: cosine clearly below `SAME`, and distinguishable kinds of prompt | 9 in 10 pairs |
 | 2 | correlation of the cosines with the two published clusters | what 95 % of shuffled maps stay below |
 | 2 | correlation with the published map | the same |
 | 3 | pairs of trade-off curves that the knob test calls equivalent, within its margin | 9 in 10 pairs |
@@ -57,7 +57,7 @@ class Claims:
         return DIFFERS if DIFFERS in found else AGREES if found == {AGREES} else UNDECIDED
 
     def rows(self) -> pd.DataFrame:
-        """One row per measure: claim, measure, number, low, high, bar, n, unit, verdict, claim verdict, note, setting."""
+        """A row per measure: claim, measure, number, low, high, bar, n, unit, verdict, claim verdict, note, setting."""
         return pd.DataFrame([self._row(measure) for measure in self.measures])
 
     def table(self) -> pd.DataFrame:

@@ -20,13 +20,14 @@ _STYLES = [
 ]
 _READING = (
     f"The published numbers are those of {CITATION}: Gemma-2-9b-it at layer 20, and Llama-3.1-8B-Instruct at layers 15 "
-    "to 16 (Table 11, half of Table 2), at position -2, with 32 prompts on each side that the model refused or answered. "
-    "A verdict is given only if model, layer, position, prompts and their selection, the reading of over-refusal and, "
-    "for cosines, the number of prompts are the same. Then ours agrees if the 95 % interval of the difference contains "
-    "0, and differs otherwise. Table 1 compares plain cosines; our interval is that of the corrected cosine, shifted "
-    "to the plain one. The paper judges responses with WildGuard; if our judge is another, the note names it, and a "
-    "difference may be due to it. Published rates have Wilson's interval for the paper's 100 or 200 prompts. Tables of other "
-    "papers (arXiv numbers) give the layer, as a share of depth, and the position that a search chose on their prompts."
+    "to 16 (Table 11, half of Table 2), at position -2, with 32 prompts on each side that the model refused or "
+    "answered. A verdict is given only if model, layer, position, prompts and their selection, the reading of "
+    "over-refusal and, for cosines, the number of prompts are the same. Then ours agrees if the 95 % interval of the "
+    "difference contains 0, and differs otherwise. Table 1 compares plain cosines; our interval is that of the "
+    "corrected cosine, shifted to the plain one. The paper judges responses with WildGuard; if our judge is another, "
+    "the note names it, and a difference may be due to it. Published rates have Wilson's interval for the paper's 100 "
+    "or 200 prompts. Tables of other papers (arXiv numbers) give the layer, as a share of depth, and the position that "
+    "a search chose on their prompts."
 )
 
 
@@ -46,7 +47,7 @@ def write_report(model: str = BUNDLED, root: str | Path | None = None) -> tuple[
 
 
 def comparison_page(found: Comparison, claims: Claims | None = None) -> str:
-    """A page that opens offline: what the numbers were measured on, the claims, how to read the numbers, all numbers."""
+    """A page that opens offline: what was measured, the claims, how to read the numbers, all numbers."""
     name = short_name(found.setting.model)
     texts = [html.escape(text) for text in (f"{name} and the paper", describe(found.setting), _READING)]
     shown = _claims_table(claims) if claims else ""
@@ -75,8 +76,9 @@ def describe(setting: Setting) -> str:
     place = f"resid_pre of layer {layer}, position {pos}; prompts: {setting.prompts}. {_chosen(setting)}"
     if setting.model == BUNDLED:
         return (
-            f"The bundled model, {place} It was trained from scratch to refuse in eleven styles, for teaching and tests. "
-            "Its numbers are compared with the published ones to show the method; they say nothing about Gemma or Llama."
+            f"The bundled model, {place} It was trained from scratch to refuse in eleven styles, for teaching and "
+            "tests. Its numbers are compared with the published ones to show the method; they say nothing about Gemma "
+            "or Llama."
         )
     return f"{setting.model}, {place}"
 

@@ -1,4 +1,4 @@
-"""The places and scores that other papers published for the methods that choose one, matched with those of notebook 09."""
+"""The places that other papers published for methods that choose one, matched with those of notebook 09."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +20,7 @@ PROMPTS = {
 
 
 def selection_matches(folder: Path, setting: Setting) -> Iterator[Match]:
-    """One match per published number: depth (layer / number of layers), position, and scores where they were printed."""
+    """A match per published number: depth (layer / number of layers), position, and scores if they were printed."""
     ours = pd.read_csv(folder / FILE, index_col=0) if (folder / FILE).is_file() else pd.DataFrame()
     for row in pd.read_csv(PUBLISHED).assign(depth=lambda rows: rows["layer"] / rows["n_layers"]).to_dict("records"):
         published = replace(setting, model=row["model"], prompts=PROMPTS[row["table"]], direction_draw=None)

@@ -1,6 +1,5 @@
-from .look import LINE_LOOK, LOOK, POINT_LOOK, category_lines, category_scatter, heatmap, heatmap_menu, label
-from .points import embedding_scatter, projection_scatter
-from .saving import model_folder, save_figure
+from .look import LINE_LOOK, LOOK, POINT_LOOK, category_lines, category_scatter, heatmap, label
+from .saving import save_figure
 
 __all__ = [
     "LINE_LOOK",
@@ -8,11 +7,7 @@ __all__ = [
     "POINT_LOOK",
     "category_lines",
     "category_scatter",
-    "embedding_scatter",
     "heatmap",
-    "heatmap_menu",
     "label",
-    "model_folder",
-    "projection_scatter",
     "save_figure",
 ]

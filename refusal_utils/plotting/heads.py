@@ -1,6 +1,5 @@
-"""Figures of attention heads: contributions, refusals after replacing heads, and the tokens a head attends to."""
+"""Figures of attention heads: contributions, parts of the gap, and refusals after replacing heads."""
 
-import html
 from collections.abc import Sequence
 
 import numpy as np
@@ -76,21 +75,6 @@ def outcome_dots(shares: pd.DataFrame, *, title: str, value: str) -> go.Figure:
     figure.update_traces(orientation="h", marker={"size": 9, "line": {"width": 2}})
     figure.update_layout(scattermode="group", scattergap=0.3)  # dots with equal shares do not overlap
     return figure.update_xaxes(range=[-0.03, 1.03]).update_yaxes(title="")
-
-
-def token_strip(tokens: list[str], weights: np.ndarray, title: str) -> str:
-    """Tokens as plain HTML, darker for larger weights [token] (0 to 1); works offline and in untrusted notebooks.
-
-    >>> "&lt;b&gt;" in token_strip(["<b>"], np.array([1.0]), "head 5.4")
-    True
-    """
-    shades = np.asarray(weights) / max(float(np.max(weights)), 1e-9)
-    style = "padding:2px 1px;border-radius:3px;font-family:monospace;white-space:pre-wrap"
-    spans = [
-        f'<span title="{weight:.3f}" style="{style};background:rgba(213,94,0,{shade:.2f})">{html.escape(token)}</span>'
-        for token, weight, shade in zip(tokens, weights, shades, strict=True)
-    ]
-    return f"<div><b>{html.escape(title)}</b><br>{''.join(spans)}</div>"
 
 
 def _long(table: pd.DataFrame, columns: str, value: str) -> pd.DataFrame:

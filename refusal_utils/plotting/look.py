@@ -13,7 +13,9 @@ from ..prompts.categories import BENIGN, CATEGORIES, category_by_id
 
 Limits = tuple[float | int, float | int]
 WIDTH, HEIGHT = 1040, 560  # pixels: the width of a page
-_PLOT_SHARE, _LINE_PIXELS = 0.7, 16  # share of the height between the axes; a line of text
+_PLOT_WIDTH, _PLOT_HEIGHT = 0.68, 0.7  # shares of a figure's width and height between the axes
+# Pixels across from a point to its name, between names and markers, down, and of a letter; a line of text is 16 high.
+_REACHES, _CLEAR, _OFFSETS, _LETTER = (40, 18), 11, (0, 16, -16, 32, -32, 48, -48), 6
 DIVERGING, SEQUENTIAL = "RdBu_r", "Viridis"  # diverging maps are centred on 0
 BLUE, VERMILION, ORANGE = "#0072B2", "#D55E00", "#E69F00"
 TITLES = {category.id: category.title for category in CATEGORIES}
@@ -149,21 +151,40 @@ def category_scatter(frame: pd.DataFrame, x: str, y: str, *, title: str) -> go.F
 
 
 def name_points(figure: go.Figure, x: pd.Series, y: pd.Series, names: pd.Series) -> go.Figure:
-    """`figure` with a line from each of these points to its name, on the side that faces the middle.
+    """`figure` with a line from each of these points to its name, clear of all markers and of the other names.
 
-    Names lie one below another, so none covers another and none is cut off.
+    If no place is clear, a name stands where it is clearest. Preferred are places level with the point, towards the
+    middle.
     """
-    across, up = (np.concatenate([np.asarray(trace[axis], float) for trace in figure.data]) for axis in "xy")
-    pixels = _PLOT_SHARE * (figure.layout.height or HEIGHT) / (float(np.ptp(up)) or 1.0)  # per unit of y
-    lowest = np.inf
+    places = np.array([np.concatenate([np.asarray(trace[axis], float) for trace in figure.data]) for axis in "xy"])
+    size = np.array([_PLOT_WIDTH * WIDTH, -_PLOT_HEIGHT * (figure.layout.height or HEIGHT)])  # pixels; y points down
+    scale = size / np.maximum(np.ptp(places, axis=1), 1e-12)
+    taken = places.T * scale
     for at in np.argsort(-np.asarray(y)):
-        level = pixels * y.iloc[at]
-        lowest = min(level, lowest - _LINE_PIXELS)
-        is_right = x.iloc[at] > (across.min() + across.max()) / 2
-        side = {"ax": -40, "xanchor": "right"} if is_right else {"ax": 40, "xanchor": "left"}
-        look = {"arrowhead": 0, "arrowwidth": 0.6, "arrowcolor": "#666", "font_size": 12, **side}
-        figure.add_annotation(x=x.iloc[at], y=y.iloc[at], text=names.iloc[at], ay=level - lowest, **look)
+        point = np.array([x.iloc[at], y.iloc[at]]) * scale
+        inwards = -1 if x.iloc[at] > places[0].mean() else 1
+        others = taken[np.abs(taken - point).max(1) > 0.5]
+        options = [(s * inwards * reach, down) for down in _OFFSETS for reach in _REACHES for s in (1, -1)]
+        drawn = [_line_and_text(point, np.array(to), len(str(names.iloc[at]))) for to in options]
+        clear = [min(float(_distances(each, others).min(initial=np.inf)), _CLEAR) for each in drawn]
+        best = int(np.argmax(clear))  # the first of the clearest
+        across, down = options[best]
+        taken = np.concatenate([taken, drawn[best]])
+        look = {"arrowhead": 0, "arrowwidth": 0.6, "arrowcolor": "#666", "font_size": 12, "standoff": 6}
+        anchor = {"xanchor": "left" if across > 0 else "right", "ax": across, "ay": down}
+        figure.add_annotation(x=x.iloc[at], y=y.iloc[at], text=names.iloc[at], **look, **anchor)
     return figure
+
+
+def _line_and_text(point: np.ndarray, to: np.ndarray, n_letters: int) -> np.ndarray:
+    """Pixels along the line from a point to its name and along the middle of the name."""
+    line = point + np.linspace(0.3, 1, 8)[:, None] * to
+    text = np.linspace(0, _LETTER * n_letters * np.sign(to[0]), 16)[:, None] * np.array([1, 0])
+    return np.concatenate([line, point + to + text])
+
+
+def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(first[:, None] - second[None], axis=-1)
 
 
 def write_across(figure: go.Figure, text: str) -> go.Figure:

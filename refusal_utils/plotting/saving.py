@@ -34,7 +34,7 @@ def save_figure(
     root: str | Path = FIGURES,
     origin: str = "",
 ) -> list[Path]:
-    """The paths written to the model's folder (`claim_folder`): `<name>.html`, `<name>.csv` with `numbers`, `<name>.png`.
+    """The paths written to the model's folder (`claim_folder`): `<name>.html`, `.csv` with `numbers`, `.png`.
 
     The HTML works offline and shares one `plotly.min.js` with its neighbours. There is no PNG without Chrome. If the
     title of the figure does not contain the model's name, the name is added as a subtitle. `origin`: see `name_model`.
@@ -49,14 +49,14 @@ def save_figure(
 
 
 def write_figure(figure: go.Figure, path: Path) -> list[Path]:
-    """The paths written: `<path>.html`, which shares `plotly.min.js` with its neighbours, and `<path>.png` with Chrome."""
+    """The paths written: `<path>.html`, sharing `plotly.min.js` with its neighbours, and `<path>.png` with Chrome."""
     page, picture = (path.with_name(f"{path.name}.{kind}") for kind in ("html", "png"))
     figure.write_html(page, include_plotlyjs="directory")
     return [page, picture] if chrome() and _write_png(figure, picture) else [page]
 
 
 def name_model(figure: go.Figure, model: str, origin: str = "") -> go.Figure:
-    """`figure` with `model` named in its title or subtitle, and `origin` (such as "dequantized from Q4_K_M") there too."""
+    """`figure` with `model` in its title or subtitle, and `origin` (such as "dequantized from Q4_K_M")."""
     title = figure.layout.title
     shown = f"{title.text} {title.subtitle.text}"
     missing = [text for text, known in ((f"{model} model", model in shown), (origin, origin in shown)) if not known]

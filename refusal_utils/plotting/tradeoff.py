@@ -138,7 +138,7 @@ def _published(name: str, table: pd.DataFrame) -> go.Scatter:
 
 
 def interval_bars(frame: pd.DataFrame, *, title: str, y: str, marks: Mapping[str, float]) -> go.Figure:
-    """A bar per row of `frame` (columns accuracy, low, high; shares) with its interval, and labelled lines at `marks`."""
+    """A bar per row of `frame` (shares: accuracy, low, high) with its interval, and labelled lines at `marks`."""
     figure = px.bar(
         frame,
         x=list(frame.index),

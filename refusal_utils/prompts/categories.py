@@ -1,7 +1,7 @@
 """The eleven categories of refusal and non-compliance, and how figures draw them.
 
-A new category is one more row of `CATEGORIES` and one more file, `prompts/<id>.jsonl`. Names and clusters follow Joad et
-al., arXiv 2602.02132 (Table 1 and the released hierarchical clustering).
+A new category is one more row of `CATEGORIES` and one more file, `prompts/<id>.jsonl`. Names and clusters follow Joad
+et al., arXiv 2602.02132 (Table 1 and the released hierarchical clustering).
 """
 
 from dataclasses import dataclass
@@ -36,8 +36,8 @@ class Category:
         return "solid" if self.cluster == "content policy" else "dash"
 
 
-# Colours: a selection from `glasbey_bw_minc_20_maxl_70` of colorcet (Glasbey et al. 2007; Kovesi 2015), chosen so that any
-# two differ clearly and each can be read on white. Content policy has the warm hues, cannot comply the cool ones.
+# Colours: a selection from `glasbey_bw_minc_20_maxl_70` of colorcet (Glasbey et al. 2007; Kovesi 2015), chosen so that
+# any two differ clearly and each can be read on white. Content policy has the warm hues, cannot comply the cool ones.
 # fmt: off
 CATEGORIES: tuple[Category, ...] = (
     Category("safety_core", "Safety core", "SafetyCore-WGM", "content policy", "#d60000",

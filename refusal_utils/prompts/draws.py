@@ -1,4 +1,4 @@
-"""Draws: the prompts that directions are estimated from, chosen by label, by the model's behaviour, or as the paper did.
+"""Draws: the prompts that directions are estimated from, chosen by label, by behaviour, or as the paper did.
 
 The column `selection` records how prompts were chosen, because selecting by label (what a prompt is) and by behaviour
 (whether the model refused it) are different experiments. `side` is `refused` for a category and `answered` for the
@@ -38,16 +38,13 @@ def draw_prompts(
 ) -> pd.DataFrame:
     """A draw from `rows` (columns of `load_prompts`): `n` prompts of every category and `n` benign ones.
 
-    By behaviour a side has what was found if this is fewer than `n`, and a category is left out if the model refused
-    fewer than 8 of its prompts (fewer than `n`, if `n` is smaller).
-
-    `select_by`: `"label"` (any prompts, at random), `"behaviour"` (the first that `outcome_of` calls refused, or for the
-    benign side answered, as in the release of Joad et al. 2602.02132), `"behaviour at random"` (any of those), or
-    `"published"` (the rows of the paper's pools, `paper.tables.published_pool_rows`, whatever `n`). With
-    `over_refusal="safe_benign"` the benign side is XSTest's safe prompts, otherwise it has none of them. Adds the columns
-    side, selection and over_refusal (the reading, for the prompts that it concerns). Raises `ValueError` if an argument
-    is unknown or missing, if too few prompts of a label or too few benign ones qualify, or if fewer than three
-    categories are left.
+    `select_by`: `"label"` (any prompts, at random), `"behaviour"` (the first that `outcome_of` calls refused, or for
+    the benign side answered, as in the release of Joad et al. 2602.02132), `"behaviour at random"` (any of those), or
+    `"published"` (the rows of the paper's pools, `paper.tables.published_pool_rows`, whatever `n`). By behaviour a side
+    may have fewer than `n`, and a category with fewer than 8 (or `n`, if smaller) is left out. With
+    `over_refusal="safe_benign"` the benign side is XSTest's safe prompts, otherwise it has none of them. Adds the
+    columns side, selection and over_refusal (the reading, for the prompts that it concerns). Raises `ValueError` if an
+    argument is unknown or missing, if too few prompts qualify, or if fewer than three categories are left.
     """
     require_known("draw_prompts", "select_by", select_by, SELECTIONS)
     readings = ("unsafe",) if select_by == "published" else OVER_REFUSAL
@@ -175,7 +172,7 @@ def draw_digest(draw: pd.DataFrame) -> str:
 
 
 def held_out(prompts: pd.DataFrame, draw: pd.DataFrame, limit: int | None = 400) -> pd.DataFrame:
-    """The rows of `prompts` that no direction was estimated from: `draw` has neither their id nor their text, in any form.
+    """The rows of `prompts` that made no direction: `draw` has neither their id nor their text, in any form.
 
     Of the built-in prompts only the eval split is returned, because the bundled model was trained on the other. At most
     `limit` prompts of each kind, eval prompts first, then in the order of `prompts`.

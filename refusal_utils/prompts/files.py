@@ -27,13 +27,13 @@ _LANGUAGE_CODE = re.compile(r"([a-z]{2,3}(-[a-z0-9]{2,8})*)?")
 def read_prompt_file(path: str | Path, category: str | None = None, *, repeats: bool = False) -> pd.DataFrame:
     """The prompts of a file, with the columns of `load_prompts`.
 
-    `.jsonl` has one JSON object per line; `.csv` and `.tsv` a header, and commas, semicolons, tabs or bars between cells;
-    `.txt` one prompt per line. All but the last hold the prompt as `text` or `prompt`, and optionally id, category, split,
-    pair_id and language. `category` is for prompts that name none. Blanks around a value do not count. Missing ids are
-    made from file name and line number; missing splits follow `split_in_order`, and a prompt that is there again has the
-    split of the first one. The column language (a code such as de or pt-br) is there if a row has one. Raises `ValueError`
-    that names the file and the line, also (unless `repeats`) for the same prompt in a category and among the benign ones,
-    or in both splits.
+    `.jsonl` has one JSON object per line; `.csv` and `.tsv` a header, and commas, semicolons, tabs or bars between
+    cells; `.txt` one prompt per line. All but the last hold the prompt as `text` or `prompt`, and optionally id,
+    category, split, pair_id and language. `category` is for prompts that name none. Blanks around a value do not count.
+    Missing ids are made from file name and line number; missing splits follow `split_in_order`, and a prompt that is
+    there again has the split of the first one. The column language (a code such as de or pt-br) is there if a row has
+    one. Raises `ValueError` that names the file and the line, also (unless `repeats`) for the same prompt in a category
+    and among the benign ones, or in both splits.
     """
     path = Path(path)
     readable = path.is_file() and path.suffix.lower() in PROMPT_FILES
@@ -97,8 +97,8 @@ def _string(path: Path, number: int, name: str, value: object) -> str:
 def check_repeats(function: str, rows: pd.DataFrame, files: Mapping[Path, Iterable[str]]) -> None:
     """Raise `ValueError` for a prompt that is both refused and benign, or both train and eval, in any spelling.
 
-    Directions would be told to separate it from itself, or be tested on what they were estimated from. `files` gives the
-    ids of each file; the error names files and lines. The same text in two languages counts as two prompts.
+    Directions would be told to separate it from itself, or be tested on what they were estimated from. `files` gives
+    the ids of each file; the error names files and lines. The same text in two languages counts as two prompts.
     """
     key, benign = _key(rows), rows["category"] == BENIGN
     n_sides, n_splits = (each.groupby(key).transform("nunique") for each in (benign, rows["split"]))

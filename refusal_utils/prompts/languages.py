@@ -18,10 +18,11 @@ def load_languages(source: str | Path = "builtin", languages: Sequence[str] | No
     """Parallel prompts: the columns of `load_prompts`, language, and harmful (whether a model should refuse it).
 
     `source` is `"builtin"` (30 prompts each in English, German, French, Spanish, Chinese and Japanese), a .jsonl, .csv
-    or .tsv file, or a folder of them. Every row has a language, a category and a pair_id. The pair_id is that of the prompt
-    and of its benign twin in all languages. `languages` selects some and orders them. Rows are sorted by language, then
-    harmful prompts first, then pair_id, so that row i of one language translates row i of any other. Raises `ValueError`
-    for an unknown language, fewer than two of them, and for a prompt without its counterpart in some language.
+    or .tsv file, or a folder of them. Every row has a language, a category and a pair_id. The pair_id is that of the
+    prompt and of its benign twin in all languages. `languages` selects some and orders them. Rows are sorted by
+    language, then harmful prompts first, then pair_id, so that row i of one language translates row i of any other.
+    Raises `ValueError` for an unknown language, fewer than two of them, and for a prompt without its counterpart in
+    some language.
     """
     path = prompts_dir() / "languages" if source == "builtin" else Path(source)
     files = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []

@@ -21,11 +21,12 @@ def load_prompts(
     """The prompts of `source`: columns id, category, text, split, pair_id (empty without a twin) and kind.
 
     `source` is `"builtin"`, `"paper"` (the public data sets, downloaded into `cache_dir` on first use), a folder with
-    `<category>.jsonl` (or .csv, .tsv, .txt) for every category and `benign.jsonl`, or one .jsonl, .csv or .tsv file whose
-    prompts name their category. `category` and `split` (`"train"` or `"eval"`) select some of them. `kind` is the category,
-    and for benign prompts `ordinary`, `look_alike` or `twin`. Raises `ValueError` for an unknown source, category or
-    split, for a category without prompts, for a repeated id, and for a broken line (file and line number). So does a
-    prompt of your own that is both refused and benign, or in both splits (`check_repeats`); public data may have some.
+    `<category>.jsonl` (or .csv, .tsv, .txt) for every category and `benign.jsonl`, or one .jsonl, .csv or .tsv file
+    whose prompts name their category. `category` and `split` (`"train"` or `"eval"`) select some of them. `kind` is the
+    category, and for benign prompts `ordinary`, `look_alike` or `twin`. Raises `ValueError` for an unknown source,
+    category or split, for a category without prompts, for a repeated id, and for a broken line (file and line number).
+    So does a prompt of your own that is both refused and benign, or in both splits (`check_repeats`); public data may
+    have some.
     """
     for name, value, known in (("category", category, ALL_CATEGORIES), ("split", split, SPLITS)):
         todo = did_you_mean(value, known) or f"Use one of {', '.join(known)}, or leave it out."

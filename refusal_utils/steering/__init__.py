@@ -8,10 +8,9 @@ batches, and `respond` judges the answers.
 
 from .conditions import UNSTEERED, Condition, ablation_condition, steering_condition
 from .contexts import intervene
-from .first_tokens import kl_spent, refusal_logit, refusal_scores
 from .generation import generate
-from .interventions import Ablation, Addition, HeadReplacement, Intervention, PartialAblation, SequentialAblation
-from .responses import judge_rows, respond
+from .interventions import Ablation, Addition, Intervention
+from .responses import respond
 from .shared_passes import first_token_logits
 
 __all__ = [
@@ -19,18 +18,11 @@ __all__ = [
     "Ablation",
     "Addition",
     "Condition",
-    "HeadReplacement",
     "Intervention",
-    "PartialAblation",
-    "SequentialAblation",
     "ablation_condition",
     "first_token_logits",
     "generate",
     "intervene",
-    "judge_rows",
-    "kl_spent",
-    "refusal_logit",
-    "refusal_scores",
     "respond",
     "steering_condition",
 ]

@@ -57,7 +57,7 @@ class Beginning:
         self._edits = acting  # kept alive, because a key holds their ids
 
     def _rows_of_cache(self, members: Int[Tensor, " row"], layer: int, n_groups: int) -> Any:
-        """The cache with a row per group below `layer`, where all beginnings are the same, and a row per row above it."""
+        """The cache with a row per group below `layer`, where beginnings are the same, and a row per row above it."""
         first, cache = members.new_zeros(n_groups), self._cache
         assert cache is not None
         return rows_of_cache(cache, [first if below < layer else members for below in range(len(cache.layers))])

@@ -92,7 +92,7 @@ def steering_condition(
 def ablation_condition(
     directions: DirectionSet, *names: str, in_turn: bool = False, share: float = 1.0, **options: Any
 ) -> Condition:
-    """Remove the span of the named directions, or a `share` of it, or each `in_turn`; `options` are those of `Ablation`.
+    """Remove the span of the named directions, a `share` of it, or each `in_turn`; `options`: those of `Ablation`.
 
     Raises `ValueError` for an unknown direction, if no name is given, and for a share in turn.
     """

@@ -44,7 +44,8 @@ def decode(
 ) -> None:
     """Decode one batch, and call `finish` with each row as soon as it stops.
 
-    `begin`: what all prompts begin with. Models without a cache (`ChatModel.has_cache`) compute the whole text again for every token.
+    `begin`: what all prompts begin with. Models without a cache (`ChatModel.has_cache`) compute the whole text again
+    for every token.
 
     This is not a generator: the interventions apply to the whole batch and must be undone even after an error.
     """

@@ -42,31 +42,22 @@ def generate(
 ) -> pd.DataFrame:
     """The model's response to every prompt under every condition: one row each, condition by condition.
 
-    Responses are greedy, or drawn with `sampling`; these have two more columns: `sample` (its number) and `probability`
-    (the geometric mean of its tokens' probabilities at temperature 1).
+    Responses are greedy, or drawn with `sampling`. With `paired`, each prompt is answered under one condition: the
+    first under the first, and so on. `cache_dir` keeps finished rows. `batch_tokens`: padded tokens per batch.
 
-    With `paired`, each prompt is answered under one condition: the first under the first, and so on. `cache_dir` keeps
-    finished rows, which are then read instead of generated. `batch_tokens` limits the padded tokens per batch.
-
-    Columns: `prompt` (index into `prompts`); `condition` (its name), `direction`, `coefficient` and `gaps` of the
-    condition; `response` (without special tokens), `n_tokens` (generated ones, the stop token included), `stopped` (by
-    one of the model's own stop tokens, rather than by `max_new_tokens`). With `tokens`, also the ids of the response
-    before its stop token (`tokens`), which its text does not always give back.
+    Columns: `prompt` (index into `prompts`); `condition` (its name), `direction`, `coefficient` and `gaps`; `response`
+    (without special tokens); `n_tokens` (generated ones, the stop token included); `stopped` (by one of the model's own
+    stop tokens). With `tokens`, also the response's ids without its stop token. With `sampling`, also `sample` (its
+    number) and `probability` (the geometric mean of its tokens' probabilities at temperature 1).
 
     Raises `ValueError` without conditions, for two that agree in name, direction and coefficient (unless paired), for
-    an intervention that does not fit the model, for prompts whose response would leave the context, for an unreadable or
-    unwritable cache, for a cache while anything is hooked to the model (`open_hooks`), and as `ChatModel.encode` does.
+    an intervention that does not fit the model, for prompts whose response would leave the context, for an unreadable
+    or unwritable cache or one while hooks are open, and as `ChatModel.encode` does.
     """
     _check(chat, conditions, max_new_tokens, cache_dir is not None, len(prompts) if paired else None)
     ids = chat.encode(prompts)
     _check_lengths(chat, ids, max_new_tokens)
-    pairs = zip(conditions, range(len(ids)), strict=True) if paired else product(conditions, range(len(ids)))
-    last = 0 if _has_bridge_hooks(chat) else chat.n_layers - 1  # hooks from outside may act anywhere
-    rows = []
-    for (each, prompt), sample in product(pairs, range(sampling.n if sampling else 1)):
-        drawn = sampling.parts(sample, max_new_tokens) if sampling else []
-        key, first_layer = content_key(ids[prompt], each.digest, *drawn), min(each.first_layer(chat.n_layers), last)
-        rows.append(Row(prompt, ids[prompt], each, key, first_layer, sample))
+    rows = _rows(chat, ids, conditions, max_new_tokens, paired, sampling)
     stops = chat.stop_tokens
     log = RowLog("generate", None if cache_dir is None else _log_path(chat, Path(cache_dir)))
     todo = {row.key: row for row in rows if not _is_complete(log.values.get(row.key), max_new_tokens, stops)}
@@ -97,6 +88,24 @@ def _check(
         require_fit(chat, each)
     if cached:
         require_no_hooks(name, chat, NOT_STORED, "Pass interventions as conditions, or leave cache_dir out.")
+
+
+def _rows(
+    chat: ChatModel,
+    ids: Sequence[list[int]],
+    conditions: Sequence[Condition],
+    max_new_tokens: int,
+    paired: bool,
+    sampling: Sampling | None,
+) -> list[Row]:
+    pairs = zip(conditions, range(len(ids)), strict=True) if paired else product(conditions, range(len(ids)))
+    last = 0 if _has_bridge_hooks(chat) else chat.n_layers - 1  # hooks from outside may act anywhere
+    rows = []
+    for (each, prompt), sample in product(pairs, range(sampling.n if sampling else 1)):
+        drawn = sampling.parts(sample, max_new_tokens) if sampling else []
+        key, first_layer = content_key(ids[prompt], each.digest, *drawn), min(each.first_layer(chat.n_layers), last)
+        rows.append(Row(prompt, ids[prompt], each, key, first_layer, sample))
+    return rows
 
 
 def _has_bridge_hooks(chat: ChatModel) -> bool:

@@ -29,7 +29,8 @@ def respond(
 ) -> pd.DataFrame:
     """The judged responses to `prompts` (columns id, text, ...) under every condition, condition by condition.
 
-    Columns: those of `prompts`, of `generate` (except its `prompt`) and of `judge_rows`. Raises `ValueError` as they do.
+    Columns: those of `prompts`, of `generate` (except its `prompt`) and of `judge_rows`. Raises `ValueError` as they
+    do.
     """
     texts = list(prompts["text"])
     how: dict[str, Any] = {"cache_dir": cache_dir, "progress": progress, "sampling": sampling}

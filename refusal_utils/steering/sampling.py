@@ -16,7 +16,7 @@ from ..checks import require
 
 @dataclass(frozen=True)
 class Sampling:
-    """`n` responses to every prompt, drawn at a `temperature` from the `top_k` tokens and the first `top_p` of their mass.
+    """`n` responses per prompt, drawn at a `temperature` from the `top_k` tokens and the first `top_p` of their mass.
 
     `seed` and the number of the sample determine the response. Raises `ValueError` for a value out of range.
     """
@@ -73,7 +73,7 @@ class TokenChoice:
 def draw_tokens(
     logits: Float[Tensor, "batch d_vocab"], uniforms: Float[Tensor, " batch"], sampling: Sampling
 ) -> Int[Tensor, " batch"]:
-    """One token per row: the first, by falling probability, at which the cumulative probability exceeds the row's uniform.
+    """One token per row: the first, by falling probability, whose cumulative probability exceeds the uniform.
 
     Only the `top_k` most likely tokens count, and of these the fewest whose probabilities add up to `top_p`.
     """

@@ -40,7 +40,8 @@ def read_first_tokens(
 
     `read(prompt_idx, logits, states)` gets the rows of one batch: the index of each row's prompt [batch], its logits of
     the first response token [batch, d_vocab], and its states of the last prompt token after each of `layers`
-    (`resid_post`) [batch, layer, d_model]. It returns tensors [batch, ...]. Conditions that do the same are computed once.
+    (`resid_post`) [batch, layer, d_model]. It returns tensors [batch, ...]. Conditions that do the same are computed
+    once.
 
     `batch_tokens`: padded tokens per batch. Raises `ValueError` in the name of `function` if a prompt does not fit into
     memory, for an intervention that does not fit the model, and as `ChatModel.encode` does.

@@ -24,8 +24,8 @@ _CAN_SHARE: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # by bridge
 class SharedRows:
     """The rows of a batch in groups: all rows of a group have the same tokens so far.
 
-    Without `share` every row is a group of its own. `ids`, `mask` and `past` are the input of the next forward pass, one
-    row per group. `group_idx` is the group of every row.
+    Without `share` every row is a group of its own. `ids`, `mask` and `past` are the input of the next forward pass,
+    one row per group. `group_idx` is the group of every row.
     """
 
     def __init__(self, chat: ChatModel, prompts: Sequence[Sequence[int]], layer: int, share: bool = True) -> None:
@@ -44,7 +44,7 @@ class SharedRows:
         return cls(chat, prompts, layer, _CAN_SHARE[chat.bridge])
 
     def go_on_from(self, n_past: int, cache: Any) -> None:
-        """Put the `n_past` tokens of `cache` before every row; it has a row per group below `layer`, else one per row."""
+        """Put the `n_past` tokens of `cache` before every row. It has a row per group below `layer`, else per row."""
         self.mask = torch.cat([self.mask.new_ones(len(self.mask), n_past), self.mask], dim=1)
         self.past = {"past_key_values": cache, "use_cache": True}
 
@@ -76,7 +76,7 @@ class SharedRows:
         return value
 
     def advance(self, tokens: Int[Tensor, " kept"], kept: Int[Tensor, " kept"], out: Any) -> None:
-        """Continue with the rows `kept`, which generated `tokens` after the pass `out`; groups split where rows differ."""
+        """Continue with the rows `kept`, which generated `tokens` after the pass `out`; groups split if rows differ."""
         base, n_rows = int(tokens.max()) + 1, len(self.group_idx)
         pairs, self.group_idx = torch.unique(self.group_idx[kept] * base + tokens, return_inverse=True)
         parents = pairs // base

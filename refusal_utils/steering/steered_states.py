@@ -23,7 +23,8 @@ def steered_states(
 ) -> Float[Tensor, "prompt d_model"]:
     """`resid_post` of `layer` (default: the last) at template position `pos` under `condition`, as float32 on the CPU.
 
-    Nothing is cached. Raises `ValueError` for a position outside the template, and for an intervention that does not fit.
+    Nothing is cached. Raises `ValueError` for a position outside the template, and for an intervention that does not
+    fit.
     """
     check_positions("steered_states", chat, (pos,))
     name = chat.hook_name("resid_post", (chat.n_layers - 1 if layer is None else layer) % chat.n_layers)

@@ -6,6 +6,7 @@ import pandas as pd
 
 from ..checks import require
 from ..prompts.categories import BENIGN
+from ..prompts.draws import behaviour_buckets
 
 BUCKETS = {  # what is in each bucket, and what to pass if there is too little of it
     "HR": ("harmful prompts that the model refuses", "Pass plainly harmful prompts"),
@@ -20,8 +21,8 @@ MIN_BUCKET = 15  # prompts; a smaller bucket is left out
 def controlled_set(pool: pd.DataFrame, *, n: int = 50, exclude: Iterable[str] = (), seed: int = 0) -> pd.DataFrame:
     """Up to `n` prompts each of HR, HC, BR and BC from `pool`, with columns harmful and bucket added.
 
-    `pool` has columns id, category, text and outcome (of the unsteered model); broken responses belong to no bucket.
-    A side (harmful or benign) has as many refused as answered prompts, so its rate starts at one half. If one of its two
+    `pool` has columns id, category, text and outcome (of the unsteered model); broken responses belong to no bucket. A
+    side (harmful or benign) has as many refused as answered prompts, so its rate starts at one half. If one of its two
     buckets has fewer than 15 prompts (fewer than `n`, if `n` is smaller), that bucket is left out and the side has the
     other alone: its rate starts at 0 or 1. `exclude` are the texts that directions were estimated from. Raises
     `ValueError` if one of them is in the pool, if both buckets of a side are too small, or if `n` is below 1. Source:
@@ -32,9 +33,7 @@ def controlled_set(pool: pd.DataFrame, *, n: int = 50, exclude: Iterable[str] = 
     leaked = [id for id, text in zip(pool["id"], pool["text"], strict=True) if _plain(text) in known]
     must = "no prompt may be one that a direction was estimated from"
     require(not leaked, "controlled_set", must, f"{len(leaked)} ({', '.join(leaked[:3])})", "Take the eval split.")
-    harmful = pool["category"] != BENIGN
-    outcome = pool["outcome"].map({"refused": "R", "answered": "C"})  # NaN for broken text
-    pool = pool.assign(harmful=harmful, bucket=harmful.map({True: "H", False: "B"}) + outcome)
+    pool = pool.assign(harmful=pool["category"] != BENIGN, bucket=behaviour_buckets(pool))
     sizes = _sizes(pool["bucket"].value_counts().reindex(list(BUCKETS), fill_value=0).to_dict(), n)
     drawn = [pool[pool["bucket"] == name].sample(size, random_state=seed) for name, size in sizes.items() if size]
     return pd.concat(drawn, ignore_index=True)[["id", "category", "text", "harmful", "bucket"]]

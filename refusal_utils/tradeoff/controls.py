@@ -40,7 +40,7 @@ def control_directions(
     n: int = 5,
     seed: int = 0,
 ) -> DirectionSet:
-    """`n` directions uniform on the sphere (`random 0`, ...) and `n` with the covariance of the activations within sides.
+    """`n` directions uniform on the sphere (`random 0`, ...) and `n` with the states' covariance within sides.
 
     They get the mean gap and the place of `directions`.
     """

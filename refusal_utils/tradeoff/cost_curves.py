@@ -1,4 +1,4 @@
-"""Refusal against over-refusal at equal cost: a curve per method, from ablations over the unsteered model to additions."""
+"""Refusal against over-refusal at equal cost: a curve per method, from ablations to additions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from ..plotting.tradeoff import AXES
 from ..stats import percentile_interval
 from ..steering.responses import respond
 from .curves import GRID, curves, reach_on_data
-from .equal_cost import BUDGETS, Dial, EqualCost, equal_cost
+from .equal_cost import BUDGETS, EqualCost, MethodDials, equal_cost
 from .outcomes import Outcomes
 from .rates import rate_table
 
@@ -54,10 +54,10 @@ class CostCurves:
         return Outcomes.from_rows(pd.concat([self.unsteered.assign(direction="", gaps=0.0), rows]), levels)
 
     def gains(self, reference: str, n_draws: int = 1000, seed: int = 0) -> pd.DataFrame:
-        """By intervention, budget and name: overall refusal rate (the mean of RR and ORR), and what it adds to `reference`.
+        """By intervention, budget and name: the overall refusal rate (mean of RR and ORR), compared with `reference`.
 
-        Columns: overall, more (the difference to the reference at the same budget), low and high (its 95 % interval over
-        prompts, the same for both). Points with broken text are left out.
+        Columns: overall, more (the difference to the reference at the same budget), low and high (its 95 % interval
+        over prompts, the same for both). Points with broken text are left out.
         """
         outcomes = self.outcomes()
         overall = outcomes.overall(outcomes.weights(n_draws, seed)).masked_fill(~outcomes.usable, float("nan"))
@@ -71,6 +71,20 @@ class CostCurves:
         ]
         index = ["intervention", "budget", "name"]
         return pd.DataFrame(rows, columns=[*index, "overall", "more", "low", "high"]).dropna().set_index(index)
+
+    def verdicts(self, reference: str, names: Sequence[str], n_draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+        """By intervention and budget: how many of `names` clearly gain more than `reference`, clearly less, or neither.
+
+        An addition gains more if it raises refusal more, an ablation if it lowers it more; clearly means that the whole
+        interval of `gains` lies on that side.
+        """
+        gains = self.gains(reference, n_draws, seed)
+        own = gains[gains.index.get_level_values("name").isin(list(names))]
+        is_added = own.index.get_level_values("intervention") == ADDED
+        above, below = own["low"] > 0, own["high"] < 0
+        verdicts = {"clearly more": above.where(is_added, below), "clearly less": below.where(is_added, above)}
+        found = pd.DataFrame(verdicts).assign(undecided=~(above | below))
+        return found.groupby(["intervention", "budget"]).sum()
 
     def matched(self, names: Sequence[str], n_draws: int = 1000, seed: int = 0) -> pd.DataFrame:
         """RR with its 95 % interval, and ORR, of each name at the same overall refusal rates; NaN beyond its reach.
@@ -128,7 +142,7 @@ class CostCurves:
         return figure.update_xaxes(range=[-0.03, 1.03]).update_yaxes(range=[-0.03, 1.03])
 
     def _points(self) -> pd.DataFrame:
-        """A row per point of a curve, in the order of the curves: ablations from the largest budget on, then additions."""
+        """A row per point, in the order of the curves: ablations from the largest budget on, then additions."""
         table = self.table().reset_index().dropna(subset=["RR", "ORR"])
         start = rate_table(self.unsteered.assign(all=""), "all").iloc[0]
         names = list(dict.fromkeys(table["name"]))
@@ -139,26 +153,10 @@ class CostCurves:
         return points.sort_values(["rank", "signed"]).assign(shown=points["name"].map(label)).round(4)
 
 
-def count_gains(gains: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """By intervention and budget: how many of `names` clearly buy more, clearly buy less, and are undecided.
-
-    `gains` are those of `CostCurves`. An addition buys more if it raises refusal more, an ablation if it lowers it more;
-    clearly means that the whole interval lies on that side.
-    """
-    own = gains[gains.index.get_level_values("name").isin(list(names))]
-    is_added = own.index.get_level_values("intervention") == ADDED
-    above, below = own["low"] > 0, own["high"] < 0
-    verdicts = pd.DataFrame(
-        {"clearly more": above.where(is_added, below), "clearly less": below.where(is_added, above)}
-    )
-    return verdicts.assign(undecided=~(above | below)).groupby(["intervention", "budget"]).sum()
-
-
 def cost_curves(
     chat: ChatModel,
     controlled: pd.DataFrame,
-    added: Mapping[str, Dial],
-    ablated: Mapping[str, Dial],
+    dials: MethodDials,
     prompts: Sequence[str],
     budgets: Sequence[float] = BUDGETS,
     **options: Any,
@@ -169,7 +167,7 @@ def cost_curves(
     `equal_cost` does.
     """
     found = {
-        ABLATED: equal_cost(chat, controlled, ablated, prompts, budgets, most=1.0, **options),
-        ADDED: equal_cost(chat, controlled, added, prompts, budgets, **options),
+        ABLATED: equal_cost(chat, controlled, dials.ablated, prompts, budgets, most=1.0, **options),
+        ADDED: equal_cost(chat, controlled, dials.added, prompts, budgets, **options),
     }
     return CostCurves(found, respond(chat, controlled, **options))

@@ -1,7 +1,7 @@
 """What an intervention along each category's direction does to the refusals of every category."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from ..checks import require
+from ..directions.direction_set import DirectionSet
 from ..model.chat_model import ChatModel
 from ..plotting.look import heatmap
 from ..prompts.categories import CATEGORIES
 from ..stats import bootstrap_counts, percentile_interval
 from ..steering.conditions import UNSTEERED, Condition
+from ..steering.first_tokens import kl_spent
 from ..steering.responses import judged, respond
+from .equal_cost import ablation_dial, strengths_at_cost
 
 CLUSTER = {category.id: category.cluster for category in CATEGORIES}
 
@@ -25,10 +28,12 @@ CLUSTER = {category.id: category.cluster for category in CATEGORIES}
 class CrossEffects:
     """Refusals of every category's prompts under one intervention per direction, and without any.
 
-    `rows` are judged responses with the columns category, direction ("" if unsteered) and outcome.
+    `rows` are judged responses with the columns category, direction ("" if unsteered) and outcome. `nats` are what each
+    intervention costs, if it was measured.
     """
 
     rows: pd.DataFrame = field(repr=False)
+    nats: pd.Series | None = None
 
     def table(self) -> pd.DataFrame:
         """The change of the refusal rate: a row per direction, a column per category of prompts."""
@@ -73,7 +78,7 @@ class CrossEffects:
         return pd.DataFrame(values, index=index, columns=["change", "low", "high"])
 
     def _drawn_changes(self, n_draws: int, seed: int) -> tuple[Tensor, list[str], list[str]]:
-        """(changes [draw, direction, category], the first of the data, the others of resampled prompts; their names)."""
+        """(changes [draw, direction, category], the first of the data, others of resampled prompts; their names)."""
         rows = judged(self.rows)
         refused = rows.assign(refused=rows["outcome"] == "refused")
         wide = refused.pivot(index=["category", "id"], columns="direction", values="refused").astype(float).dropna()
@@ -105,3 +110,23 @@ def cross_effects(
     rows = respond(chat, prompts[["id", "category", "text"]], [UNSTEERED, *own.values()], **options)
     names = [name for name in ("", *own) for _ in range(len(prompts))]
     return CrossEffects(rows.assign(direction=names))
+
+
+def ablation_effects(
+    chat: ChatModel,
+    prompts: pd.DataFrame,
+    directions: DirectionSet,
+    cost_prompts: Sequence[str],
+    budget: float = 0.1,
+    **options: Any,
+) -> CrossEffects:
+    """`cross_effects` of ablations that all spend as much as the cheapest does in full, at most `budget` nats.
+
+    Costs are means over `cost_prompts`. Raises `ValueError` as `strengths_at_cost` does.
+    """
+    dials = {name: ablation_dial(directions, name) for name in directions}
+    whole = kl_spent(chat, cost_prompts, [dial(1.0) for dial in dials.values()])
+    affordable = (min(budget, float(whole.min())),)
+    found = strengths_at_cost(chat, dials, cost_prompts, affordable, most=1.0).set_index("name")
+    equal = {name: dials[name](float(found["strength"][name])) for name in dials}
+    return replace(cross_effects(chat, prompts, equal, **options), nats=found["nats"])

@@ -1,8 +1,8 @@
 """What the refusal direction of one language does to the refusals of another, without a judge that reads either.
 
 A judge sees refusals only in the languages that it reads. Two measures need no reader: the log odds that the response
-begins as the model's refusals in that language begin, and whether its text is more like the model's responses to prompts
-that should be refused than like those to their harmless twins.
+begins as the model's refusals in that language begin, and whether its text is more like the model's responses to
+prompts that should be refused than like those to their harmless twins.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,9 +44,9 @@ class CrossLanguage:
     """Refusals of every language's prompts under every language's direction.
 
     `rows`: a response each, with columns language, pair_id, harmful, direction and kind ("" if unsteered), response,
-    outcome (by the judge), refused (1, 0, or NaN if it is not judged), score (log odds of a refusal's first token; NaN if
-    the language has no such token) and likeness (to the unsteered responses to other harmful prompts minus that to other
-    twins, -1 to 1). `openings`: the tokens by language.
+    outcome (by the judge), refused (1, 0, or NaN if it is not judged), score (log odds of a refusal's first token; NaN
+    if the language has no such token) and likeness (to the unsteered responses to other harmful prompts minus that to
+    other twins, -1 to 1). `openings`: the tokens by language.
     """
 
     states: ParallelStates = field(repr=False)
@@ -54,16 +54,16 @@ class CrossLanguage:
     rows: pd.DataFrame = field(repr=False)
 
     def table(self, kind: str = "ablated", of: str = "score") -> pd.DataFrame:
-        """The mean change of the score, likeness or refusal rate: a row per direction, a column per language of the prompts.
+        """The mean change of score, likeness or refusal rate: a row per direction, a column per prompts' language.
 
-        A direction is ablated on harmful prompts and added on their twins (`kind`). It comes from other pairs than those
-        it is tried on.
+        A direction is ablated on harmful prompts and added on their twins (`kind`). It comes from other pairs than
+        those it is tried on.
         """
         names = list(self.states.languages)
         return self.effects(kind, of)["change"].unstack().loc[[*names, RANDOM], names]
 
     def effects(self, kind: str = "ablated", of: str = "score", n_draws: int = 1000) -> pd.DataFrame:
-        """The mean change by direction and language of the prompts, its 95 % bootstrap interval over pairs, and their number.
+        """The mean change by direction and prompts' language, its 95 % bootstrap interval over pairs, and their number.
 
         Pairs whose change is unknown are left out, such as those with a response that is not judged.
         """
@@ -102,8 +102,8 @@ class CrossLanguage:
     def languages(self, n_draws: int = 1000) -> pd.DataFrame:
         """By language: what can be seen of refusals in the unsteered responses to harmful prompts and to their twins.
 
-        The tokens, and how well score and likeness tell harmful prompts from twins: their AUC (near 0.5 the model does not
-        refuse in that language, or not visibly) with its 95 % bootstrap interval over pairs.
+        The tokens, and how well score and likeness tell harmful prompts from twins: their AUC (near 0.5 the model does
+        not refuse in that language, or not visibly) with its 95 % bootstrap interval over pairs.
         """
         found: dict[str, dict[str, Any]] = {}
         for code in self.states.languages:
@@ -160,11 +160,11 @@ def cross_language(
     """The effect of every language's direction on every language's prompts, at the decision place.
 
     `prompts`: those of `load_languages`. Directions are differences in means of every second pair and are tried on the
-    others, and the reverse. They are ablated everywhere on harmful prompts, and added `gaps` times at the decision layer on
-    their twins. `tokens`: the ids that refusals begin with, by language; by default those that open at least two of the
-    responses to harmful prompts, and more than to twins. Raises `ValueError` for fewer than 8 pairs, and for prompts that
-    are not parallel.
-    Source: Wang et al. 2505.17306, who translate and judge responses; their released runs ablate and then add.
+    others, and the reverse. They are ablated everywhere on harmful prompts, and added `gaps` times at the decision
+    layer on their twins. `tokens`: the ids that refusals begin with, by language; by default those that open at least
+    two of the responses to harmful prompts, and more than to twins. Raises `ValueError` for fewer than 8 pairs, and for
+    prompts that are not parallel. Source: Wang et al. 2505.17306, who translate and judge responses; their released
+    runs ablate and then add.
     """
     languages, n_pairs = _languages_and_pairs(prompts)
     asking: dict[str, Any] = {"max_new_tokens": max_new_tokens, "cache_dir": cache_dir, "progress": progress}

@@ -1,8 +1,8 @@
 """Trade-off curves: a direction's refusal rate on harmful prompts (RR) at every overall refusal rate.
 
-The overall rate is the mean of RR and the rate on benign prompts (ORR), whatever strength produces it. (RR as a function
-of ORR would be vertical where ORR is 0.) A curve ends where its direction moves the model no further. All uncertainty
-comes from resampling prompts, the same ones for every direction and strength.
+The overall rate is the mean of RR and the rate on benign prompts (ORR), whatever strength produces it. (RR as a
+function of ORR would be vertical where ORR is 0.) A curve ends where its direction moves the model no further. All
+uncertainty comes from resampling prompts, the same ones for every direction and strength.
 """
 
 from collections.abc import Mapping

@@ -1,11 +1,11 @@
 """Directions at equal cost: the strength at which each spends the same KL divergence, and what it buys there.
 
-Methods find directions of different lengths at different places, so neither coefficients nor gaps compare them. The cost
-does: how much the first token of responses to benign prompts changes, in nats. An addition can spend any budget; an
-ablation ends when nothing is left, so at its budget as much is removed as it affords.
+Methods find directions of different lengths at different places, so neither coefficients nor gaps compare them. The
+cost does: how much the first token of responses to benign prompts changes, in nats. An addition can spend any budget;
+an ablation ends when nothing is left, so at its budget as much is removed as it affords.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -61,32 +61,26 @@ def ablation_dial(directions: DirectionSet, *names: str) -> Dial:
     return lambda share: ablation_condition(directions, *(names or directions.names), share=share)
 
 
-def method_dials(
-    found: Mapping[str, DirectionSet], controls: DirectionSet | None = None
-) -> tuple[dict[str, Dial], dict[str, Dial]]:
-    """(adding, ablating) by name: the first direction of every set in `found` is added, and the span of all ablated.
+@dataclass(frozen=True, eq=False)
+class MethodDials:
+    """How to add and how to ablate what each method found, by name."""
 
-    Each of `controls` is added and ablated by itself.
-    """
-    added = {name: addition_dial(own, own.names[0]) for name, own in found.items()}
-    ablated = {name: ablation_dial(own) for name, own in found.items()}
-    if controls is not None:
-        added |= {name: addition_dial(controls, name) for name in controls}
-        ablated |= {name: ablation_dial(controls, name) for name in controls}
-    return added, ablated
+    added: Mapping[str, Dial] = field(repr=False)
+    ablated: Mapping[str, Dial] = field(repr=False)
 
+    @classmethod
+    def of(cls, found: Mapping[str, DirectionSet], controls: DirectionSet | None = None) -> "MethodDials":
+        """The first direction of every set in `found` is added, the span of all ablated; each control by itself."""
+        added = {name: addition_dial(own, own.names[0]) for name, own in found.items()}
+        ablated = {name: ablation_dial(own) for name, own in found.items()}
+        if controls is not None:
+            added |= {name: addition_dial(controls, name) for name in controls}
+            ablated |= {name: ablation_dial(controls, name) for name in controls}
+        return cls(added, ablated)
 
-def ablations_at_equal_cost(
-    chat: ChatModel, directions: DirectionSet, prompts: Sequence[str], budget: float = 0.1
-) -> tuple[dict[str, Condition], pd.Series]:
-    """(the ablation of every direction that spends as much as the cheapest does in full, at most `budget`; their nats).
-
-    Raises `ValueError` as `strengths_at_cost` does.
-    """
-    dials = {name: ablation_dial(directions, name) for name in directions}
-    whole = kl_spent(chat, prompts, [dial(1.0) for dial in dials.values()])
-    found = strengths_at_cost(chat, dials, prompts, (min(budget, float(whole.min())),), most=1.0).set_index("name")
-    return {name: dials[name](found["strength"][name]) for name in dials}, found["nats"]
+    def ablations(self, names: Iterable[str]) -> dict[str, Condition]:
+        """The full ablation of each of `names`."""
+        return {name: self.ablated[name](1.0) for name in names}
 
 
 def strengths_at_cost(
@@ -99,10 +93,10 @@ def strengths_at_cost(
 ) -> pd.DataFrame:
     """The smallest strength at which each dial spends each budget, in nats, on average over `prompts`.
 
-    Columns name, budget, strength and nats (what is spent there). Strengths from 1/32 to 16 are tried first, larger ones
-    if needed; between the first two that enclose a budget, false position in logarithms proposes others until the cost
-    is within 2 % of the budget. `most`: where the dials end, such as 1 for ablations; one that has not spent a budget
-    there stays there. Without an end, strength and nats are NaN if none up to 4096 encloses the budget. Raises
+    Columns name, budget, strength and nats (what is spent there). Strengths from 1/32 to 16 are tried first, larger
+    ones if needed; between the first two that enclose a budget, false position in logarithms proposes others until the
+    cost is within 2 % of the budget. `most`: where the dials end, such as 1 for ablations; one that has not spent a
+    budget there stays there. Without an end, strength and nats are NaN if none up to 4096 encloses the budget. Raises
     `ValueError` for a budget that is not positive.
     """
     must, todo = "budgets must be positive numbers of nats", "Pass, for example, (0.05, 0.1, 0.2)."

@@ -28,8 +28,8 @@ _NONE = (float("nan"),) * (len(NUMBERS) - 1)
 class KnobTest:
     """How far apart every pair of curves is, and the verdict for each pair at one or several margins.
 
-    `pairs` has columns first, second, from, to (the common range of overall refusal rates), `NUMBERS` and verdict at the
-    first margin. `verdicts` has a column per margin and the rows of `pairs`.
+    `pairs` has columns first, second, from, to (the common range of overall refusal rates), `NUMBERS` and verdict at
+    the first margin. `verdicts` has a column per margin and the rows of `pairs`.
     """
 
     pairs: pd.DataFrame = field(repr=False)
@@ -82,13 +82,13 @@ def knob_test(
 ) -> KnobTest:
     """The comparison of every pair of curves, over the overall refusal rates `from` .. `to` that both reach.
 
-    `gap` is the largest difference of RR at equal overall refusal rate and `area` the mean absolute difference, with
-    95 % bootstrap intervals that hold simultaneously over the grid. `p_equivalent`: two one-sided tests that the
+    `gap` is the largest difference of RR at equal overall refusal rate and `area` the mean absolute difference, with 95
+    % bootstrap intervals that hold simultaneously over the grid. `p_equivalent`: two one-sided tests that the
     difference lies within the margin at every overall rate (Schuirmann 1987; Berger & Hsu 1996). `p_different`: the
     largest difference against what resampling alone produces. Both are adjusted over the pairs compared. The verdict is
-    equivalent, else different, else undecided; a pair whose common range is narrower than `min_range` has
-    "no common range" and NaN for all numbers. Give all directions strengths that are close together: strengths far apart
-    cut the corners of a curve (by up to 0.04 of RR on planted curves).
+    equivalent, else different, else undecided; a pair whose common range is narrower than `min_range` has "no common
+    range" and NaN for all numbers. Give all directions strengths that are close together: strengths far apart cut the
+    corners of a curve (by up to 0.04 of RR on planted curves).
     """
     drawn = curves(outcomes, outcomes.weights(n_draws, seed))
     lowest, highest = reach_on_data(outcomes)
@@ -119,7 +119,7 @@ def _adjusted(p_values: Iterable[float]) -> np.ndarray:
 
 
 def _compare(difference: Float[Tensor, "draw grid"], margins: Sequence[float]) -> tuple[tuple[float, ...], list[float]]:
-    """(the `NUMBERS` of one pair without `p_equivalent`, that for every margin), unadjusted; the first draw is the data."""
+    """(one pair's `NUMBERS` without `p_equivalent`, that for every margin), unadjusted; the first draw is the data."""
     observed, drawn = difference[0], difference[1:]
     moved = (drawn - observed).abs()
     largest = moved.amax(1)

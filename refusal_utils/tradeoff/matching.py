@@ -1,6 +1,7 @@
 """Every direction at the strength that gives one refusal rate, so that how they refuse can be compared."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,7 @@ from ..directions.direction_set import DirectionSet
 from ..model.chat_model import ChatModel
 from ..steering.conditions import steering_condition
 from .rates import MAX_DEGENERATE
-from .sweep import Sweep, sweep
+from .sweep import S, Sweep, sweep
 
 
 def match_refusal_rate(
@@ -27,14 +28,14 @@ def match_refusal_rate(
     """The responses under each direction at a strength whose refusal rate over `controlled` is nearest to `target`.
 
     Between the two strengths of `swept` that first enclose the target, false position proposes others until the rate is
-    within `tolerance` or `n_steps` are done; a direction that never encloses the target keeps its nearest strength. Zero,
-    and a strength with more than 10 % broken text, are kept only if a direction has no other.
-    `options` are those of `respond`. Raises `ValueError` for a direction that was not swept.
+    within `tolerance` or `n_steps` are done; a direction that never encloses the target keeps its nearest strength.
+    Zero, and a strength with more than 10 % broken text, are kept only if a direction has no other. `options` are those
+    of `respond`. Raises `ValueError` for a direction that was not swept.
     """
     missing = sorted(set(directions) - set(swept.rows["direction"]))
     must = "every direction must have been swept"
     require(not missing, "match_refusal_rate", must, f"no rows of {', '.join(missing)}", "Sweep them.")
-    found = Sweep(swept.rows[swept.rows["direction"].isin(list(directions))])
+    found = Sweep(swept.of_directions(directions).rows)
     for _ in range(n_steps):
         wanted = {name: _next_strength(_rates(found, name), target, tolerance) for name in directions}
         missed = {name: strength for name, strength in wanted.items() if strength is not None}
@@ -48,19 +49,19 @@ def match_refusal_rate(
     return Sweep(found.rows[kept].reset_index(drop=True))
 
 
-def common_strength(swept: Sweep, directions: Iterable[str], target: float = 0.9) -> Sweep:
+def common_strength(swept: S, directions: Iterable[str], target: float = 0.9) -> S:
     """The responses at the strength in gaps, among those that all `directions` have, with the rate nearest to `target`.
 
     Only positive strengths count, and of these the ones with at most 10 % broken text if there are any. Raises
     `ValueError` if the directions share no positive strength.
     """
     names = list(directions)
-    rows = swept.rows[swept.rows["direction"].isin(names) & (swept.rows["gaps"] > 0)]
+    rows = swept.of_directions(names).rows.query("gaps > 0")
     shared = Sweep(_intact(rows[rows.groupby("gaps")["direction"].transform("nunique") == len(names)], "gaps"))
     must, got = "the directions must share a positive strength in gaps", f"none for {', '.join(names)}"
     require(len(shared.rows) > 0, "common_strength", must, got, "Sweep them at the same gaps.")
     nearest = (shared.refused("gaps").sort_index() - target).abs().idxmin()
-    return Sweep(shared.rows[shared.rows["gaps"] == nearest], swept.notes)
+    return replace(swept, rows=shared.rows[shared.rows["gaps"] == nearest])
 
 
 def _rates(swept: Sweep, direction: str) -> pd.Series:

@@ -78,11 +78,6 @@ def _interval(name: str, successes: int, n: int) -> pd.Series:
     return pd.Series(values, [name, f"{name} low", f"{name} high"])
 
 
-def unusable_points(rates: pd.DataFrame) -> pd.Series:
-    """The share of broken text of every row of `rate_table` that has too much of it to be read (over 10 %)."""
-    return rates["degenerate"][rates["degenerate"] > MAX_DEGENERATE].sort_values(ascending=False)
-
-
 def choose_strength(rates: pd.DataFrame, max_orr: float = 1.0) -> pd.DataFrame:
     """For each direction, the row of `rate_table` with the smallest positive strength that meets three criteria.
 
@@ -102,13 +97,3 @@ def choose_strength(rates: pd.DataFrame, max_orr: float = 1.0) -> pd.DataFrame:
         found = left.nsmallest(1, "gaps").drop(columns="direction")
         chosen[direction] = (found if len(found) else found.reindex([0])).iloc[0].to_dict() | {"why": why}
     return pd.DataFrame.from_dict(chosen, orient="index").rename_axis("direction")
-
-
-def departures(rates: pd.DataFrame) -> pd.Series:
-    """RR minus the overall refusal rate, (RR - ORR) / 2, of every steered row of `rate_table` with intact text.
-
-    No two curves of the knob test can be further apart than the lowest of these numbers is from the highest (counting the
-    unsteered model, at 0 if no bucket is missing). Empty if no steered row has intact text.
-    """
-    counted = (rates.index.get_level_values("gaps") != 0) & (rates["degenerate"] <= MAX_DEGENERATE)
-    return ((rates["RR"] - rates["ORR"]) / 2)[counted].rename("RR - overall")

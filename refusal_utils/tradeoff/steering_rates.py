@@ -5,11 +5,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from ..directions.direction_set import DirectionSet
 from ..model.chat_model import ChatModel
+from ..plotting.look import heatmap
 from ..steering.conditions import Condition, steering_condition
-from .rates import NOT_JUDGED, choose_strength, rate_table
+from .rates import MAX_DEGENERATE, NOT_JUDGED, choose_strength, rate_table
 from .sweep import sweep
 
 
@@ -35,6 +37,27 @@ class SteeringRates:
         alpha = table["gaps"] * table.index.get_level_values("direction").map(self.directions.gap)
         edges = [f"{name}{edge}" for name in ("RR", "ORR") for edge in ("", " low", " high")]
         return table.assign(alpha=alpha)[["gaps", "alpha", "accuracy", *edges, NOT_JUDGED, "why"]]
+
+    def unusable(self) -> pd.Series:
+        """The share of broken text of every steered point that has too much of it to be read (over 10 %)."""
+        broken = self.steered["degenerate"]
+        return broken[broken > MAX_DEGENERATE].sort_values(ascending=False)
+
+    def departures(self) -> pd.Series:
+        """RR minus the overall refusal rate, (RR - ORR) / 2, of every steered point with intact text.
+
+        No two curves of the knob test can be further apart than the lowest of these numbers is from the highest
+        (counting the unsteered model, at 0 if no bucket is missing). Empty if no steered point has intact text.
+        """
+        rates = self.steered
+        counted = (rates.index.get_level_values("gaps") != 0) & (rates["degenerate"] <= MAX_DEGENERATE)
+        return ((rates["RR"] - rates["ORR"]) / 2)[counted].rename("RR - overall")
+
+    def figure(self, *, title: str) -> go.Figure:
+        """A map of RR, direction by strength in gaps; the last column is the ablation."""
+        table = self.steered["RR"].unstack("gaps").reindex(self.ablated.index)
+        table = table.rename(columns="{:g}".format).assign(ablated=self.ablated["RR"])
+        return heatmap(table.rename_axis(columns="gaps"), title=title, value="RR", limits=(0, 1))
 
     def rows(self, **notes: Any) -> pd.DataFrame:
         """All rates, by direction, with the columns gaps, coefficient and intervention, and `notes` as columns."""

@@ -46,7 +46,7 @@ class SuffixShifts:
     rows: pd.DataFrame = field(repr=False)
 
     def table(self) -> pd.DataFrame:
-        """Means over the pairs by direction and kind of suffix: connectivity, push, shift, ratio, push in gaps, change."""
+        """Means over the pairs by direction and kind of suffix, of connectivity, push, shift, ratio, change."""
         columns = ["connectivity", "push", "shift", "ratio", "push in gaps", "change"]
         by = ["direction", "suffix_kind"]
         return self.rows.groupby(by, sort=False)[[name for name in columns if name in self.rows]].mean()
@@ -64,8 +64,9 @@ class SuffixShifts:
 
         Rows (model, predictor), columns coefficient, low, high, p. A column of two values (a suffix succeeds or not) is
         fitted by logistic regression, any other by least squares. The intervals allow for outcomes that depend on each
-        other within the `clusters`, at most two columns; with few clusters they follow Student's t. With `interactions`,
-        the products of predictors are added to the joint model. NaN if an outcome is perfectly predicted, or unknown.
+        other within the `clusters`, at most two columns; with few clusters they follow Student's t. With
+        `interactions`, the products of predictors are added to the joint model. NaN if an outcome is perfectly
+        predicted, or unknown.
 
         Raises `ValueError` for an unknown column or direction, and for a constant outcome or predictor. Needs the
         extra `regression` (statsmodels). The source has random intercepts for prompts and suffixes instead.
@@ -87,10 +88,10 @@ class SuffixShifts:
         fits = {name: _fit(values[outcome], given, groups) for name, given in models.items()}
         return pd.concat(fits, names=["model", "predictor"])
 
-    def regressions(self, outcome: str = "change") -> pd.DataFrame:
-        """The `regression` of every direction, with a level `direction` before."""
+    def regressions(self, outcome: str = "change") -> "SuffixRegressions":
+        """The `regression` of every direction."""
         found = {str(name): self.regression(str(name), outcome) for name in self.rows["direction"].unique()}
-        return pd.concat(found, names=["direction"])
+        return SuffixRegressions(pd.concat(found, names=["direction"]))
 
     def by_suffix(self, direction: str) -> pd.DataFrame:
         """Means over the prompts, along one direction, of push in gaps, shift and change: a row per suffix, by kind."""
@@ -106,14 +107,24 @@ class SuffixShifts:
         return heatmap(pushes.rename_axis(columns="suffix"), title=title, value=value, limits=(-most, most))
 
 
-def coefficient_figure(fits: pd.DataFrame, *, title: str) -> go.Figure:
-    """The coefficients of the joint models of `regressions` with their intervals: a panel per predictor."""
-    joint = fits.xs("joint", level="model").rename(index=TITLES, level="direction").reset_index()
-    ends = {"error_x": joint["high"] - joint["coefficient"], "error_x_minus": joint["coefficient"] - joint["low"]}
-    given: dict[str, Any] = {"x": "coefficient", "y": "direction", "facet_col": "predictor", **ends}
-    figure = px.scatter(joint, title=title, **given, **LOOK).update_yaxes(autorange="reversed")
-    figure.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2]))
-    return figure.add_vline(0, line_dash="dot").update_traces(error_x_thickness=1.2)
+@dataclass(frozen=True, eq=False)
+class SuffixRegressions:
+    """The regressions of all directions: rows (direction, model, predictor), columns coefficient, low, high and p."""
+
+    fits: pd.DataFrame = field(repr=False)
+
+    def table(self) -> pd.DataFrame:
+        """The fits."""
+        return self.fits
+
+    def figure(self, *, title: str) -> go.Figure:
+        """The coefficients of the joint models with their intervals: a panel per predictor."""
+        joint = self.fits.xs("joint", level="model").rename(index=TITLES, level="direction").reset_index()
+        ends = {"error_x": joint["high"] - joint["coefficient"], "error_x_minus": joint["coefficient"] - joint["low"]}
+        given: dict[str, Any] = {"x": "coefficient", "y": "direction", "facet_col": "predictor", **ends}
+        figure = px.scatter(joint, title=title, **given, **LOOK).update_yaxes(autorange="reversed")
+        figure.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2]))
+        return figure.add_vline(0, line_dash="dot").update_traces(error_x_thickness=1.2)
 
 
 def suffix_shifts(
@@ -126,10 +137,11 @@ def suffix_shifts(
 ) -> SuffixShifts:
     """The shifts of all `pairs` (columns id, text, suffix_id, suffix, suffix_kind) along all `directions`.
 
-    States are read where the directions were, or at the decision position. A suffix follows the prompt after a blank. With
-    `tokens` (ids that refusals begin with) the scores are measured too, NaN if there are none; other columns of `pairs`, such as whether the
-    suffix succeeded, are kept. Raises `ValueError` for missing columns and for directions of another hook than `resid_pre`.
-    Source: 2510.22014, definitions 4 to 6; they take the dot product with the raw difference in means: multiply by its gap.
+    States are read where the directions were, or at the decision position. A suffix follows the prompt after a blank.
+    With `tokens` (ids that refusals begin with) the scores are measured too, NaN if there are none; other columns of
+    `pairs`, such as whether the suffix succeeded, are kept. Raises `ValueError` for missing columns and for directions
+    of another hook than `resid_pre`. Source: 2510.22014, definitions 4 to 6; they take the dot product with the raw
+    difference in means: multiply by its gap.
     """
     missing = [name for name in (*PAIR, "text", "suffix", "suffix_kind") if name not in pairs]
     require(not missing, "suffix_shifts", "pairs need their columns", f"no {missing[:1]}", "Use with_suffixes.")

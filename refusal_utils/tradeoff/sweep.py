@@ -4,9 +4,9 @@ The same code labels the controlled set and runs the sweep, so strength zero rep
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -20,6 +20,7 @@ from .outcomes import Outcomes
 from .rates import NOT_JUDGED, STEERED, Correct, rate_table
 
 Strengths = Sequence[float] | Mapping[str, Sequence[float]]
+S = TypeVar("S", bound="Sweep")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,14 @@ class Sweep:
         """The rows of refused prompts."""
         return self.rows[self.rows["outcome"] == "refused"]
 
+    def of_refusals(self: S) -> S:
+        """The same with the rows of refused prompts alone."""
+        return replace(self, rows=self.refusals)
+
+    def of_directions(self: S, names: Iterable[str]) -> S:
+        """The same with the rows of these directions alone."""
+        return replace(self, rows=self.rows[self.rows["direction"].isin(list(names))])
+
     def rates(self, by: str | Sequence[str] = STEERED, correct: Correct | None = None) -> pd.DataFrame:
         """The refusal rates of every point, as `rate_table` gives them."""
         return rate_table(self.rows, by, correct)
@@ -61,7 +70,7 @@ class Sweep:
         return rows.assign(refused=rows["outcome"] == "refused").groupby(keys, sort=False)["refused"].mean()
 
     def matched(self) -> pd.DataFrame:
-        """Strength in gaps, refusal rate and number not judged of each direction, for a sweep at one strength of each."""
+        """Strength in gaps, refusal rate and number not judged by direction, for a sweep at one strength of each."""
         rows = self.rows.assign(unjudged=self.rows["outcome"] == "not judged").groupby("direction", sort=False)
         return pd.DataFrame(
             {"gaps": rows["gaps"].first(), "refused": self.refused(), NOT_JUDGED: rows["unjudged"].sum()}
@@ -73,7 +82,7 @@ class Sweep:
 
     @classmethod
     def load(cls, path: str | Path, chat: ChatModel | None = None) -> "Sweep":
-        """The sweep that `save` wrote to a file. Raises `ValueError` for a missing or damaged file, or another model's."""
+        """The sweep that `save` wrote. Raises `ValueError` for a missing or damaged file, or another model's."""
         rows, notes = load_rows(path)
         if chat is not None:
             require_same_model("Sweep.load", notes, chat)

@@ -53,7 +53,7 @@ def set_thread_defaults() -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Inside, a request to end (`kill`, or a closed terminal) acts like Ctrl-C, which also ends the notebook's process."""
+    """Inside, a request to end (`kill`, a closed terminal) acts like Ctrl-C, which also ends the notebook's process."""
     names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     changed = [name for name in names if signal.getsignal(name) is signal.SIG_DFL]  # `nohup` ignores SIGHUP
     if threading.current_thread() is not threading.main_thread():

@@ -51,7 +51,7 @@ def _execute(path: Path, out: Path, parameters: dict[str, Any], line: ProgressLi
 
 
 class _OwnKernel(AsyncKernelManager):
-    """Starts the kernel of the running interpreter, whatever kernel is called `python3` on the user's `JUPYTER_PATH`."""
+    """Starts the kernel of the running interpreter, whatever `python3` means on the user's `JUPYTER_PATH`."""
 
     @property
     def kernel_spec(self) -> KernelSpec:

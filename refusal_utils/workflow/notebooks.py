@@ -38,9 +38,9 @@ class NotebookDied(NotebookFailure):
         if not self.cell:
             return f"{self.notebook} did not start: {self.error}. Check that ipykernel works in {sys.executable}."
         return (
-            f"{self.notebook}: its process was killed in {self.source}, most likely because memory ran out ({self.error}). "
-            "Set --size quick, DTYPE=bfloat16 or a smaller MODEL, or close other programs; finished notebooks, cached "
-            "activations and responses are kept, and the same command continues from there."
+            f"{self.notebook}: its process was killed in {self.source}, most likely because memory ran out "
+            f"({self.error}). Set --size quick, DTYPE=bfloat16 or a smaller MODEL, or close other programs; finished "
+            "notebooks, cached activations and responses are kept, and the same command continues from there."
         )
 
 
@@ -93,7 +93,7 @@ def parameter_defaults(path: Path) -> dict[str, Any]:
 
 
 def read_title(path: Path) -> Title:
-    """What the notebook's title cell states. Raises `ValueError` if **Question.**, **Needs** or **Takes** is missing."""
+    """What the title cell states. Raises `ValueError` if **Question.**, **Needs** or **Takes** is missing."""
     text = "".join(read_cells(path)[0]["source"])
     found = {}
     for name in ("Question", "Needs", "Takes"):

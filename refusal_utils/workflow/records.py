@@ -124,7 +124,7 @@ def _code() -> str:
 
 
 def _stamps(place: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of a model's or prompts' file, of all files in a model's folder, or of a folder's prompt files."""
+    """Name, size and time of a file, of all files in a model's folder, or of a folder's prompt files."""
     is_model = (place / "config.json").exists()
     inside = [
         file for file in sorted(place.glob("*")) if is_model or file.suffix.lower() in (*PROMPT_FILES, ".parquet")

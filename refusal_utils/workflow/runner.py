@@ -39,9 +39,9 @@ def run_notebooks(settings: Settings | None = None, numbers: Sequence[str] = (),
     """Execute notebooks in order, printing a line with the minutes of each; the first failure stops the run.
 
     Each notebook gets the `settings` that are among its parameters, and what their SIZE sets. A finished notebook
-    (`Run.is_done`) is skipped unless `fresh`. Raises `ValueError` for a setting that no chosen notebook has, for a model
-    or prompts that cannot be found, for folders that cannot be written to, for a notebook whose inputs neither exist nor
-    are written by a chosen one, all before anything runs, and as `run_notebook` does.
+    (`Run.is_done`) is skipped unless `fresh`. Raises `ValueError` for a setting that no chosen notebook has, for a
+    model or prompts that cannot be found, for folders that cannot be written to, for a notebook whose inputs neither
+    exist nor are written by a chosen one, all before anything runs, and as `run_notebook` does.
     """
 
     settings = settings or Settings()

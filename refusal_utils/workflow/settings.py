@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     )
     LAYER: int | Literal["causal", "select"] | None = Field(
         None,
-        description="Layer of the decision state; None uses a known one, else 'causal', a choice by effect; 'select': by first tokens.",
+        description="Layer of the decision state; None: a known one, else 'causal' (effect); 'select': first tokens.",
     )
     POS: int | None = Field(None, description="Token position of the decision state; None is like LAYER = None.")
     SEED: int = Field(0, ge=0, lt=2**32, description="Seed of every random draw.")

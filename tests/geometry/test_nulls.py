@@ -3,11 +3,13 @@
 from itertools import combinations, permutations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from refusal_utils.directions.comparison import cosine_matrix
 from refusal_utils.directions.estimation import mean_difference
+from refusal_utils.geometry.confounds import measure_confounds
 from refusal_utils.geometry.gram import contrasts, twin_contrasts
 from refusal_utils.geometry.nulls import distinctness_p, mantel_p, relatedness_p
 
@@ -77,6 +79,9 @@ def test_pairs_of_twins_are_distinct_where_what_changes_differs_and_not_where_th
     assert found[0] > 0.05 > found[1]
     before = distinctness_p(contrasts({name: own for name, (own, _) in twins.items()}, ordinary), 500)
     assert before[0] < 0.05  # their topics alone
+    features = pd.DataFrame({"length": torch.randn(20, generator=generator).numpy()})
+    confounds = measure_confounds({name: own for name, (own, _) in twins.items()}, ordinary, features, twins)
+    assert confounds.n_distinct_twins() == 2
 
 
 def test_related_directions_are_told_from_random_ones():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from refusal_utils.geometry.oracles import gold_cosines, measure_oracles
+from refusal_utils.geometry.oracles import measure_oracles
 
 from .planted import WIDTH, N, buckets
 
@@ -58,13 +58,13 @@ def test_without_a_bucket_the_two_kinds_of_refusal_are_not_compared():
 
 def test_too_few_prompts_outside_the_gold_give_an_empty_table_that_can_be_written_and_shown():
     drawn = buckets(1, n=6)
-    none = gold_cosines(drawn, {name: np.arange(6) >= 2 for name in drawn})
+    none = measure_oracles(drawn, 2, 3, 3).to_gold({name: np.arange(6) >= 2 for name in drawn})
     assert none.empty
     assert list(none) == ["mean", "std", "n"]
     assert none["mean"].unstack().round(2).empty
 
 
-def test_gold_cosines_are_numpys_with_the_contrasts_of_other_prompts():
+def test_cosines_with_gold_are_numpys_with_the_contrasts_of_other_prompts():
     generator = torch.Generator().manual_seed(1)
     means = dict(zip(("HR", "HC", "BR", "BC"), torch.randn(4, WIDTH, generator=generator), strict=True))
     drawn, gold = (
@@ -74,7 +74,8 @@ def test_gold_cosines_are_numpys_with_the_contrasts_of_other_prompts():
 
     def measured(of_gold, n, n_draws):
         both = {name: torch.cat([drawn[name], of_gold[name]]) for name in drawn}
-        return gold_cosines(both, {name: np.arange(len(both[name])) >= 12 for name in both}, n, n_draws)
+        oracles = measure_oracles(both, 4, 2, 2)
+        return oracles.to_gold({name: np.arange(len(both[name])) >= 12 for name in both}, n, n_draws)
 
     whole, few = measured(gold, 32, 3), measured(gold, 4, 50)
     for (contrast, reference), row in whole.iterrows():  # every draw takes all twelve

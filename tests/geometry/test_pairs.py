@@ -9,7 +9,7 @@ from refusal_utils.directions import DirectionSet, Provenance
 from refusal_utils.directions.comparison import cosine_frame
 from refusal_utils.directions.estimation import mean_directions
 from refusal_utils.geometry.clusters import same_cluster_map
-from refusal_utils.geometry.pairs import compare_with_map, likeness_table, pair_table
+from refusal_utils.geometry.pairs import compare_with_map, pair_table
 from refusal_utils.geometry.uncertainty import cosine_intervals
 from refusal_utils.prompts.categories import CATEGORY_IDS
 
@@ -102,9 +102,8 @@ def test_a_noisy_copy_of_the_map_is_like_it_and_an_unrelated_map_is_not(eleven):
     assert like.p == pytest.approx(1 / 501)
     assert unlike.p > 0.05
     assert unlike.correlation < unlike.chance < like.correlation
-    found = likeness_table(
-        found, like, DirectionSet.from_states(*eleven, Provenance(6, -2, model={"dtype": "float32"}))
-    )
+    directions = DirectionSet.from_states(*eleven, Provenance(6, -2, model={"dtype": "float32"}))
+    found = like.beside_clusters(found, directions)
     assert found.loc["published map", "correlation"] == round(like.correlation, 4)
     assert found[["layer", "pos", "dtype"]].drop_duplicates().to_numpy().tolist() == [[6, -2, "float32"]]
     assert like.numbers() == {"n": 55, **{name: getattr(like, name) for name in list(like.numbers())[:-1]}}

@@ -58,6 +58,8 @@ def test_cosines_survive_a_rotation_and_half_cosines_are_those_of_plain_halves()
     first, second = (states.directions(PLACE, half) for half in (order[:8], order[8:]))
     plain = (first["a"] @ second["c"] + second["a"] @ first["c"]) / 2
     assert states.across_halves(1).loc["a", "c"] == pytest.approx(float(plain), abs=1e-5)
+    (drawn,) = states.figure(title="Cosines").data
+    assert drawn.z[0][2] == pytest.approx(states.across_halves().loc["a", "c"], abs=1e-4)
 
 
 def test_too_few_pairs_are_refused():

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 import torch
 
-from refusal_utils.geometry.stability import HALVES, measure_stability, pool_categories
+from refusal_utils.geometry.stability import HALVES, measure_stability
 
 from .planted import WIDTH, N, four_categories
 
@@ -59,10 +59,10 @@ def test_the_figure_draws_the_curve_of_every_category():
     assert "bundled" in figure.layout.title.text
 
 
-def test_pooled_categories_hold_all_rows_of_their_group():
-    refused, _ = four_categories()
-    pooled = pool_categories(refused, {"both": ("apart", "one")})
-    assert torch.equal(pooled["both"], torch.cat([refused["apart"], refused["one"]]))
-    partly = pool_categories(refused, {"both": ("apart", "not drawn"), "none": ("not drawn",)})
-    assert list(partly) == ["both"]
-    assert torch.equal(partly["both"], refused["apart"])
+def test_groups_of_categories_are_those_of_their_pooled_sides():
+    refused, answered = four_categories()
+    both = torch.cat([refused["apart"], refused["one"]])
+    groups = {"both": ("apart", "one"), "partly": ("apart", "not drawn"), "none": ("not drawn",)}
+    found = measure_stability(refused, answered, groups=groups)
+    plain = measure_stability({"both": both, "partly": refused["apart"]}, answered)
+    pd.testing.assert_frame_equal(found.table(), plain.table())

@@ -46,6 +46,8 @@ def test_parts_sum_to_the_gap():
     found = planted()
     assert found.parts.sum(axis=1).to_numpy() == pytest.approx(found.gap.to_numpy(), rel=1e-4)
     assert (found.parts["embedding"] == 0).all()  # the same on every prompt
+    assert found.of_gap().sum(axis=1).to_numpy() == pytest.approx(1, rel=1e-4)
+    assert "embedding" not in {bars.name for bars in found.parts_figure().data}
     assert (found.parts["heads"] - found.gap).abs().max() > 1  # before control
 
 

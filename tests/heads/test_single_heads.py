@@ -52,7 +52,7 @@ def test_the_slope_is_that_of_effects_over_shares():
 
 
 class Trial(HeadTrial):
-    """Three heads per layer; ablating one takes its number from the projection of a prompt, twice it in `humanizing`."""
+    """Three heads per layer; ablating one takes its number from a prompt's projection, twice it in `humanizing`."""
 
     prompts = pd.DataFrame({"category": ["humanizing", "advice", "advice"]})
 

@@ -24,7 +24,8 @@ def test_rows_come_back_with_their_meaning_and_truth(tmp_path):
     ]
     (tmp_path / "judge/polyrefuse_baseline.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found = read_label_set(SETS["PolyRefuse"], tmp_path)
-    assert found[["lang", "group", "meaning", "refused"]].values.tolist() == [["de", "7", "yes", True], ["pl", "7", "yes", True]]  # fmt: skip
+    values = found[["lang", "group", "meaning", "refused"]].values.tolist()
+    assert values == [["de", "7", "yes", True], ["pl", "7", "yes", True]]
     rows[0]["label"] = "perhaps"
     (tmp_path / "judge/polyrefuse_baseline.jsonl").write_text(json.dumps(rows[0]))
     with pytest.raises(ValueError, match="a label of PolyRefuse must be one of refusal, compliance; got 'perhaps'"):

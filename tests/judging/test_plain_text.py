@@ -41,8 +41,11 @@ def test_all_spellings_of_a_refusal_are_one(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["2*3 = 6 and x = 3 ** 2", "file_name = my_file", "Im Sommer ist es warm.", "He was wont to sing.", "一、水\n二、火", "a\n- b\n- c"],
-)  # fmt: skip
+    [
+        *("2*3 = 6 and x = 3 ** 2", "file_name = my_file", "Im Sommer ist es warm."),
+        *("He was wont to sing.", "一、水\n二、火", "a\n- b\n- c"),
+    ],
+)
 def test_plain_text_stays(text):
     assert plain_text(text) == text
 

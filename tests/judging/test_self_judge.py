@@ -1,4 +1,4 @@
-"""The chat model as judge: its log-odds by plain Hugging Face, and its calibration on stand-ins whose quality is known."""
+"""The chat model as judge: log-odds by plain Hugging Face, and calibration on stand-ins of known quality."""
 
 import numpy as np
 import pytest

@@ -1,38 +1,21 @@
-"""Selection by first tokens: the same scores as candidates one at a time in plain Hugging Face, filters, and the rest."""
+"""Selection by first tokens: the scores are those of one candidate at a time in plain Hugging Face; filters."""
 
 import dataclasses
 
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from refusal_utils.checks import require
 from refusal_utils.methods import METHODS
 from refusal_utils.methods import arditi_selection as module
 from refusal_utils.methods.arditi_selection import arditi_selection, candidate_scores, select_place
 from refusal_utils.methods.candidates import Candidates, divergence, find_candidates, refusal_score
-from refusal_utils.model.chat_model import load_chat_model
-from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.study import open_study
 
-from ..families import save_family
 from ..steering.plain_edits import PlainEdit
 
 TOKENS = (5, 9)
-
-
-@pytest.fixture(scope="module")
-def train():
-    return load_prompts(split="train")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A small random model, through this package and through Hugging Face alone."""
-    folder = save_family("qwen2", tmp_path_factory.mktemp("tiny") / "qwen2")
-    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    return load_chat_model(folder, device="cpu"), plain
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +25,7 @@ def found(tiny, train) -> Candidates:
 
 
 @pytest.fixture(scope="module")
-def selection(chat, train, tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
+def selection(chat, train, cache):
     return arditi_selection(chat, train, n_train=32, n_validation=8, cache_dir=cache), cache
 
 

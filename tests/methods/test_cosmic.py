@@ -9,11 +9,11 @@ from refusal_utils.methods.candidates import find_candidates
 from refusal_utils.methods.cosmic import candidate_scores, cosmic, evaluation_layers, too_deep_at_the_end
 
 from ..steering.plain_edits import PlainEdit
-from .test_arditi_selection import last_logits, tiny, train  # noqa: F401 (fixtures)
+from .test_arditi_selection import last_logits
 
 
 @pytest.fixture(scope="module")
-def found(tiny, train):  # noqa: F811
+def found(tiny, train):
     return find_candidates(
         "f", tiny[0], train, n_train=16, n_validation=5, needs_tokens=False, filter_prompts=False, positions=[-2, -1]
     )
@@ -36,7 +36,7 @@ def mean_states(chat, plain, texts, layers):
 
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("targets", ["concatenated", "averaged"])
-def test_scores_are_those_of_one_candidate_at_a_time_with_plain_hooks(tiny, found, affine, targets):  # noqa: F811
+def test_scores_are_those_of_one_candidate_at_a_time_with_plain_hooks(tiny, found, affine, targets):
     (chat, plain), layers, layer, pos = tiny, (1, 2), 1, -2
     strength = 2.0 if affine else 1.0
     scores = candidate_scores(chat, found, layers, affine=affine, targets=targets, strength=strength)
@@ -69,7 +69,7 @@ def test_scores_are_those_of_one_candidate_at_a_time_with_plain_hooks(tiny, foun
     assert row["kl"] == pytest.approx(float(kl), rel=1e-3, abs=1e-7)
 
 
-def test_evaluation_layers_differ_most_and_are_at_least_one(tiny, found):  # noqa: F811
+def test_evaluation_layers_differ_most_and_are_at_least_one(tiny, found):
     chat, plain = tiny
     every = range(chat.n_layers)
     sides = [mean_states(chat, plain, own, every) for own in (found.refused_train, found.answered_train)]
@@ -90,7 +90,7 @@ def test_the_last_position_must_not_lie_deeper_than_both_medians():
     assert not too_deep_at_the_end(scores[scores["pos"] == -1]).any()  # a template of one token
 
 
-def test_the_selection_is_kept_and_other_targets_are_an_error(chat, train, tmp_path):  # noqa: F811
+def test_the_selection_is_kept_and_other_targets_are_an_error(chat, train, tmp_path):
     how = {"n_train": 28, "n_validation": 6, "positions": [-2, -1], "cache_dir": tmp_path}
     found = cosmic(chat, train, **how)
     assert found.notes["layers"] == [6]

@@ -1,7 +1,7 @@
 """The four probes on the published unit tests of invariance, and on categories as environments.
 
-Examples 1 to 3: Aubin et al., arXiv 2102.10867, with five invariant features, five spurious ones and three environments.
-In a test environment the spurious features are shuffled.
+Examples 1 to 3: Aubin et al., arXiv 2102.10867, with five invariant features, five spurious ones and three
+environments. In a test environment the spurious features are shuffled.
 """
 
 import pandas as pd

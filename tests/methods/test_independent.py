@@ -10,22 +10,11 @@ from refusal_utils.directions import DirectionSet, Provenance
 from refusal_utils.methods import independent
 from refusal_utils.methods.independent import cosine_profiles, dependence, orthogonal_to
 from refusal_utils.methods.rdo import random_rows
-from refusal_utils.prompts.loading import load_prompts
 
 from ..steering.plain_edits import PlainEdit
 from .test_rdo import SMALL
 
 QUICK = {"n_updates": 2, "n_prompts": 4, "rate": 0.03}
-
-
-@pytest.fixture(scope="module")
-def train():
-    return load_prompts(split="train")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +81,7 @@ def test_dependence_is_the_sum_of_both_changes_and_has_their_gradient(chat, plai
 
 
 def test_a_direction_that_is_independent_costs_less_dependence(chat, train, cache):
-    """With the independence alone, the dependence of the second direction falls; the first is that of the same training."""
+    """With independence alone, the second direction's dependence falls; the first is that of the same training."""
     how = {**SMALL, **QUICK, "n_updates": 3, "rate": 0.06, "cache_dir": cache}
     free, bound = (independent.independent(chat, train, independence=weight, **how) for weight in (0.0, 1e5))
     assert torch.equal(free.found[0].direction, bound.found[0].direction)

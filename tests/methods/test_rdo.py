@@ -14,7 +14,6 @@ from refusal_utils.methods.rdo import random_rows, train_direction
 from refusal_utils.methods.targets import Targets, make_targets
 from refusal_utils.methods.training import Training, batch_of, best_of, prepare
 from refusal_utils.model.chat_model import load_chat_model
-from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.steering import UNSTEERED
 from refusal_utils.steering.given_responses import GivenResponse
 
@@ -22,16 +21,6 @@ from ..families import save_family
 from ..steering.plain_edits import PlainEdit
 
 SMALL = {"place": (3, -3), "tokens": (311,), "n_train": 14, "n_validation": 8, "filter_prompts": False}
-
-
-@pytest.fixture(scope="module")
-def train():
-    return load_prompts(split="train")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The search over subsets: everything is tried if it can be, Optuna finds nearly the best, and the scores are plain ones."""
+"""The search over subsets: all are tried if few, Optuna finds nearly the best, and the scores are plain ones."""
 
 import numpy as np
 import pytest

@@ -25,7 +25,7 @@ def test_an_estimate_is_printed_once_if_more_than_a_minute_is_left(clock, capsys
     batches = [list(range(start, start + 10)) for start in range(0, 300, 10)]
     list(run_batches("f", batches, step, progress="generate", what="responses of up to 50 tokens"))
     (line,) = [line for line in re.split(r"[\r\n]", capsys.readouterr().err) if "min left" in line]
-    told = r"generate: 290 more responses of up to 50 tokens, about 2 min left, memory at most \d+\.\d GB so far \(measured"
+    told = r"generate: 290 more responses of up to 50 tokens, about 2 min left, memory at most \d+\.\d GB so far "
     assert re.match(told, line)
     list(run_batches("f", batches[:12], step, progress="generate"))  # 55 s after the first batch
     assert "min left" not in capsys.readouterr().err

@@ -1,16 +1,6 @@
-import re
-
-import numpy as np
 import pandas as pd
 
-from refusal_utils.plotting.heads import outcome_dots, token_strip
-
-
-def test_token_strip_shades_by_weight_and_escapes_the_tokens():
-    strip = token_strip(["<b>", "cat"], np.array([0.2, 0.8]), "head 5.4")
-    assert "&lt;b&gt;" in strip
-    assert "<b>head 5.4</b>" in strip
-    assert [float(shade) for shade in re.findall(r"rgba\(213,94,0,([\d.]+)\)", strip)] == [0.25, 1]
+from refusal_utils.plotting.heads import outcome_dots
 
 
 def test_outcome_dots_has_a_dot_per_category_and_replacement():

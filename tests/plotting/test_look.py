@@ -67,12 +67,24 @@ def test_heatmap_menu_shows_one_panel_at_a_time_and_centres_only_what_has_both_s
     assert noted.data[1].text[1][0] == "n = 0.5"
 
 
-def test_names_of_points_face_the_middle_and_lie_one_below_another():
+def test_names_of_points_face_the_middle_where_no_marker_is_in_the_way():
     frame = pd.DataFrame({"category": ["advice"] * 4, "a": [0.0, 1.0, 1.1, 10.0], "b": [0.0, 2.0, 2.0, 2.01]})
     named = frame[1:]
     figure = look.category_scatter(frame, "a", "b", title="t")
     notes = look.name_points(figure, named["a"], named["b"], "head " + named["a"].astype(str)).layout.annotations
     assert [note.text for note in notes] == ["head 10.0", "head 1.0", "head 1.1"]  # from the top
-    assert [note.xanchor for note in notes] == ["right", "left", "left"]
-    pixels = 0.7 * figure.layout.height / 2.01  # about as many per unit of y
-    assert (-np.diff([note.y * pixels - note.ay for note in notes])).min() > 14  # a line of text
+    assert [note.xanchor for note in notes] == ["right", "right", "left"]  # 1.1 is to the right of 1.0
+
+
+def test_names_and_their_lines_stay_clear_of_other_markers():
+    """A marker lies where the name would stand, level with the point and towards the middle."""
+    points = pd.DataFrame({"a": [0.0, 0.08, 1.0], "b": [0.5, 0.5, 1.0], "category": "advice"})
+    figure = look.category_scatter(points, "a", "b", title="t")
+    (note,) = look.name_points(figure, points["a"][:1], points["b"][:1], pd.Series(["head 0.1"])).layout.annotations
+    text = note.ax + np.linspace(0, 56, 20)  # pixels from the point
+    away = np.hypot(text - 0.08 * 0.68 * look.WIDTH, note.ay)
+    assert away.min() > 12
+    (alone,) = look.name_points(
+        look.category_scatter(points[::2], "a", "b", title="t"), points["a"][:1], points["b"][:1], pd.Series(["head"])
+    ).layout.annotations
+    assert alone.ay == 0  # before control

@@ -18,9 +18,9 @@ WORDS = (3, 60)
 def validate_prompts(frame: pd.DataFrame) -> list[str]:
     """One sentence for each violation of the rules in `prompts/README.md`; empty if there is none.
 
-    The rules concern counts per category and split, ids, lengths, pairs (one prompt of a category and one benign twin in
-    the same split), templates (at most a tenth of a category begin with the same three words), and near-duplicates (word
-    3-gram Jaccard below 0.5 between any two prompts, twins included).
+    The rules concern counts per category and split, ids, lengths, pairs (one prompt of a category and one benign twin
+    in the same split), templates (at most a tenth of a category begin with the same three words), and near-duplicates
+    (word 3-gram Jaccard below 0.5 between any two prompts, twins included).
     """
     checks = (_count_faults, _row_faults, _pair_faults, _template_faults, _duplicate_faults)
     return [fault for check in checks for fault in check(frame)]

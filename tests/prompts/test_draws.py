@@ -170,7 +170,7 @@ def linked(file: Path, folder: Path, name: str) -> pd.DataFrame:
 
 @pytest.mark.skipif(not COCONOT.is_file(), reason="the public data sets are not here")
 def test_the_releases_coconot_pools_are_rows_of_the_real_test_set(tmp_path):
-    """Its row numbers count from 0 through `original`/`test`: every one falls on a request of the pool's own category."""
+    """Its row numbers count from 0 through `original`/`test`: each is a request of the pool's own category."""
     categories = [json.loads(line)["category"] for line in COCONOT.read_text("utf-8").split("\n") if line]
     names = {"safety_concerns": "Requests with safety concerns"}
     rows = ROWS[ROWS["source"] == "coconot"]

@@ -92,7 +92,8 @@ def test_splits_are_coconots_own_or_the_first_three_fifths_in_source_order(rows)
             "wildguard",
             datasets.exceptions.DatasetNotFoundError("Dataset 'x' is a gated dataset on the Hub.\nVisit the page."),
             r".*gated.* Accept its licence at "
-            r"https://huggingface.co/datasets/allenai/wildguardmix and set HF_TOKEN, or put its file at .*/wildguard\.jsonl\.$",
+            r"https://huggingface.co/datasets/allenai/wildguardmix and set HF_TOKEN, "
+            r"or put its file at .*/wildguard\.jsonl\.$",
         ),
         (
             "wildguard",

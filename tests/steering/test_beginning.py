@@ -11,11 +11,11 @@ from refusal_utils.steering import (
     Ablation,
     Addition,
     Condition,
-    HeadReplacement,
     first_token_logits,
     generate,
 )
 from refusal_utils.steering import beginning as module
+from refusal_utils.steering.interventions import HeadReplacement
 from refusal_utils.steering.steered_states import steered_states
 
 from .plain_edits import PlainEdit, plain_greedy

@@ -44,7 +44,7 @@ KINDS += ["in turn", "affine in turn at layers", "in part", "affine in part at l
 
 
 def both_ways(kind, d_model, **options):
-    """An intervention, and what plain code does: the layers it edits, the edit there, and the edit of what is written."""
+    """An intervention and its plain code: the layers it edits, the edit there, and the edit of what is written."""
     pair, projector, reference = plane(d_model)
     if kind in ("addition", "norm kept"):
         vector = 9 * pair[0]

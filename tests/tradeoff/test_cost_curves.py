@@ -1,4 +1,4 @@
-"""Curves at equal cost: what they buy is counted by hand on planted responses, and the points are those of `equal_cost`."""
+"""Curves at equal cost: gains counted by hand on planted responses, and points as `equal_cost` finds them."""
 
 import numpy as np
 import pandas as pd
@@ -8,14 +8,14 @@ import torch
 from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.directions.estimation import random_directions
 from refusal_utils.prompts.loading import load_prompts
-from refusal_utils.tradeoff.cost_curves import ABLATED, ADDED, CostCurves, cost_curves, count_gains
-from refusal_utils.tradeoff.equal_cost import EqualCost, ablation_dial, method_dials, strengths_at_cost
+from refusal_utils.tradeoff.cost_curves import ABLATED, ADDED, CostCurves, cost_curves
+from refusal_utils.tradeoff.equal_cost import EqualCost, MethodDials, ablation_dial, strengths_at_cost
 
 N, BUDGETS = 40, (0.1, 0.2)
 
 
 def planted(refused: dict[tuple[str, str, float], int]) -> CostCurves:
-    """Curves in which the first `refused[intervention, name, budget]` of `N` prompts a side are refused; 20 unsteered."""
+    """Curves in which the first `refused[intervention, name, budget]` of `N` a side are refused; 20 unsteered."""
 
     def rows(n: int) -> pd.DataFrame:
         sides = [
@@ -55,7 +55,7 @@ def test_gains_are_the_differences_of_refusal_at_one_budget_with_paired_interval
     assert row["low"] < row["more"] < row["high"] < 0
     assert gains.loc[(ABLATED, 0.1, "weak"), "more"] == pytest.approx(8 / 40)
     assert len(gains) == 8
-    counts = count_gains(gains, ["weak"])  # it raises and lowers refusal less
+    counts = planted(STRONG | WEAK).verdicts("strong", ["weak"], n_draws=300)  # it raises and lowers refusal less
     assert counts["clearly less"].tolist() == [1, 1, 1, 1]
     assert counts[["clearly more", "undecided"]].to_numpy().sum() == 0
 
@@ -99,15 +99,15 @@ def test_an_ablation_spends_its_budget_or_all_it_can(chat, prompts, directions):
 def test_curves_have_a_point_per_direction_intervention_and_budget(chat, directions):
     controlled = load_prompts("advice", "eval").head(4).assign(harmful=[True, True, False, False])
     benign = list(load_prompts("benign", "eval")["text"].head(4))
-    dials = method_dials({"both": directions}, DirectionSet(("random 0",), *directions_of(directions)))
-    found = cost_curves(chat, controlled, *dials, benign, (0.05, 0.1), max_new_tokens=8)
+    dials = MethodDials.of({"both": directions}, DirectionSet(("random 0",), *directions_of(directions)))
+    found = cost_curves(chat, controlled, dials, benign, (0.05, 0.1), max_new_tokens=8)
     table = found.table()
     assert table.index.tolist() == [
         (how, name, budget) for how in (ABLATED, ADDED) for name in ("both", "random 0") for budget in (0.05, 0.1)
     ]
     assert (table.loc[ABLATED, "strength"] <= 1).all()
     assert (table["nats"] <= 1.02 * table.index.get_level_values("budget")).all()
-    both = dials[1]["both"](1.0).interventions[0].directions
+    both = dials.ablations(["both"])["both"].interventions[0].directions
     assert both.shape == (2, chat.d_model)  # the whole set is ablated
 
 

@@ -8,8 +8,9 @@ from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.directions.estimation import random_directions
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.steering.conditions import UNSTEERED, ablation_condition
+from refusal_utils.steering.first_tokens import kl_spent
 from refusal_utils.steering.responses import respond
-from refusal_utils.tradeoff.cross_effects import CLUSTER, CrossEffects, cross_effects
+from refusal_utils.tradeoff.cross_effects import CLUSTER, CrossEffects, ablation_effects, cross_effects
 
 POLICY, CANNOT = (
     [name for name, kind in CLUSTER.items() if kind == cluster][:2] for cluster in dict.fromkeys(CLUSTER.values())
@@ -17,7 +18,7 @@ POLICY, CANNOT = (
 
 
 def made_up(own: float, other: float, n: int = 40) -> CrossEffects:
-    """Everything is refused unsteered; a direction takes these shares of its own and of the other cluster's refusals."""
+    """All is refused unsteered; a direction takes these shares of its own and of the other cluster's refusals."""
     rows = []
     for direction in ("", *POLICY, *CANNOT):
         for category in (*POLICY, *CANNOT):
@@ -74,6 +75,13 @@ def test_rows_are_the_responses_under_each_ablation(chat):
         for name, rows in respond(chat, prompts, [UNSTEERED], max_new_tokens=6).groupby("category")
     }
     assert found.figure(title="Changes").data[0].z.shape == (2, 2)
+    benign = list(load_prompts("benign", "eval")["text"].head(4))
+    equal = ablation_effects(chat, prompts, directions, benign, budget=1e-4, max_new_tokens=6)
+    assert list(equal.nats.index) == list(names)
+    assert equal.nats.to_numpy() == pytest.approx(equal.nats.mean(), rel=0.05)
+    assert set(equal.rows["direction"]) == {"", *names}
+    whole = kl_spent(chat, benign, conditions)  # before control: in full they cost more, and not the same
+    assert equal.nats.max() <= 1.02 * min(1e-4, float(whole.min()))
     with pytest.raises(
         ValueError, match="^cross_effects: every condition must have a direction of its own; got 2 for 1"
     ):

@@ -9,7 +9,6 @@ from refusal_utils.prompts.categories import CATEGORY_IDS
 from refusal_utils.tradeoff.curves import tradeoff_curves
 from refusal_utils.tradeoff.knob_test import NO_RANGE, NUMBERS, VERDICTS, KnobTest, knob_test
 from refusal_utils.tradeoff.outcomes import Outcomes
-from refusal_utils.tradeoff.variance import variance_shares
 
 from .planted import planted, rows_of
 from .test_curves import true_curves
@@ -152,7 +151,7 @@ def test_the_map_shows_the_largest_difference_of_every_pair_of_categories():
 
 
 def test_a_side_with_one_bucket_and_directions_that_break_the_text_are_compared_as_far_as_they_go():
-    """Benign prompts that are answered alone: ORR starts at 0, and one direction breaks the text at every steered strength."""
+    """Only answered benign prompts: ORR starts at 0, and one direction breaks the text at every steered strength."""
     outcomes = planted(n=40, strengths=torch.tensor([-1.0, 1.0, 2.0, 4.0]), names=("advice", "humanizing"), seed=3)
     rows = rows_of(outcomes)
     rows.loc[rows["direction"] == "humanizing", "outcome"] = "broken"
@@ -171,4 +170,4 @@ def test_a_side_with_one_bucket_and_directions_that_break_the_text_are_compared_
     figure = found.figure(title="t")
     assert len(figure.data) == 1
     assert figure.layout.annotations[0].text == "0 of 1 pairs have a common range: nothing to compare"
-    assert variance_shares(read, 10).isna().all(axis=None)
+    assert read.variance_shares(10).isna().all(axis=None)

@@ -1,12 +1,20 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.stats import wilson
 from refusal_utils.tradeoff.knob_test import knob_test
 from refusal_utils.tradeoff.outcomes import Outcomes
-from refusal_utils.tradeoff.rates import choose_strength, departures, on_topic, rate_table, unusable_points
+from refusal_utils.tradeoff.rates import choose_strength, on_topic, rate_table
+from refusal_utils.tradeoff.steering_rates import SteeringRates
 from refusal_utils.tradeoff.sweep import Sweep
+
+
+def steering_rates(steered):
+    directions = DirectionSet(("d",), torch.eye(2)[:1], torch.ones(1), Provenance(layer=1))
+    return SteeringRates(steered, steered[:0], directions)
 
 
 def rows(outcomes, direction="d", gaps=1.0):
@@ -43,8 +51,9 @@ def test_a_point_without_intact_text_has_no_rates_and_is_unusable():
     rates = table.columns.drop([*table.filter(like="degenerate"), "not judged"])
     assert table.loc[("d", 8.0), rates].isna().all()
     pd.testing.assert_frame_equal(table.iloc[:1], rate_table(intact))
-    assert unusable_points(table).to_dict() == {("d", 8.0): 1.0, ("e", 8.0): 1.0}
-    assert list(departures(table).index) == [("d", 1.0)]
+    both = steering_rates(table)
+    assert both.unusable().to_dict() == {("d", 8.0): 1.0, ("e", 8.0): 1.0}
+    assert list(both.departures().index) == [("d", 1.0)]
     chosen = choose_strength(table)
     assert chosen["gaps"].to_dict() == pytest.approx({"d": 1.0, "e": float("nan")}, nan_ok=True)
     assert chosen.loc["e", "why"] == "RR"
@@ -93,7 +102,7 @@ def test_correctness_is_that_of_the_answered_benign_prompts_for_which_it_is_know
 
 
 def strengths():
-    """Directions d: enough refusals at 2 and 4; weak: too few; backwards: only when subtracted; garbled: broken text."""
+    """Directions d: enough refusals at 2 and 4; weak: too few; backwards: if subtracted; garbled: broken text."""
     return rate_table(
         pd.concat(
             [
@@ -156,7 +165,7 @@ def test_departures_bound_how_far_apart_two_curves_can_lie():
     for seed in range(5):
         made = made_responses(seed)
         table = rate_table(made)
-        found = departures(table)
+        found = steering_rates(table).departures()
         kept = table[(table["degenerate"] <= 0.1) & (table.index.get_level_values("gaps") != 0)]
         assert found.to_numpy() == pytest.approx((kept["RR"] - kept[["RR", "ORR"]].mean(axis=1)).to_numpy())
         assert 0 < len(found) < len(table) - 1  # broken text is out, and so is the unsteered model

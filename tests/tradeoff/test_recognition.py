@@ -1,4 +1,4 @@
-"""Recognition: what probes on steered states and two rulers of the text tell, on made-up scores and on the bundled model."""
+"""Recognition: what probes on steered states and two baselines tell, on made-up scores and the bundled model."""
 
 import numpy as np
 import pandas as pd

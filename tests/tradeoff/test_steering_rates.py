@@ -31,6 +31,9 @@ def test_steered_and_ablated_rates_stand_side_by_side_in_both_units():
     assert found["coefficient"].tolist() == pytest.approx([1.0, 2.0, 2.0, np.nan, np.nan], nan_ok=True)
     assert found["intervention"].tolist() == ["steered"] * 3 + ["ablated"] * 2
     assert (found["judge"] == "phrases").all()
+    (drawn,) = both.figure(title="RR").data
+    assert list(drawn.x)[-1] == "ablated"
+    assert [row[-1] for row in drawn.z] == [0.0, 0.5]
 
 
 def test_variants_have_one_strength_and_names_of_their_own():

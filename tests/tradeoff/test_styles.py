@@ -13,15 +13,7 @@ from refusal_utils.model.names import cache_key
 from refusal_utils.plotting import saving
 from refusal_utils.prompts.categories import CATEGORY_IDS
 from refusal_utils.stats import wilson
-from refusal_utils.tradeoff.styles import (
-    Guesses,
-    dependence,
-    describe_wording,
-    guess_direction,
-    purity,
-    style_shares,
-    with_wording,
-)
+from refusal_utils.tradeoff.styles import Guesses, Wording
 from refusal_utils.tradeoff.sweep import Sweep
 from refusal_utils.workflow.notebooks import find_notebooks, read_cells
 
@@ -55,12 +47,11 @@ def rows(own_wording=True, n=60, refused=0.8, seed=0):
 
 
 def how(frame):
-    refused = frame[frame["outcome"] == "refused"]
-    return dependence(refused, "release_type", n_draws=200)
+    return Wording(frame).of_refusals().dependence("release_type", n_draws=200)
 
 
 def whether(frame):
-    return dependence(frame, "outcome", n_draws=200)
+    return Wording(frame).dependence("outcome", n_draws=200)
 
 
 def test_how_not_whether_is_two_numbers():
@@ -86,7 +77,7 @@ def test_the_null_of_cramers_v_is_that_of_chi_square():
     for seed in range(20):
         values = np.random.default_rng(seed).choice(["yes", "no"], size=300)
         frame = pd.DataFrame({"direction": list(WORDINGS) * 100, "value": values, "id": prompts})
-        found.append(dependence(frame, "value", n_draws=300, seed=seed))
+        found.append(Wording(frame).dependence("value", n_draws=300, seed=seed))
     high = np.mean([each["null cramer high"] for each in found])
     assert high == pytest.approx(np.sqrt(chi2.ppf(0.95, 2) / 300), rel=0.07)
     assert np.mean([each["cramer"] > each["null cramer high"] for each in found]) <= 0.25
@@ -105,7 +96,7 @@ def test_a_yes_or_no_names_at_most_two_directions():
         for prompt in range(100)
         for name, share in shares.items()
     ]
-    found = guess_direction(pd.DataFrame(table, columns=["id", "direction", "outcome"]), "outcome")
+    found = Wording(pd.DataFrame(table, columns=["id", "direction", "outcome"])).guess_direction("outcome")
     assert found.accuracy == found.high == 2 / 4
 
 
@@ -115,7 +106,7 @@ def test_dependence_holds_the_prompt_fixed():
     frame = pd.DataFrame(
         {"id": prompts, "direction": list(WORDINGS) * 40, "value": np.where(prompts < 20, "yes", "no")}
     )
-    found = dependence(frame, "value", n_draws=50)
+    found = Wording(frame).dependence("value", n_draws=50)
     assert found["bits"] == pytest.approx(0, abs=1e-9)
     assert found["p"] == 1
 
@@ -124,32 +115,35 @@ def test_association_is_that_of_scipy_and_sklearn():
     generator = np.random.default_rng(0)
     frame = pd.DataFrame({"id": range(300), "direction": generator.choice(list("abc"), 300)})
     frame["value"] = np.where(generator.random(300) < 0.5, frame["direction"], generator.choice(list("vwxyz"), 300))
-    found, table = dependence(frame, "value", n_draws=5), pd.crosstab(frame["direction"], frame["value"]).to_numpy()
+    found, table = (
+        Wording(frame).dependence("value", n_draws=5),
+        pd.crosstab(frame["direction"], frame["value"]).to_numpy(),
+    )
     assert found["bits"] == pytest.approx(mutual_info_score(frame["direction"], frame["value"]) / np.log(2))
     assert found["cramer"] == pytest.approx(association(table, "cramer"))
-    assert dependence(frame.assign(value="same"), "value", n_draws=5)[["bits", "cramer"]].abs().max() < 1e-9
-    assert dependence(frame.assign(direction="a"), "value").drop("n").isna().all()  # nothing to compare
+    assert Wording(frame.assign(value="same")).dependence("value", n_draws=5)[["bits", "cramer"]].abs().max() < 1e-9
+    assert Wording(frame.assign(direction="a")).dependence("value").drop("n").isna().all()  # nothing to compare
 
 
 def test_the_text_gives_the_direction_away_or_it_does_not():
     planted = rows()[lambda frame: frame["outcome"] == "refused"]
-    found = guess_direction(planted, "response")
+    found = Wording(planted).guess_direction("response")
     assert found.accuracy == 1
     assert found.low > 0.9
     none = rows(own_wording=False, n=100)[lambda frame: frame["outcome"] == "refused"]
-    guess = guess_direction(none, "response")
+    guess = Wording(none).guess_direction("response")
     assert guess.low < max(guess.chance, 1 / 3) + 0.03
-    again = guess_direction(pd.concat([none] * 3), "response")  # the same prompts again tell nothing new
+    again = Wording(pd.concat([none] * 3)).guess_direction("response")  # the same prompts again tell nothing new
     assert again.high - again.low > 0.8 * (guess.high - guess.low)
     for few in (planted[planted["id"].isin(["p0", "p1"])], planted[planted["direction"] == "first"]):
-        assert guess_direction(few, "response").drop("n").isna().all()
+        assert Wording(few).guess_direction("response").drop("n").isna().all()
 
 
 def test_a_direction_with_one_refusal_is_guessed_without_failing():
     """Its refusal is in one fold, so the classifier of that fold has seen the other direction alone."""
     planted = rows(refused=1.0, n=20)
     few = planted[(planted["direction"] == "first") | ((planted["direction"] == "second") & (planted["id"] == "p3"))]
-    found = guess_direction(few, "response")
+    found = Wording(few).guess_direction("response")
     assert found.accuracy == pytest.approx(20 / 21)
     assert found.chance == pytest.approx(20 / 21)
 
@@ -157,19 +151,19 @@ def test_a_direction_with_one_refusal_is_guessed_without_failing():
 def test_one_stock_refusal_has_nothing_to_tell_about_how():
     planted = rows(refused=0.7).assign(response="I'm sorry, but I can't assist with that.", release_type="UNSPEC")
     planted["styles"] = [("apology", "inability")] * len(planted)
-    swept = with_wording(Sweep(planted))
+    swept = Wording.of(Sweep(planted))
     for column in ("wording", "release_type"):
-        found = dependence(swept.refusals, column, n_draws=20)
+        found = swept.of_refusals().dependence(column, n_draws=20)
         assert found[["bits", "cramer", "null cramer", "null cramer high"]].abs().max() < 1e-9
         assert found["p cramer"] == 1
-    guess = guess_direction(swept.refusals, "response")
+    guess = swept.of_refusals().guess_direction("response")
     assert guess.accuracy <= guess.chance + 0.01
-    assert style_shares(swept.rows).spread().max() == 0
-    assert (purity(swept.rows)["purity"] == 1).all()
-    said = describe_wording(swept.rows)
+    assert swept.shares().spread().max() == 0
+    assert (swept.purity()["purity"] == 1).all()
+    said = swept.summary()
     assert "1 wordings and 1 texts" in said
     assert said.endswith("makes up 100%, text 100%")
-    assert describe_wording(swept.rows.assign(outcome="answered")) == "nothing is refused"
+    assert Wording(swept.rows.assign(outcome="answered")).summary() == "nothing is refused"
 
 
 def test_guesses_are_bars_with_their_intervals():
@@ -185,7 +179,7 @@ def test_guesses_are_bars_with_their_intervals():
 
 def test_style_shares_are_shares_of_refusals_with_wilson_intervals():
     planted = rows()
-    shares = style_shares(planted)
+    shares = Wording(planted).shares()
     table = shares.values
     n = int(((planted["direction"] == "second") & (planted["outcome"] == "refused")).sum())
     assert table.loc[("second", "apology"), "share"] == 1
@@ -195,7 +189,9 @@ def test_style_shares_are_shares_of_refusals_with_wilson_intervals():
     (drawn,) = shares.figure(title="t").data
     assert drawn.z.shape == (3, len(STYLES))
     assert drawn.customdata[1][STYLES.index("apology")] == table.loc[("second", "apology"), "interval"]
-    silent = style_shares(planted.assign(outcome=planted["outcome"].mask(planted["direction"] == "first", "answered")))
+    silent = Wording(
+        planted.assign(outcome=planted["outcome"].mask(planted["direction"] == "first", "answered"))
+    ).shares()
     assert silent.table().loc["first"].isna().all()
     assert silent.values.loc[("first", "apology"), "interval"] == "no refusals"
     pd.testing.assert_frame_equal(silent.values.drop("first"), table.drop("first"))
@@ -206,7 +202,7 @@ def test_style_shares_are_shares_of_refusals_with_wilson_intervals():
 def test_purity_is_the_share_of_the_commonest_type():
     mixed = rows(own_wording=False)
     refused = mixed[(mixed["outcome"] == "refused") & (mixed["direction"] == "first")]["release_type"]
-    found = purity(mixed).loc["first"]
+    found = Wording(mixed).purity().loc["first"]
     assert found["dominant"] == refused.mode()[0]
     assert found["purity"] == pytest.approx((refused == refused.mode()[0]).mean())
 

@@ -11,7 +11,7 @@ from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.prompts.suffixes import load_suffixes, with_suffixes
 from refusal_utils.steering import first_token_logits
 from refusal_utils.steering.first_tokens import refusal_logit
-from refusal_utils.tradeoff.suffix_shifts import SuffixShifts, coefficient_figure, suffix_shifts
+from refusal_utils.tradeoff.suffix_shifts import SuffixShifts, suffix_shifts
 
 TOKENS = [5, 9]
 
@@ -66,10 +66,10 @@ def test_the_table_and_the_figure_give_means_by_direction(found):
     assert np.array(found.figure(title="Pushes").data[0].z).shape == (2, 3)
     assert found.by_suffix("a").loc["format", "shift"].item() == pytest.approx(own["shift"].mean())
     fits = found.regressions("ratio")
-    pd.testing.assert_frame_equal(fits.loc["b"], found.regression("b", "ratio"))
-    points = coefficient_figure(fits, title="Coefficients").data
+    pd.testing.assert_frame_equal(fits.table().loc["b"], found.regression("b", "ratio"))
+    points = fits.figure(title="Coefficients").data
     assert [list(panel.y) for panel in points] == [["a", "b"]] * 3
-    row = fits.loc[("b", "joint", "push")]
+    row = fits.table().loc[("b", "joint", "push")]
     assert points[1].x[1] + points[1].error_x.array[1] == pytest.approx(row["high"])
     assert points[1].x[1] - points[1].error_x.arrayminus[1] == pytest.approx(row["low"])
 
