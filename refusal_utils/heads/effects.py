@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import torch
 
 from ..plotting.heads import outcome_dots
+from ..steering.responses import NOT_JUDGED
 from .overlap import Head
 from .refusal_opening import RefusalOpening
 from .replacement import HeadTrial
@@ -68,15 +69,20 @@ class HeadEffects:
         return (self.after[name] - self.before).groupby(self.category, sort=False).mean()
 
     def refused(self) -> pd.DataFrame:
-        """The share of prompts refused: rows categories, columns before and each replacement."""
+        """The share of prompts refused: rows categories, columns before and each replacement, and how many not judged.
+
+        The last column counts the prompts with a response without a verdict, before or after any replacement.
+        """
         frames = {"nothing replaced": self.before, **self.after}
-        shares = {name: frame["refused"].groupby(self.category, sort=False).mean() for name, frame in frames.items()}
-        return pd.DataFrame(shares).rename_axis("category")
+        refused = pd.DataFrame({name: frame["refused"] for name, frame in frames.items()})
+        groups = refused.groupby(self.category, sort=False)
+        unjudged = refused.isna().any(axis=1).groupby(self.category, sort=False).sum()
+        return groups.mean().assign(**{NOT_JUDGED: unjudged}).rename_axis("category")
 
     def figure(self) -> go.Figure:
         """A dot per category and replacement: the share of prompts refused."""
         title = "Refusals left after replacing heads"
-        return outcome_dots(self.refused(), title=title, value="share of prompts refused")
+        return outcome_dots(self.refused().drop(columns=NOT_JUDGED), title=title, value="share of prompts refused")
 
 
 def same_layer_heads(heads: Sequence[Head], n_heads: int, n_draws: int, seed: int = 0) -> list[list[Head]]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..checks import require_known
 from .arditi_selection import select_place
+from .audit import Audit, audit
 from .comparison import MethodComparison, compare_methods
 from .method import Method, SearchMethod, StateMethod, per_category
 from .selection import Selection
@@ -18,12 +19,14 @@ from .subset_search import SubsetSearch, search_subset
 
 __all__ = [
     "METHODS",
+    "Audit",
     "Method",
     "MethodComparison",
     "SearchMethod",
     "Selection",
     "StateMethod",
     "SubsetSearch",
+    "audit",
     "compare_methods",
     "methods_table",
     "named_method",

@@ -122,10 +122,12 @@ def pad_left(
 def probe_ids(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None) -> list[list[int]]:
     """The token ids of a few short and different chats.
 
-    Raises `ValueError` unless they differ, and each begins with one BOS token, or none if the tokenizer adds none to
-    plain text (Qwen). The token may occur again later: SmolLM2 begins every turn with it.
+    Raises `ValueError` unless they differ, are the same each time, and each begins with one BOS token, or none if the
+    tokenizer adds none to plain text (Qwen). The token may occur again later: SmolLM2 begins every turn with it.
     """
-    texts = [render_chat(tokenizer, prompt, system_prompt) for prompt in PROBES]
+    texts, again = ([render_chat(tokenizer, prompt, system_prompt) for prompt in PROBES] for _ in range(2))
+    must = "the template must write the same chat again"
+    require(texts == again, "load_chat_model", must, "two texts of one prompt", "Remove what is random from it.")
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
     must, todo = "different prompts must give different tokens", "Check the chat template and the tokenizer."
     require(len({*map(tuple, ids)}) == len(ids), "load_chat_model", must, "the same for two prompts", todo)

@@ -65,9 +65,14 @@ def decision_state(
     given = {name: value for name, value in (("layer", layer), ("pos", pos)) if value is not None}
     origin = "given" if len(given) == 2 else "".join(f"{name} given; else " for name in given) + found.source
     state = found._replace(**given, source=origin)
-    must = f"the layer must be one of 0 to {n_layers - 1}"
-    require(0 <= state.layer < n_layers, "load_chat_model", must, state.layer, "Count from the first.")
+    check_layer(state.layer, n_layers)
     return state
+
+
+def check_layer(layer: int, n_layers: int) -> None:
+    """Raise `ValueError` for a layer that the model does not have."""
+    must = f"the layer must be one of 0 to {n_layers - 1}"
+    require(0 <= layer < n_layers, "load_chat_model", must, layer, "Count from the first.")
 
 
 def _recorded(path: Path) -> DecisionState:

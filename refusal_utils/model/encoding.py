@@ -1,5 +1,6 @@
 """Prompts as tokens: each as a user's turn that ends in the template's fixed tokens and holds no markup of its own."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -31,7 +32,7 @@ def encode_chats(
     require(not isinstance(prompts, str), _FUNCTION, "prompts must be a list of texts", f"{prompts!r:.60}", todo)
     for index, prompt in enumerate(prompts):
         must = "a prompt must be a text that is not empty"
-        is_text = isinstance(prompt, str) and bool(prompt.strip()) and is_unicode(prompt)
+        is_text = isinstance(prompt, str) and is_visible(prompt) and is_unicode(prompt)
         require(is_text, _FUNCTION, must, f"{prompt!r:.60} as prompt {index}", "Drop it.")
     ids = _tokens(tokenizer, [render_chat(tokenizer, prompt, system_prompt) for prompt in prompts])
     (own,) = _tokens(tokenizer, [render_chat(tokenizer, PROBES[0], system_prompt)]) if ids else ((),)
@@ -54,6 +55,15 @@ def check_known(
         must = f"every token must be one of the model's {n_embeddings} embeddings"
         got = f"token {max(ids)} ({tokenizer.convert_ids_to_tokens(max(ids))!r}) in {where}"
         require(False, function, must, got, "Use the tokenizer that belongs to the weights, or leave that text out.")
+
+
+def is_visible(text: str) -> bool:
+    """Whether `text` holds more than blanks, control characters and invisible ones.
+
+    >>> is_visible(" a"), is_visible(chr(0x200B) + " ")
+    (True, False)
+    """
+    return any(unicodedata.category(letter) not in ("Cc", "Cf", "Zs", "Zl", "Zp") for letter in text)
 
 
 def is_unicode(text: str) -> bool:

@@ -31,6 +31,16 @@ def full_name(model: str | Path) -> str:
     return path.resolve().as_posix() if is_path else name
 
 
+def recorded_layers(model: str | Path) -> int | None:
+    """How many layers the `config.json` of a local model has, read in milliseconds; None if that is not known."""
+    folder = _PACKAGE / "bundled/weights" if str(model) == BUNDLED else Path(full_name(model))
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return config.get("text_config", config).get("num_hidden_layers")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
 def short_name(model: str | Path) -> str:
     """The last part of a model's name, for titles and folders.
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
 
@@ -15,12 +16,13 @@ _OF_THE_LIBRARIES = ("transformer_lens.model_bridge.", "transformers.")
 
 
 def open_hooks(chat: ChatModel) -> list[str]:
-    """The places at which anything is hooked to the model: bridge hooks, torch hooks, replaced `forward` methods.
+    """The places at which anything is hooked to the model: bridge or torch hooks, replaced `forward` methods, autocast.
 
     This suite's own contexts (`intervene`) are among them. Backward hooks are not, since they leave activations alone.
     """
     everywhere = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
     found = ["every module of torch"] if any(everywhere) else []
+    found += ["autocast of torch"] if torch.is_autocast_enabled(chat.device.type) else []
     seen: set[int] = set()
     for root in (chat.bridge, chat.bridge.original_model):
         for name, module in root.named_modules():

@@ -58,8 +58,8 @@ def read_prompt_file(path: str | Path, category: str | None = None, *, repeats: 
 
 
 def _row(path: Path, number: int, fields: dict, category: str | None) -> dict[str, Any]:
-    row: dict[str, Any] = {name: _string(path, number, name, fields.get(name)) for name in (*FIELDS, LANGUAGE)}
-    other = _string(path, number, "prompt", fields.get("prompt"))
+    row: dict[str, Any] = {name: text_value(path, number, name, fields.get(name)) for name in (*FIELDS, LANGUAGE)}
+    other = text_value(path, number, "prompt", fields.get("prompt"))
     if row["text"] and other not in ("", row["text"]):
         raise fault(path, number, "a text and another prompt", "Keep one of the two.")
     row["text"] = row["text"] or other
@@ -80,7 +80,7 @@ def _row(path: Path, number: int, fields: dict, category: str | None) -> dict[st
     return row
 
 
-def _string(path: Path, number: int, name: str, value: object) -> str:
+def text_value(path: Path, number: int, name: str, value: object) -> str:
     """The value of a field as text, without blanks around it. Ids may be written as whole numbers."""
     is_number = isinstance(value, int) and not isinstance(value, bool) and name in ("id", "pair_id")
     value = "" if value is None else str(value) if is_number else value

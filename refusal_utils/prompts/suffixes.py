@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..checks import require
+from .files import text_value
 from .loading import prompts_dir
 from .tables import ONE_FILE, fault, numbered_rows
 
@@ -16,7 +17,7 @@ def load_suffixes(source: str | Path = "builtin") -> pd.DataFrame:
 
     `source` is `"builtin"` (eight each of politeness, requests about the format, and nonsense words) or a .jsonl, .csv
     or .tsv file with the columns text and optionally id and kind. Nothing here searches for suffixes. Raises
-    `ValueError` for another source, for a row without text, and for a repeated id.
+    `ValueError` for another source, for a row without text or with a value that is no text, and for a repeated id.
     """
     path = prompts_dir() / "suffixes.jsonl" if source == "builtin" else Path(source)
     must = f"source must be 'builtin' or a file of {', '.join(ONE_FILE)}"
@@ -24,7 +25,7 @@ def load_suffixes(source: str | Path = "builtin") -> pd.DataFrame:
     require(is_file, "load_suffixes", must, repr(str(source)), "Check the path.")
     rows = []
     for number, fields in numbered_rows(path):
-        row = {name: str(fields.get(name) or "").strip() for name in COLUMNS}
+        row = {name: text_value(path, number, name, fields.get(name)) for name in COLUMNS}
         if not row["text"]:
             raise fault(path, number, "no text")
         rows.append({**row, "id": row["id"] or f"{path.stem}-{number}"})

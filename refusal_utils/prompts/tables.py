@@ -91,6 +91,8 @@ def _cells(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     rows = _split(path, text, separator)
     first, header = next(rows, (1, []))
     names = [name.strip().lower() for name in header]
+    while names and not names[-1]:
+        names.pop()  # separators at the end of the header, under which nothing may stand
     repeated = [name for name in names if name and names.count(name) > 1]
     if repeated:
         raise fault(path, first, f"the column {repeated[0]!r} twice")

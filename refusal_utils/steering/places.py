@@ -25,7 +25,7 @@ from ..model.store import content_key
 from ..plotting.look import heatmap
 from ..prompts.categories import BENIGN, CATEGORIES
 from .conditions import Condition, ablation_condition, steering_condition
-from .responses import judged, respond
+from .responses import NOT_JUDGED, judged, respond
 
 GAPS = (1.0, 2.0, 4.0)  # strengths of the additions
 SCREENING_GAPS = (2.0,)  # those of the screening
@@ -34,7 +34,7 @@ N_PROBE, N_AT_LEAST = 16, 4  # probes a side: wanted, and needed for a choice
 N_ASKED, N_AT_ONCE = 96, 32  # prompts a side that are asked to find them
 N_DIRECTION = 112  # prompts a side that directions are estimated from, at most
 N_TOKENS = 32  # of each response: the judge then finds nine in ten of the refusals that it finds in 50 tokens
-COLUMNS = ["layer", "pos", "bypassed", "induced", "broken", "effect", "n_refused", "n_answered"]
+COLUMNS = ["layer", "pos", "bypassed", "induced", "broken", "effect", "n_refused", "n_answered", NOT_JUDGED]
 Place = tuple[int, int]  # (layer, pos)
 POLICY = tuple(category.id for category in CATEGORIES if category.cluster == "content policy")
 
@@ -57,14 +57,15 @@ class PlaceEffects:
         return min(self.n_refused, self.n_answered) >= N_AT_LEAST
 
     def table(self) -> pd.DataFrame:
-        """A row per candidate, best first: layer, pos, bypassed, induced, broken, effect, n_refused, n_answered.
+        """A row per candidate, best first; the columns are `COLUMNS`.
 
-        `bypassed`: the share of the refused probes that are answered, in text that is not broken, when the direction is
-        ablated. `induced`: the share of the answered probes that are refused when it is added, averaged over the
+        `bypassed`: the share of the refused probes that are answered, in text that is not broken, when the direction
+        is ablated. `induced`: the share of the answered probes that are refused when it is added, averaged over the
         strengths, so that a place comes first if it needs less and if its text survives more. `broken`: the share of
         broken text among all these responses. `effect`: the mean of `bypassed` and `induced`. `n_refused`,
-        `n_answered`: how many probes it was measured with. Places that were only screened come last. Places with equal
-        effects are ordered by less broken text, then the paper's position, then depth.
+        `n_answered`: how many probes it was measured with. `not judged`: responses without a verdict, which no share
+        counts. Places that were only screened come last. Equal effects are ordered by less broken text, then the
+        paper's position, then depth.
         """
         order = self.rows.assign(published=self.rows["pos"] == DEFAULT_POS, whole=-self.rows["broken"]).round(9)
         by = ["n_refused", "n_answered", "effect", "whole", "published", "layer"]
@@ -158,7 +159,7 @@ def _stored(chat: ChatModel, cache_dir: str | Path | None, asked: list) -> Path 
     """The file of the finished table, of this model, these prompts and places, and this procedure."""
     if cache_dir is None:
         return None
-    procedure = (GAPS, SCREENING_GAPS, N_SCREENED, N_FINALISTS, N_PROBE, N_ASKED, N_DIRECTION, N_TOKENS)
+    procedure = (COLUMNS, GAPS, SCREENING_GAPS, N_SCREENED, N_FINALISTS, N_PROBE, N_ASKED, N_DIRECTION, N_TOKENS)
     key = content_key(chat.fingerprint, *asked, *procedure)
     return Path(cache_dir) / f"places_{key}.jsonl.gz"
 
@@ -237,10 +238,10 @@ def _measure(
     wanted = [each for _, additions in at.values() for each in additions if each.gaps in gaps]
     ablated = respond(chat, refused, [ablation for ablation, _ in at.values()], **how)
     added = respond(chat, answered, wanted, **how)
-    rows = []
+    rows, n_asked = [], len(refused) + len(answered) * len(gaps)
     for (layer, pos), (ablation, _) in at.items():
         own, steered = (judged(each[each["direction"] == ablation.direction]) for each in (ablated, added))
         shares = [(own["outcome"] == "answered").mean(), (steered["outcome"] == "refused").mean()]
-        broken = (pd.concat([own, steered])["outcome"] == "broken").mean()
-        rows.append((layer, pos, *shares, broken, sum(shares) / 2, len(refused), len(answered)))
+        broken = ((read := pd.concat([own, steered]))["outcome"] == "broken").mean()
+        rows.append((layer, pos, *shares, broken, sum(shares) / 2, len(refused), len(answered), n_asked - len(read)))
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -13,6 +13,7 @@ from .conditions import UNSTEERED, Condition
 from .generation import generate
 from .sampling import Sampling
 
+NOT_JUDGED = "not judged"  # the outcome without a verdict, and the column next to every rate that counts them
 VERDICT = ("outcome", "evidence", "styles", "release_type")
 
 
@@ -55,7 +56,7 @@ def judge_rows(rows: pd.DataFrame, judge: Judge = judge_response) -> pd.DataFram
     require(not wrong, "judge_rows", "a judge must return a Judgement", ", ".join(wrong[:1]), "Wrap it.")
     found = dict(zip(asked, given, strict=True))
     verdicts = [found[pair] for pair in pairs]
-    n_unjudged = sum(each.outcome == "not judged" for each in verdicts)
+    n_unjudged = sum(each.outcome == NOT_JUDGED for each in verdicts)
     if n_unjudged:
         print(f"{n_unjudged} of {len(verdicts)} responses are not judged (language) and are left out of all rates")
     return rows.assign(**{name: [getattr(each, name) for each in verdicts] for name in VERDICT})
@@ -63,4 +64,4 @@ def judge_rows(rows: pd.DataFrame, judge: Judge = judge_response) -> pd.DataFram
 
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows whose response the judge decided: all but the outcome "not judged", which no rate counts."""
-    return rows[rows["outcome"] != "not judged"]
+    return rows[rows["outcome"] != NOT_JUDGED]

@@ -18,7 +18,7 @@ from ..prompts.categories import CATEGORIES
 from ..stats import bootstrap_counts, percentile_interval
 from ..steering.conditions import UNSTEERED, Condition
 from ..steering.first_tokens import kl_spent
-from ..steering.responses import judged, respond
+from ..steering.responses import NOT_JUDGED, judged, respond
 from .equal_cost import ablation_dial, strengths_at_cost
 
 CLUSTER = {category.id: category.cluster for category in CATEGORIES}
@@ -36,18 +36,23 @@ class CrossEffects:
     nats: pd.Series | None = None
 
     def table(self) -> pd.DataFrame:
-        """The change of the refusal rate: a row per direction, a column per category of prompts."""
+        """The change of the refusal rate: a row per direction, a column per category of prompts.
+
+        The last column, not judged, counts the responses without a verdict, under the direction and without any.
+        """
         rates = self.rates()
-        return rates.drop(index="") - rates.loc[""]
+        unjudged = rates.pop(NOT_JUDGED)
+        return (rates.drop(index="") - rates.loc[""]).assign(**{NOT_JUDGED: unjudged.drop("") + unjudged[""]})
 
     def rates(self) -> pd.DataFrame:
-        """The refusal rate of every category (columns) under every direction (rows; "" without intervention)."""
+        """Refusal rates by category (columns) and direction (rows; "" without any), and how many were not judged."""
         rows = judged(self.rows)
         refused = rows.assign(refused=(rows["outcome"] == "refused").astype(float))
         rates = refused.pivot_table(index="direction", columns="category", values="refused", sort=False)
         known = [name for name in CLUSTER if name in rates]
         rates = rates[[*known, *rates.columns.difference(known, sort=False)]]
-        return rates.rename_axis(index="direction", columns="prompts")
+        unjudged = (self.rows["outcome"] == NOT_JUDGED).groupby(self.rows["direction"]).sum()
+        return rates.rename_axis(index="direction", columns="prompts").assign(**{NOT_JUDGED: unjudged})
 
     def by_cluster(self, n_draws: int = 1000, seed: int = 0, *, diagonal: bool = True) -> pd.DataFrame:
         """The mean change by cluster of the direction and of the prompts, with its 95 % interval over prompts.
@@ -93,7 +98,7 @@ class CrossEffects:
 
     def figure(self, *, title: str) -> go.Figure:
         """A map of the changes: direction by category of prompts."""
-        return heatmap(self.table(), title=title, value="change of the refusal rate")
+        return heatmap(self.table().drop(columns=NOT_JUDGED), title=title, value="change of the refusal rate")
 
 
 def cross_effects(

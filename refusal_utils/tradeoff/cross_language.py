@@ -25,7 +25,7 @@ from ..plotting.look import LOOK, heatmap_menu
 from ..plotting.points import OUTCOME_COLOURS
 from ..stats import bootstrap_counts, percentile_interval
 from ..steering.conditions import UNSTEERED, Condition, ablation_condition, steering_condition
-from ..steering.responses import respond
+from ..steering.responses import NOT_JUDGED, respond
 from .language_measures import likeness_to_refusals, openings_by_language, paired_auc, scores_by_language
 
 RANDOM = "random"  # the control: a random direction, as long as the mean gap
@@ -121,7 +121,7 @@ class CrossLanguage:
         own = self.rows[self.rows["kind"] == ""]
         sides = own["harmful"].map({True: "harmful", False: "twin"}).rename("prompts")
         counts = own.groupby(["language", sides, "outcome"], sort=False).size().unstack(fill_value=0)
-        return counts.reindex(columns=[*REFUSED, "not judged"], fill_value=0)
+        return counts.reindex(columns=[*REFUSED, NOT_JUDGED], fill_value=0)
 
     def outcome_figure(self, *, title: str) -> go.Figure:
         """A bar per language and side with the shares of the judge's outcomes."""

@@ -17,8 +17,8 @@ from ..directions.direction_set import DirectionSet
 from ..model.chat_model import ChatModel
 from ..steering.conditions import Condition, ablation_condition, steering_condition
 from ..steering.first_tokens import kl_spent
-from ..steering.responses import respond
-from .rates import NOT_JUDGED, rate_table
+from ..steering.responses import NOT_JUDGED, respond
+from .rates import rate_table
 
 Dial = Callable[[float], Condition]  # an intervention at a strength
 BUDGETS = (0.05, 0.1, 0.2)  # nats

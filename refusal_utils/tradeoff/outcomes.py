@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..checks import require
 from ..stats import bootstrap_counts, percentile_interval
+from ..steering.responses import NOT_JUDGED
 from .rates import MAX_DEGENERATE
 
 
@@ -62,12 +63,12 @@ class Outcomes:
         must = "every direction needs every strength and prompt"
         require(not missing, "Outcomes", must, f"gaps at {missing}", "Run the sweep for them.")
         values = table.to_numpy(dtype=object).reshape(len(levels), len(strengths), -1)
-        unread = (values == "broken") | (values == "not judged")
+        unread = (values == "broken") | (values == NOT_JUDGED)
         usable = (unread.mean(-1) <= MAX_DEGENERATE) & ~empty.to_numpy().reshape(len(levels), -1)
         prompts = rows.drop_duplicates("id").set_index("id").loc[table.columns]
         harmful = torch.tensor(prompts["harmful"].to_numpy(dtype=bool))
         codes = torch.tensor(pd.factorize(prompts["bucket"])[0]) if "bucket" in prompts else harmful.long()
-        refused, judged = torch.tensor(values == "refused"), torch.tensor(values != "not judged")
+        refused, judged = torch.tensor(values == "refused"), torch.tensor(values != NOT_JUDGED)
         return cls(refused, harmful, codes, tuple(levels), torch.tensor(usable), tuple(strengths), judged)
 
     def weights(self, n_draws: int, seed: int = 0) -> Float[Tensor, "draw prompt"]:

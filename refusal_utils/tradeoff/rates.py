@@ -8,10 +8,9 @@ import pandas as pd
 from ..checks import require
 from ..prompts.text_features import content_words
 from ..stats import wilson
-from ..steering.responses import judged
+from ..steering.responses import NOT_JUDGED, judged
 
 MIN_RR, MAX_DEGENERATE = 0.90, 0.10  # what a usable strength needs at least, and has at most
-NOT_JUDGED = "not judged"  # the column that stands next to every rate: responses without a verdict
 STEERED = ("direction", "gaps")  # the columns that identify a point of a sweep
 
 Correct = Callable[[str, str, str], bool | None]  # arguments: prompt id, prompt, response; None: not known
@@ -30,7 +29,7 @@ def rate_table(rows: pd.DataFrame, by: str | Sequence[str] = STEERED, correct: C
     returns anything but True, False or None.
     Source: Joad et al. 2602.02132, steering metrics.
     """
-    counted = rows.assign(unjudged=rows["outcome"] == "not judged")
+    counted = rows.assign(unjudged=rows["outcome"] == NOT_JUDGED)
     groups = counted.groupby(by if isinstance(by, str) else list(by), sort=False)
     return groups.apply(_rates, correct, include_groups=False).assign(**{NOT_JUDGED: groups["unjudged"].sum()})
 

@@ -11,7 +11,8 @@ from ..directions.direction_set import DirectionSet
 from ..model.chat_model import ChatModel
 from ..plotting.look import heatmap
 from ..steering.conditions import Condition, steering_condition
-from .rates import MAX_DEGENERATE, NOT_JUDGED, choose_strength, rate_table
+from ..steering.responses import NOT_JUDGED
+from .rates import MAX_DEGENERATE, choose_strength, rate_table
 from .sweep import sweep
 
 

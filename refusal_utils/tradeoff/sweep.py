@@ -15,9 +15,9 @@ from ..directions.direction_set import DirectionSet
 from ..model.artifacts import load_rows, model_notes, require_same_model, save_rows
 from ..model.chat_model import ChatModel
 from ..steering.conditions import Condition, steering_condition
-from ..steering.responses import judged, respond
+from ..steering.responses import NOT_JUDGED, judged, respond
 from .outcomes import Outcomes
-from .rates import NOT_JUDGED, STEERED, Correct, rate_table
+from .rates import STEERED, Correct, rate_table
 
 Strengths = Sequence[float] | Mapping[str, Sequence[float]]
 S = TypeVar("S", bound="Sweep")
@@ -71,7 +71,7 @@ class Sweep:
 
     def matched(self) -> pd.DataFrame:
         """Strength in gaps, refusal rate and number not judged by direction, for a sweep at one strength of each."""
-        rows = self.rows.assign(unjudged=self.rows["outcome"] == "not judged").groupby("direction", sort=False)
+        rows = self.rows.assign(unjudged=self.rows["outcome"] == NOT_JUDGED).groupby("direction", sort=False)
         return pd.DataFrame(
             {"gaps": rows["gaps"].first(), "refused": self.refused(), NOT_JUDGED: rows["unjudged"].sum()}
         )

@@ -1,4 +1,4 @@
-"""The commands `run`, `report`, `judge`, `settings` and `methods` of `python -m refusal_utils`.
+"""The commands `run`, `report`, `judge`, `audit`, `settings` and `methods` of `python -m refusal_utils`.
 
 Commands import what they need when they run: `--help` and `--version` load neither PyTorch nor transformers.
 """
@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import __version__
 
@@ -78,12 +78,22 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         near = next(filter(None, (did_you_mean(each, known) for each in unknown)), "")
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}. {near}".rstrip())
     if options.command is None:
-        options.parser.error("a command is needed: run, report, judge, settings or methods")
+        options.parser.error("a command is needed: run, report, judge, audit, settings or methods")
     return options
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """End the program with `message`, and a near miss of the command that does not exist."""
+        if wrong := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            from ..checks import did_you_mean
+
+            message = f"{message}. {did_you_mean(wrong[1], re.findall(r'[a-z]+', wrong[2]))}".rstrip()
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m refusal_utils", description="Run the refusal geometry notebooks.")
+    parser = _Parser(prog="python -m refusal_utils", description="Run the refusal geometry notebooks.")
     parser.add_argument("--version", action="version", version=f"refusal-utils {__version__}")
     parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -113,11 +123,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     judge.add_argument("--model", metavar="ID", help="the chat model that judges, for 'self'")
     judge.set_defaults(act=_judge)
+    _add_audit(commands, model)
     settings = commands.add_parser("settings", help="list the notebooks' parameters, and what --size sets")
     settings.set_defaults(act=_settings, parser=settings)
     methods = commands.add_parser("methods", help="list the ways to find directions, with their options and sources")
     methods.set_defaults(act=_methods, parser=methods)
     return parser
+
+
+def _add_audit(commands: Any, model: str) -> None:
+    audit = commands.add_parser("audit", help="which refusal directions an edited checkpoint lost or moved")
+    for name in ("base", "edited"):
+        audit.add_argument(name, metavar=name.upper(), help=model)
+    audit.add_argument("--prompts", metavar="SOURCE", help="as for `run`")
+    audit.add_argument("--n", type=int, default=16, metavar="N", help="prompts of each category (16)")
+    for name in ("layer", "pos"):
+        audit.add_argument(f"--{name}", type=int, metavar=name.upper(), help="of the decision state, if not the usual")
+    audit.set_defaults(act=_audit, parser=audit)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -160,6 +182,22 @@ def _judge(options: argparse.Namespace) -> None:
 
     chat = load_chat_model(options.model) if options.model else None
     print(measure_judge(options.files, named_judge(options.judge, chat)).round(3).to_string(index=False))
+
+
+def _audit(options: argparse.Namespace) -> None:
+    from .settings import read_settings
+
+    place = {"PROMPTS": options.prompts, "LAYER": options.layer, "POS": options.pos}
+    base, edited = (read_settings((), MODEL=name, **place) for name in (options.base, options.edited))
+    from ..methods import audit
+    from ..model.sources import require_model
+    from ..prompts.loading import load_prompts
+
+    for each in (base, edited):  # before any is loaded
+        require_model(each.MODEL)
+    prompts = load_prompts(split="train", source=base.PROMPTS)
+    found = audit(base.MODEL, edited.MODEL, prompts, n_prompts=options.n, layer=options.layer, pos=options.pos)
+    print(found.describe(), found.table().round(2).to_string(), sep="\n\n")
 
 
 def _settings(options: argparse.Namespace) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import did_you_mean, invalid, require_folder
-from ..model.names import BUNDLED, FIGURES, claim_folder, folder_names, model_folder
+from ..model.defaults import check_layer
+from ..model.names import BUNDLED, FIGURES, claim_folder, folder_names, model_folder, recorded_layers
 from .notebooks import find_notebooks, parameter_defaults, read_title
 from .records import RENDERER, Run
 from .settings import Settings
@@ -104,11 +105,14 @@ def _require_known(chosen: Sequence[Path], settings: Settings) -> None:
 
 def _require_sources(settings: Settings) -> None:
     """Raise `ValueError` unless the model, its layer and position and the user's own prompts can be found and read."""
-    if settings.MODEL != BUNDLED:
-        from ..model.sources import require_model  # loads PyTorch, which the bundled model does not need here
+    layer, n_layers = settings.LAYER if isinstance(settings.LAYER, int) else None, recorded_layers(settings.MODEL)
+    if layer is not None and n_layers is not None:
+        check_layer(layer, n_layers)
+    for model in (settings.MODEL, settings.EDITED or BUNDLED):
+        if model != BUNDLED:
+            from ..model.sources import require_model  # loads PyTorch, which the bundled model does not need here
 
-        require_model(settings.MODEL)
-    layer = settings.LAYER if isinstance(settings.LAYER, int) else None
+            require_model(model)
     if (layer, settings.POS, settings.SYSTEM_PROMPT) != (None, None, None):
         from ..model.setup import check_setup  # as above
 

@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     N_RANDOM: int = Field(3, ge=1, description="Random sets of heads used as controls.")
     N_SINGLE: int = Field(40, ge=1, description="Heads that are replaced one at a time.")
     EXAMPLE: str = Field("unsupported", description="Category of the worked example in the head attribution.")
+    EDITED: str | None = Field(None, description="Checkpoint that is audited; None edits a copy in memory.")
     JUDGE: str = Field(
         "phrases", description="Judge of the steered responses: 'phrases', 'wildguard', 'self', or your own."
     )
@@ -120,11 +121,11 @@ class Settings(BaseSettings):
             return sorted(value) if isinstance(value, (set, frozenset)) else list(value)
         return value
 
-    @field_validator("MODEL")
+    @field_validator("MODEL", "EDITED")
     @classmethod
-    def _full_model(cls, name: str) -> str:
+    def _full_model(cls, name: str | None) -> str | None:
         """Make a path absolute, because notebooks run in another folder; a Hugging Face id stays as it is."""
-        return full_name(name)
+        return None if name is None else full_name(name)
 
     @field_validator("LAYER", "POS")
     @classmethod
@@ -133,15 +134,10 @@ class Settings(BaseSettings):
             raise ValueError("must be 0 or more" if info.field_name == "LAYER" else "must be negative: -1 is the last")
         return value
 
-    @field_validator("EXAMPLE")
+    @field_validator("EXAMPLE", "JUDGE")
     @classmethod
-    def _known_category(cls, name: str) -> str:
-        return _known(name, CATEGORY_IDS)
-
-    @field_validator("JUDGE")
-    @classmethod
-    def _known_judge(cls, name: str) -> str:
-        return _known(name, known_judges())
+    def _known_name(cls, name: str, info: Any) -> str:
+        return _known(name, CATEGORY_IDS if info.field_name == "EXAMPLE" else known_judges())
 
     @field_validator("PROMPTS", "LANGUAGES", "SUFFIXES")
     @classmethod

@@ -89,6 +89,7 @@ def test_top_heads_are_compared_with_random_heads_if_there_are_any(n_random):
     shares = found.refused()
     assert shares["nothing replaced"].tolist() == [1, 1]
     assert shares["patch top"].tolist() == [0, 0]
+    assert shares["not judged"].tolist() == [0, 0]
     assert {trace.name for trace in found.figure().data} == {"nothing replaced", *labels}
 
 
@@ -96,3 +97,9 @@ def test_there_are_no_controls_if_every_head_is_a_top_head():
     every = [(layer, head) for layer in (0, 1) for head in range(4)]
     found = replace_top_heads(Trial(), dict.fromkeys(TOP, every), OPENING, n_random=2)
     assert set(found.after) == {"ablate top", "patch top"}
+
+
+def test_a_prompt_that_is_not_judged_once_counts_in_no_share_of_that_replacement():
+    before = pd.DataFrame({"refused": [1.0, 1.0, 0.0]})
+    found = effects(before, before.assign(refused=[float("nan"), 0.0, 1.0])).refused()
+    assert found.loc["x"].to_dict() == {"nothing replaced": pytest.approx(2 / 3), "moved": 0.5, "not judged": 1}

@@ -66,6 +66,11 @@ def test_prompts_that_become_the_same_tokens_are_rejected(chat, monkeypatch):
         probe_ids(tokenizer, None)
 
 
+def test_a_template_that_writes_something_random_is_rejected(chat):
+    with pytest.raises(ValueError, match="load_chat_model: the template must write the same chat again"):
+        probe_ids(with_template(chat, "{{ range(99999) | random }}" + TURNS.replace("CONTENT", "m.content")), None)
+
+
 def test_a_tokenizer_without_pad_and_stop_tokens_pads_all_the_same(chat):
     tokenizer = copy.deepcopy(chat.tokenizer)
     tokenizer.pad_token = tokenizer.eos_token = None

@@ -52,7 +52,7 @@ def test_encode_begins_with_one_bos_and_ends_in_the_suffix(chat, prompts):
     assert len(chat.suffix) >= 2
 
 
-@pytest.mark.parametrize("prompt", ["", "  \n", "half a pair \ud83d"])
+@pytest.mark.parametrize("prompt", ["", "  \n", "\u200b\u00ad ", "half a pair \ud83d"])
 def test_encode_rejects_an_empty_prompt(chat, prompt):
     with pytest.raises(ValueError, match=r"encode: a prompt must be a text that is not empty; got .* as prompt 1"):
         chat.encode(["fine", prompt])

@@ -57,6 +57,7 @@ WAYS = {
     "whole model": lambda chat, model: removed_later(model.register_forward_hook(double)),
     "every module": lambda chat, model: removed_later(register_module_forward_hook(lambda *_: None)),
     "before every module": lambda chat, model: removed_later(register_module_forward_pre_hook(lambda *_: None)),
+    "autocast": lambda chat, model: torch.autocast("cpu", torch.bfloat16),
     "class": lambda chat, model: patched_class(model.model.layers[4].mlp.original_component),
     "forward": lambda chat, model: patched_forward(model.model.layers[4].mlp.up_proj.original_component),
 }

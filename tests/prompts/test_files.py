@@ -120,6 +120,7 @@ def test_read_prompt_file_keeps_what_the_rows_say_of_themselves(tmp_path):
         ("a.jsonl", b'{"text": "fine", "category": "advise"}', "the category 'advise', not one of"),
         ("a.csv", b"prompt,id\nfine,1\n\n,2\n", r"no text or prompt at .*a\.csv, line 4"),
         ("a.csv", b"text\nHow do I cook rice, beans and corn?\n", "2 cells under 1 columns at .*, line 2"),
+        ("a.csv", b"note,text,,\nx,fine,,\nx,rice, beans,\n", "3 cells under 2 columns at .*, line 3"),
         ("a.csv", b"text,note\nfine,x\nwell\n", "1 cells under 2 columns at .*, line 3"),
         ("a.csv", b"text,Text\na,b\n", "the column 'text' twice at .*, line 1"),
         ("a.csv", b'text,note\nfine,x\n\n"open,x\nwell,y\n', "a quote that is opened and not closed .*, line 4"),

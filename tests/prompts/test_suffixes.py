@@ -24,6 +24,7 @@ def test_broken_files_are_refused(tmp_path):
     path = tmp_path / "mine.jsonl"
     for content, message in (
         ('{"kind": "x"}\n', "no text at .*line 1"),
+        ('{"text": ["a"]}\n', "the text .*, which is not text, at .*line 1"),
         ("", "load_suffixes: the file must hold suffixes"),
         ('{"text": "a", "id": "1"}\n{"text": "b", "id": "1"}\n', "load_suffixes: ids must be unique"),
     ):

@@ -117,12 +117,12 @@ def test_too_few_probes_give_no_place(chat, builtin):
 
 def test_equal_effects_are_ordered_by_text_then_the_papers_position_then_depth():
     rows = [
-        (10, -2, 1, 1, 0, 1, 4, 4),  # only screened
-        (8, -2, 1, 1, 0.1, 1, 16, 7),
-        (4, -1, 1, 1, 0, 1, 16, 7),
-        (4, -2, 1, 1, 0, 1, 16, 7),
-        (6, -2, 1, 1, 0, 1, 16, 7),
-        (2, -2, 1, 0.9, 0, 0.95, 16, 7),
+        (10, -2, 1, 1, 0, 1, 4, 4, 0),  # only screened
+        (8, -2, 1, 1, 0.1, 1, 16, 7, 0),
+        (4, -1, 1, 1, 0, 1, 16, 7, 0),
+        (4, -2, 1, 1, 0, 1, 16, 7, 0),
+        (6, -2, 1, 1, 0, 1, 16, 7, 0),
+        (2, -2, 1, 0.9, 0, 0.95, 16, 7, 0),
     ]
     effects = PlaceEffects(pd.DataFrame(rows, columns=COLUMNS), 16, 7)
     order = [(6, -2), (4, -2), (4, -1), (8, -2), (2, -2), (10, -2)]
@@ -149,3 +149,15 @@ def test_the_figure_maps_layer_by_position(effects):
     (panel,) = effects.figure().data
     assert (list(map(str, panel.y)), list(map(str, panel.x))) == (["2", "6"], ["-2"])
     assert torch.tensor(panel.z[:, 0].tolist()).tolist() == pytest.approx(list(effects.rows["effect"]), abs=1e-4)
+
+
+def test_a_response_that_is_not_judged_counts_in_no_share(chat, monkeypatch):
+    asked = pd.DataFrame({"id": ["a", "b"], "text": ["a", "b"]})
+    outcomes = {"ablated": ["answered", "not judged"], "added": ["refused", "refused"]}
+    steps = iter(outcomes)
+    monkeypatch.setattr(
+        places, "respond", lambda *_, **__: asked.assign(direction="2 -1", outcome=outcomes[next(steps)])
+    )
+    at = {(2, -1): (Condition("x", (), "2 -1"), [Condition("y", (), "2 -1", 1.0, 1.0)])}
+    row = places._measure(chat, at, asked, asked, (1.0,), {}).iloc[0]
+    assert row[["bypassed", "induced", "broken", "not judged"]].tolist() == [1, 1, 0, 1]

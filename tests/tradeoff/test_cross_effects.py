@@ -32,7 +32,7 @@ def made_up(own: float, other: float, n: int = 40) -> CrossEffects:
 def test_clusters_that_fall_separately_differ_and_those_that_fall_together_do_not():
     apart, together = made_up(0.8, 0.1), made_up(0.5, 0.5)
     assert apart.table().loc[POLICY[0]].to_dict() == pytest.approx(
-        dict.fromkeys(POLICY, -0.8) | dict.fromkeys(CANNOT, -0.1)
+        dict.fromkeys(POLICY, -0.8) | dict.fromkeys(CANNOT, -0.1) | {"not judged": 0}
     )
     difference = apart.by_cluster(200).xs("own minus other", level="prompts")
     assert difference["change"].to_list() == pytest.approx([-0.7, -0.7])
@@ -48,6 +48,8 @@ def test_what_is_not_judged_counts_in_no_rate():
     rows.loc[(rows["direction"] == POLICY[0]) & (rows["id"] == f"{POLICY[0]}-0"), "outcome"] = "not judged"
     changed = CrossEffects(rows)
     assert changed.rates().loc[POLICY[0], POLICY[0]] == pytest.approx(2 / 3)
+    assert changed.table()["not judged"].to_dict() == {POLICY[0]: 1, POLICY[1]: 0, CANNOT[0]: 0, CANNOT[1]: 0}
+    assert "not judged" not in changed.figure(title="").data[0].x
     everywhere = CrossEffects(rows[rows["id"] != f"{POLICY[0]}-0"])
     assert changed.by_cluster(50).equals(everywhere.by_cluster(50))
 
@@ -70,7 +72,7 @@ def test_rows_are_the_responses_under_each_ablation(chat):
     alone = respond(chat, prompts, [conditions[1]], max_new_tokens=6)
     same = found.rows[found.rows["direction"] == CANNOT[0]]
     assert same["response"].tolist() == alone["response"].tolist()
-    assert found.rates().loc[""].to_dict() == {
+    assert found.rates().drop(columns="not judged").loc[""].to_dict() == {
         name: pytest.approx(float((rows["outcome"] == "refused").mean()))
         for name, rows in respond(chat, prompts, [UNSTEERED], max_new_tokens=6).groupby("category")
     }

@@ -22,6 +22,7 @@ from refusal_utils.workflow.sizes import SIZES
         (["run", "--set", "NOSUCH=1"], "got NOSUCH"),
         (["run", "--set", "JUDGE=wildgard"], "Did you mean 'wildguard'?"),
         (["run", "--notebooks", "01", "--set", "TOP_K=3"], "got TOP_K"),
+        (["run", "--set", "LAYER=8"], "the layer must be one of 0 to 7; got 8"),
         (["report", "--model", ""], "MODEL: must not be empty"),
     ],
 )
@@ -48,9 +49,12 @@ def test_the_package_exports_few_names_and_each_is_there():
         (["run", "--notebooks"], "expected at least one argument"),
         (["run", "--set"], "expected at least one argument"),
         (["run", "--modle", "x"], "unrecognized arguments: --modle x. Did you mean '--model'?"),
+        (["rnu"], "invalid choice: 'rnu' (choose from"),
+        (["rnu"], "Did you mean 'run'?"),
+        (["metods"], "Did you mean 'methods'?"),
         (["--versoin"], "unrecognized arguments: --versoin. Did you mean '--version'?"),
         (["report", "--model", "a", "--models", "b"], "not allowed with argument"),
-        ([], "a command is needed: run, report, judge, settings or methods"),
+        ([], "a command is needed: run, report, judge, audit, settings or methods"),
     ],
 )
 def test_wrong_options_are_named(arguments, message, capsys):
