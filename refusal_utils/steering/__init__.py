@@ -8,9 +8,10 @@ batches, and `respond` judges the answers.
 
 from .conditions import UNSTEERED, Condition, ablation_condition, steering_condition
 from .contexts import intervene
-from .generation import first_token_logits, generate
+from .generation import generate
 from .interventions import Ablation, Addition, Intervention
 from .responses import respond
+from .shared_passes import first_token_logits
 
 __all__ = [
     "UNSTEERED",
