@@ -9,9 +9,10 @@ batches, and `respond` judges the answers.
 from .conditions import UNSTEERED, Condition, ablation_condition, steering_condition
 from .contexts import intervene
 from .control_tokens import find_control_tokens, opening_proxy
-from .generation import first_token_logits, generate
+from .generation import generate
 from .interventions import Ablation, Addition, Intervention
 from .responses import respond
+from .shared_passes import first_token_logits
 
 __all__ = [
     "UNSTEERED",

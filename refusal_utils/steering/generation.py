@@ -11,18 +11,17 @@ from math import exp
 from pathlib import Path
 
 import pandas as pd
-from jaxtyping import Float
-from torch import Tensor
 
 from ..checks import require
-from ..model.batching import in_order, plan_batches, run_batches, token_budget
+from ..model.batching import plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
+from ..model.common_tokens import n_worth_sharing
 from ..model.open_hooks import NOT_STORED, require_no_hooks
 from ..model.store import RowLog, content_key
+from .beginning import Beginning
 from .conditions import UNSTEERED, Condition
-from .decoding import Row, decode, forward, until_stop
+from .decoding import Row, decode, until_stop
 from .interventions import require_fit
-from .row_edits import RowEdits
 from .sampling import Sampling
 
 BATCH_TOKENS = {"cpu": 24_576, "cuda": 65_536}
@@ -64,32 +63,10 @@ def generate(
     log = RowLog("generate", None if cache_dir is None else _log_path(chat, Path(cache_dir)))
     todo = {row.key: row for row in rows if not _is_complete(log.values.get(row.key), max_new_tokens, stops)}
     budget = token_budget("generate", batch_tokens, chat.device, BATCH_TOKENS)
-    _decode_all(chat, [*todo.values()], max_new_tokens, budget, log, "generate" if progress else "", sampling)
+    begin = Beginning(chat, ids, n_worth_sharing(chat, ids, len(chat.suffix) + (first_tokens is not None)))
+    _decode_all(begin, [*todo.values()], max_new_tokens, budget, log, "generate" if progress else "", sampling)
     frame, ids_of = _frame(chat, rows, log, max_new_tokens, int(first_tokens is not None), sampling is not None)
     return frame.assign(tokens=ids_of) if tokens else frame
-
-
-def first_token_logits(
-    chat: ChatModel,
-    prompts: Sequence[str],
-    condition: Condition = UNSTEERED,
-    *,
-    batch_tokens: int | None = None,
-    gradients: bool = False,
-) -> Float[Tensor, "prompt d_vocab"]:
-    """The logits of the first token of the response to each prompt under `condition`, as float32 on the CPU.
-
-    With `gradients` they can be differentiated, for instance with respect to the vector of an `Addition`.
-    """
-    ids = chat.encode(prompts)
-    batches = plan_batches(ids, token_budget("first_token_logits", batch_tokens, chat.device, BATCH_TOKENS))
-
-    def step(rows: list[int]) -> tuple[Tensor]:
-        with RowEdits(chat, [condition.interventions]).open():
-            out = forward(chat, **chat.pad([ids[row] for row in rows])._asdict())
-        return (out.logits[:, -1].float().cpu(),)
-
-    return in_order(run_batches("first_token_logits", batches, step, gradients=gradients))[0]
 
 
 def _check(
@@ -166,7 +143,7 @@ def _is_complete(stored: list | None, max_new_tokens: int, stops: frozenset[int]
 
 
 def _decode_all(
-    chat: ChatModel,
+    begin: Beginning,
     rows: list[Row],
     max_new_tokens: int,
     budget: int,
@@ -184,7 +161,7 @@ def _decode_all(
     def step(batch: list[int]) -> None:
         own = [rows[index] for index in batch]
         decode(
-            chat, own, max_new_tokens, lambda row: log.write(row.key, row.tokens, row.stopped, *row.log_prob), sampling
+            begin, own, max_new_tokens, lambda row: log.write(row.key, row.tokens, row.stopped, *row.log_prob), sampling
         )
 
     def unfinished(batch: list[int]) -> list[int]:

@@ -6,10 +6,10 @@ import torch
 
 from refusal_utils.directions.estimation import normalize
 from refusal_utils.model.store import RowLog
-from refusal_utils.steering import decoding
+from refusal_utils.steering import decoding, first_token_logits
 from refusal_utils.steering import generation as module
 from refusal_utils.steering.conditions import UNSTEERED, Condition
-from refusal_utils.steering.generation import first_token_logits, generate
+from refusal_utils.steering.generation import generate
 from refusal_utils.steering.interventions import Ablation, Addition
 
 
