@@ -127,11 +127,6 @@ def behaviour_buckets(judged: pd.DataFrame) -> pd.Series:
     return (kind + judged["outcome"].map({"refused": "R", "answered": "C"})).rename("bucket")
 
 
-def is_xstest_like(rows: pd.DataFrame) -> pd.Series:
-    """Whether each row (columns id, category) is an over-refusal prompt or a safe look-alike of one, as in XSTest."""
-    return rows["category"].eq("over_refusal") | rows["id"].str.contains("^look_alike-(?:over_refusal|xstest)-")
-
-
 def read_draw(path: str | Path, prompts: pd.DataFrame, source: str) -> pd.DataFrame:
     """The draw that notebook 01 wrote to `path`, with the texts of `prompts` (columns of `load_prompts`, all splits).
 

@@ -2,8 +2,7 @@
 
 `controlled_set` picks prompts of which the unsteered model refuses half if it can, and `sweep` steers it along
 directions and controls. `tradeoff_curves`, `knob_test` and `steering_costs` compare the directions;
-`match_refusal_rate` brings them to one refusal rate, at which `style_shares`, `dependence` and `guess_direction` ask
-how they refuse.
+`match_refusal_rate` brings them to one refusal rate, at which `Wording` asks how they refuse.
 
 `cost_curves` compares methods at equal cost, because they find directions of any length at any place. `recognition`
 asks what a steered model still knows, and `ablation_effects` which prompts lose their refusals with which direction.

@@ -17,7 +17,6 @@ from refusal_utils.prompts.draws import (
     draw_digest,
     draw_prompts,
     held_out,
-    is_xstest_like,
     read_draw,
 )
 from refusal_utils.prompts.loading import load_prompts
@@ -318,17 +317,6 @@ def test_behaviour_buckets_cross_what_the_prompt_is_with_what_the_model_did():
     assert behaviour_buckets(judged)[:4].tolist() == ["HR", "HC", "BR", "BC"]
     assert behaviour_buckets(judged).isna().tolist() == [False] * 4 + [True]
     assert behaviour_buckets(judged[-1:]).isna().all()
-
-
-def test_xstest_like_prompts_are_over_refusals_and_their_look_alikes():
-    own = load_prompts()
-    found = own[is_xstest_like(own)]
-    assert set(found["category"]) == {"over_refusal", BENIGN}
-    assert (found.loc[found["category"] == BENIGN, "kind"] == "look_alike").all()
-    assert len(own[own["category"] == "over_refusal"]) == (found["category"] == "over_refusal").sum() > 0
-    ids = ["look_alike-xstest-3", "look_alike-advice-1", "twin-over_refusal-0001", "ordinary-xstest-2"]
-    public = pd.DataFrame({"id": ids, "category": BENIGN})
-    assert is_xstest_like(public).tolist() == [True, False, False, False]
 
 
 def test_draw_digest_changes_with_prompts_and_choices_and_nothing_else():
