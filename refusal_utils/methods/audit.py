@@ -27,6 +27,7 @@ from ..prompts.loading import load_prompts
 from ..stats import bootstrap_counts
 
 _FUNCTION = "audit"
+NULLS = ["random", "redraw"]
 FALSE_ALARMS = 0.05  # chance that any category of an edit without a target counts as changed, at one layer
 
 
@@ -52,15 +53,16 @@ class Audit:
 
         A change of the gap counts if it exceeds both nulls: *removed* if its interval reaches 1, else *weakened*, or
         *strengthened*. *moved*: the gap is as before, and the cosine lower than other prompts make it. What happens
-        to other categories with the most lost one is *shared* up to their overlap, the absolute cosine of the two
-        times the loss: the projection alone takes the squared cosine, and layers that read it take more. Else
-        *unchanged*.
+        to other categories with the most lost one is *shared* unless they lose more than their overlap by more than
+        the nulls. The overlap is the absolute cosine of the two times the loss: the projection alone takes the
+        squared cosine, and layers that read it take more. Else *unchanged*.
         """
         at = self.by_layer.xs(self.layer, level="layer").sort_values("lost", ascending=False, kind="stable")
         lost, changed, moved = at["lost"], _exceeds(at), at["cosine"] < at["redraw cosine"]
         first = lost.index[0] if changed.iloc[0] and lost.iloc[0] > 0 else None
         overlap = self.overlaps[first].reindex(at.index) * lost[first] if first else lost * 0
-        shared = (changed | moved) & (lost > 0) & (lost <= overlap) & (at.index != first)
+        within = lost <= overlap + at[NULLS].max(axis=1)
+        shared = (changed | moved) & (lost > 0) & within & (overlap > 0) & (at.index != first)
         own = np.where(lost < 0, "strengthened", np.where(at["high"] >= 1, "removed", "weakened"))
         verdict = np.where(changed, own, np.where(moved, "moved", "unchanged"))
         verdict = np.where(shared, f"shared with {first}", verdict)
@@ -207,7 +209,7 @@ def _products(
 
 def _exceeds(rows: pd.DataFrame) -> pd.Series:
     """Whether the change of the gap exceeds both nulls."""
-    return rows["lost"].abs() > rows[["random", "redraw"]].max(axis=1)
+    return rows["lost"].abs() > rows[NULLS].max(axis=1)
 
 
 def _numbers(changed: pd.Series) -> str:

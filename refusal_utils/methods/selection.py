@@ -200,7 +200,7 @@ def kept_selection(
 
 def _load(path: Path, chat: ChatModel) -> Selection:
     rows, notes = load_rows(path)
-    require_same_model("load_selection", notes, chat)
+    require_same_model("kept_selection", notes, chat)
     scores = [name for name in rows if name != "killed by"]
     rows = rows.astype(dict.fromkeys(scores, float) | {"layer": int, "pos": int})
     rows["miss"] = rows["miss"].fillna(float("inf"))  # JSON has no infinity
