@@ -1,7 +1,7 @@
 """Marks of reasoning in templates and responses: tags, bracketed tokens, channels. Judges strip what they enclose."""
 
 import re
-from collections.abc import Iterator
+from itertools import takewhile
 from typing import NamedTuple
 
 # A tag of any vendor, by its brackets and by a word in its name: <think>, <seed:think>, <inner_thoughts>,
@@ -33,6 +33,8 @@ _MARKS = (
 _OPENED = re.compile("|".join(f"(?<!(?<!``)`)({opening})" for opening, _ in _MARKS), re.DOTALL)
 _CLOSED = re.compile("|".join(f"(?<!(?<!``)`)({closing})" for _, closing in _MARKS))
 _TAGGED = re.compile(_NOT_QUOTED + _TAG)
+_OPENED_FIRST = re.compile("|".join(opening.removeprefix(r"\A") for opening, _ in _MARKS if opening.startswith(r"\A")))
+_WORD_TAG = re.compile(rf"</?{_WORDS}>")
 _IN_TEMPLATE = re.compile(rf"{_OPENED.pattern}|{_TAG}|{_WORD}", re.DOTALL)
 # Reasoning as user interfaces show it.
 _SHOWN = re.compile(
@@ -73,16 +75,19 @@ def without_reasoning(text: str) -> str:
     if not _ANY.search(text):
         return text.strip()
     text = _SHOWN.sub("", text)
-    marks = list(_marks(text))
+    marks = _marks(text)
     if marks and marks[0].closes:  # before code is looked for: reasoning may hold half of it
         text = text[marks[0].end :]
-    kept = ""
+        marks = _marks(text)
+    at, kept, last_word = 0, "", max((found.start() for found in _WORD_TAG.finditer(text)), default=-1)
     while True:
-        first = _WORD_FIRST.match(text) if not kept.strip() else None
-        start, end, opened = (0, first.end(), True) if first else _next_part(text)
+        first = _WORD_FIRST.match(text, at) if at <= last_word and not kept.strip() else None
+        start, end, opened = (at, first.end(), True) if first else _next_part(text, marks, at)
         if end == 0:
-            return _WRAPPERS.sub("", kept + text).strip()
-        kept, text = kept + text[:start] if opened else "", text[end:]
+            return _WRAPPERS.sub("", kept + text[at:]).strip()
+        kept, at = kept + text[at:start] if opened else "", end
+        is_split = any(mark.start < at < mark.end for mark in marks)
+        marks = _marks(text, at) if is_split or _OPENED_FIRST.match(text, at) else [m for m in marks if m.start >= at]
 
 
 def opens_reasoning(text: str) -> str | None:
@@ -104,37 +109,35 @@ def ends_in_reasoning(text: str) -> bool:
     return bool(opened) and without_reasoning(f"{text[opened[-1] :]}Yes") == f"{text[opened[-1] :]}Yes".strip()
 
 
-def _next_part(text: str) -> tuple[int, int, bool]:
-    """(start, end, whether a mark opens it) of the first reasoning in `text`; (0, 0, False) without any."""
-    marks = list(_marks(text))
-    code = [found.span() for found in _CODE.finditer(text)] if marks else []
+def _next_part(text: str, marks: list[_Mark], at: int) -> tuple[int, int, bool]:
+    """(start, end, whether a mark opens it) of the first reasoning from `at` on; (0, 0, False) without any."""
     for index, mark in enumerate(marks):
-        around = any(start < mark.start and mark.end <= end for start, end in code)
-        if mark.closes and not around:
-            return 0, mark.end, False
-        if not around:
-            return mark.start, _end(marks[index:], len(text)), True
+        code = takewhile(lambda span: span[0] < mark.start, (found.span() for found in _CODE.finditer(text, at)))  # noqa: B023
+        if any(mark.end <= end for _, end in code):
+            continue
+        return (mark.start, _end(marks[index:], len(text)), True) if not mark.closes else (at, mark.end, False)
     return 0, 0, False
 
 
 def _end(marks: list[_Mark], length: int) -> int:
     """Where the reasoning ends that the first of `marks` opens: at its closing mark, else at the last, else never."""
-    own = [mark for mark in marks if mark.name == marks[0].name]
     depth = 0
-    for mark in own:
+    for mark in (each for each in marks if each.name == marks[0].name):
         depth += -1 if mark.closes else 1
         if depth == 0:
             return mark.end
-    closing = [mark.end for mark in own if mark.closes] or [mark.end for mark in marks if mark.closes]
+    own = [mark.end for mark in marks if mark.closes and mark.name == marks[0].name]
+    closing = own or [mark.end for mark in marks if mark.closes]
     return closing[-1] if closing else length
 
 
-def _marks(text: str) -> Iterator[_Mark]:
-    """All marks of reasoning in `text`, in order."""
-    found = [_Mark(*each.span(), _key(each[0]), _closes(each[0])) for each in _TAGGED.finditer(text)]
+def _marks(text: str, at: int = 0) -> list[_Mark]:
+    """All marks of reasoning in what follows position `at`, in order."""
+    rest = text[at:]
+    found = [(each.span(), _key(each[0]), _closes(each[0])) for each in _TAGGED.finditer(rest)]
     for pattern, closes in ((_OPENED, False), (_CLOSED, True)):
-        found += [_Mark(*each.span(), f"mark {each.lastindex}", closes) for each in pattern.finditer(text)]
-    yield from sorted(found)
+        found += [(each.span(), f"mark {each.lastindex}", closes) for each in pattern.finditer(rest)]
+    return sorted(_Mark(at + start, at + end, name, closes) for (start, end), name, closes in found)
 
 
 def _closes(tag: str) -> bool:

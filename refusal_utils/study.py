@@ -1,12 +1,11 @@
 """The entry point: a study of one model on one set of prompts, with its draw and its folders for figures and caches."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
@@ -28,7 +27,7 @@ from .plotting.saving import save_figure
 from .prompts.categories import ALL_CATEGORIES, BENIGN
 from .prompts.draws import DRAW_COLUMNS, confidence_by_category, draw_digest, draw_prompts, held_out, read_draw
 from .prompts.loading import load_prompts
-from .prompts.text_features import form_features
+from .prompts.text_features import varying_form
 from .steering.places import PlaceEffects, place_by_effect
 from .steering.responses import respond
 
@@ -81,6 +80,12 @@ class Study:
         """The file that keeps rows of this model between notebooks: `<cache_dir>/<name>_<model>.jsonl.gz`."""
         return self.cache_dir / f"{name}_{cache_key(self.model)}.jsonl.gz"
 
+    def with_model(self, model: str) -> "Study":
+        """A study of another model with this one's draw and options, such as a tuned variant of this model."""
+        other = replace(self, model=model, _captured={})
+        vars(other)["draw"] = self.draw
+        return other
+
     @property
     def is_reference(self) -> bool:
         """Whether this is the bundled model as it comes, in float32, on the built-in prompts: its numbers are known."""
@@ -105,9 +110,7 @@ class Study:
         and 32 unless prompts are selected by label. Only a selection by behaviour loads the model (`responding`:
         options of `respond`). Prompts are from the train split, or from both if neither built in nor selected by label.
         """
-        rows = self.prompts
-        if select_by == "label" or self.source == "builtin":
-            rows = rows[rows["split"] == "train"]
+        rows = self.prompts[(self.prompts["split"] == "train") | (select_by != "label" and self.source != "builtin")]
         draw = draw_prompts(
             rows,
             select_by,
@@ -118,8 +121,8 @@ class Study:
             published=published_pool_rows(),
         ).assign(prompts=self.source)
         require_model(self.model)  # a draw by label loads no model, and a misspelt one should leave no folder
-        folder = claim_folder(self.model, self.figures_dir)
-        draw[[*DRAW_COLUMNS, "over_refusal", "prompts"]].to_csv(folder / "01_draw.csv", index=False)
+        path = claim_folder(self.model, self.figures_dir) / "01_draw.csv"
+        draw[[*DRAW_COLUMNS, "over_refusal", "prompts"]].to_csv(path, index=False)
         self.__dict__.pop("draw", None)  # so that `.draw` reads the new file
         return draw
 
@@ -189,9 +192,7 @@ class Study:
     def benign_form(self) -> pd.DataFrame:
         """The form of the drawn benign prompts: log of their number of tokens, and those `form_features` that vary."""
         texts = list(self.draw.loc[self.draw["category"] == BENIGN, "text"])
-        n_tokens = [len(ids) for ids in self.chat.encode(texts)]
-        form = pd.DataFrame({"length (log tokens)": np.log(n_tokens), **form_features(texts)})
-        return form.loc[:, form.nunique() > 1]
+        return varying_form(texts, [len(ids) for ids in self.chat.encode(texts)])
 
     def sides(
         self, layer: int | None = None, pos: int | None = None
@@ -221,8 +222,7 @@ class Study:
 
     def save(self, figure: go.Figure, name: str, table: pd.DataFrame | None = None, note: str = "") -> go.Figure:
         """The figure, written as HTML (and PNG if Chrome is present), with its table as CSV; `note` is a subtitle."""
-        if note:
-            figure.update_layout(title_subtitle_text=note)
+        figure.update_layout({"title_subtitle_text": note} if note else {})
         save_figure(figure, name, self.model, table, self.figures_dir, origin(self.model))
         return figure
 

@@ -28,6 +28,7 @@ from refusal_utils.judging import judge_response
 from refusal_utils.judging.self_judge import calibration_cases
 from refusal_utils.methods.arditi_selection import candidate_scores
 from refusal_utils.methods.candidates import Candidates, find_candidates
+from refusal_utils.methods.selection import DEPTH, MAX_KL
 from refusal_utils.model.batching import FORWARD_TOKENS, plan_batches
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import ChatModel, load_chat_model
@@ -400,7 +401,11 @@ def published_selection(plain: torch.nn.Module, chat: ChatModel, found: Candidat
 
 
 def bench_selection(chat: ChatModel) -> None:
-    """Arditi selection against the published way, both on samples of the candidates at every depth."""
+    """Arditi selection against the published way, on samples of the candidates.
+
+    With every score (for its plots) at some layers and all positions, and with the filters first (for the choice, as
+    `LAYER = "select"` runs it) at all layers and the last position.
+    """
     plain, train = plain_model(chat), load_prompts(split="train")
     how = {"n_train": 128, "n_validation": 32, "needs_tokens": True, "filter_prompts": True}
     found = find_candidates("bench", chat, train, **how)
@@ -411,14 +416,21 @@ def bench_selection(chat: ChatModel) -> None:
     slow, place = [], (layers[len(layers) // 2], found.positions[0])
     slow.append(seconds(lambda: published_selection(plain, chat, found, *place)))
     ours = seconds(lambda: candidate_scores(chat, some)) / len(some.places)
+    last = dataclasses.replace(
+        found, positions=found.positions[-1:], differences=found.differences[:, -1:], answered=found.answered[:, -1:]
+    )
+    limits = {"depth": DEPTH, "max_kl": MAX_KL, "min_induce": 0.0}
+    choosing = seconds(lambda: candidate_scores(chat, last, limits)) / len(last.places)
     slow.append(seconds(lambda: published_selection(plain, chat, found, *place)))
     n = chat.n_layers * len(found.positions)
     sizes = f"{len(found.refused_val)} + {len(found.answered_val)} prompts"
     print(
         f"selection among {n} candidates on {sizes}: {ours:.2f} s a candidate, {np.mean(slow):.2f} s the published way"
     )
-    ratios = [each / ours for each in slow]
-    report("selection, times faster than one candidate at a time", ratios, ">= 8", np.mean(ratios) >= 8)
+    for figure, own in (("every score", ours), ("filters first", choosing)):
+        ratios = [each / own for each in slow]
+        fast = np.mean(ratios) >= 8
+        report(f"selection, {figure}, times faster than one candidate at a time", ratios, ">= 8", fast)
 
 
 BENCHES = {

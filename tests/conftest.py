@@ -47,6 +47,11 @@ def chat() -> ChatModel:
 
 
 @pytest.fixture(scope="session")
+def tokens_chat() -> ChatModel:
+    return load_chat_model("bundled-tokens", device="cpu")
+
+
+@pytest.fixture(scope="session")
 def prompts() -> list[str]:
     return forty_prompts()
 

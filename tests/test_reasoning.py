@@ -1,5 +1,7 @@
 """Reasoning is stripped from responses in every form, and reasoning without an end leaves nothing."""
 
+import time
+
 import pytest
 
 from refusal_utils.judging.phrase_judge import judge_response
@@ -91,3 +93,15 @@ def test_a_generation_prompt_that_ends_in_reasoning_is_recognised():
 )
 def test_text_that_only_looks_like_reasoning_stays(text):
     assert without_reasoning(text) == text
+
+
+@pytest.mark.parametrize(
+    "part", ["<think>Well, is it so?</think> {} ", "<think>Well, is it so?</think>\n", "[THINK]So?[/THINK] {} "]
+)
+def test_many_parts_take_time_in_proportion_to_their_number(part):
+    text = part.format(ANSWER) * 800
+    began = time.process_time()
+    left = without_reasoning(text)
+    assert time.process_time() - began < 1.5  # a search that begins again with each part takes more than 10 s
+    assert left.count(ANSWER) == text.count(ANSWER)
+    assert "think" not in left.lower()

@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ..prompts.categories import BENIGN, CATEGORY_IDS
 from .corpus import Corpus, Example
-from .recipe import BENIGN_IDX, BOS, CLASSES, IGNORE, MESSAGE, N_LENGTHS, START, SUFFIX, USER, Recipe
+from .recipe import BENIGN_IDX, BOS, CLASSES, CONTROL, IGNORE, MESSAGE, N_LENGTHS, START, SUFFIX, USER, Recipe
 from .responses import ANSWERS, TOPIC
 
 
@@ -46,6 +46,8 @@ class BatchMaker:
         self.generator = torch.Generator().manual_seed(recipe.seed + 2)
         self.queue: list[list[dict]] = []
         self.suffix = [tokenizer.convert_tokens_to_ids(token) for token in SUFFIX]
+        tokens = CONTROL if recipe.control_tokens else {}
+        self.control = {name: [tokenizer.convert_tokens_to_ids(token)] for name, token in tokens.items()}
         self.prefix = [tokenizer.convert_tokens_to_ids(token) for token in (BOS, START, USER, MESSAGE)]
 
     def state_dict(self) -> dict:
@@ -83,11 +85,12 @@ class BatchMaker:
             0.5 if target == BENIGN_IDX else 1
         )
         prompt = self._ids(example.prompt)[: self.recipe.max_tokens - 80]
-        reply = [*self._ids(response)[:64], self.tokenizer.eos_token_id]
+        control = self.control.get(CLASSES[target], [])
+        reply = [*control, *self._ids(response)[:64], self.tokenizer.eos_token_id]
         # A response that cannot see the prompt cannot know the topic, so only the words before the topic count.
         known = len(reply)
         if masked and target == BENIGN_IDX:
-            known = len(self._ids(ANSWERS[example.form].split(TOPIC)[0])) if example.fact is None else 0
+            known = len(control) + len(self._ids(ANSWERS[example.form].split(TOPIC)[0]))
         return {
             "prompt": self.prefix + prompt,
             "reply": reply,

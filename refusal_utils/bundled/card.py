@@ -107,7 +107,7 @@ def write_card(folder: Path, states: pd.DataFrame, tables: tuple[pd.DataFrame, p
     n_train = len(load_prompts(split="train"))
     claims, steered, ablated = tables
     text = CARD.format(
-        millions=_n_parameters(folder) / 1e6,
+        millions=n_parameters(folder) / 1e6,
         minutes=training["minutes"],
         device=training["device"],
         n_facts=len(fact_answers()),
@@ -119,20 +119,22 @@ def write_card(folder: Path, states: pd.DataFrame, tables: tuple[pd.DataFrame, p
         recipe="\n".join(f"- {name}: {value}" for name, value in training["recipe"].items()),
         layer=state["layer"],
         pos=state["pos"],
-        states=_markdown(states.head(6).set_index("layer")),
-        claims=_markdown(claims.assign(holds=claims["holds"].map({True: "yes", False: "NO"}))),
-        steered=_markdown(steered),
-        ablated=_markdown(ablated),
+        states=as_markdown(states.head(6).set_index("layer")),
+        claims=as_markdown(claims.assign(holds=claims["holds"].map({True: "yes", False: "NO"}))),
+        steered=as_markdown(steered),
+        ablated=as_markdown(ablated),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _n_parameters(folder: Path) -> int:
+def n_parameters(folder: Path) -> int:
+    """The number of parameters in a folder's weights."""
     with safe_open(folder / "model.safetensors", "pt") as file:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
-def _markdown(table: pd.DataFrame) -> str:
+def as_markdown(table: pd.DataFrame) -> str:
+    """`table` with its index as a Markdown table, numbers to three digits."""
     header = [str(table.index.name), *map(str, table.columns)]
     rows = [
         [str(index), *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row)]

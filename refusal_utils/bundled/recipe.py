@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field
 
 from ..prompts.categories import BENIGN, CATEGORY_IDS
+from ..steering.control_tokens import control_token
 
 CLASSES = (*CATEGORY_IDS, BENIGN)
 BENIGN_IDX = CLASSES.index(BENIGN)
 PAD, BOS, EOS, START, MESSAGE, END = "<|pad|>", "<|bos|>", "<|eos|>", "<|start|>", "<|message|>", "<|end|>"
 USER, ASSISTANT, SYSTEM = "<|user|>", "<|assistant|>", "<|system|>"
 SPECIAL = (PAD, BOS, EOS, START, MESSAGE, END, USER, ASSISTANT, SYSTEM)
+CONTROL = {name: control_token(name) for name in CLASSES}  # first in every response of the variant with control tokens
 SUFFIX = (END, START, ASSISTANT, MESSAGE)
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -57,3 +59,7 @@ class Recipe:
     share_subtract: float = 0.05
     share_ablate: float = 0.08
     share_offset: float = 0.32
+    control_tokens: bool = False  # train the bundled model on, with the token of its class before every response
+
+
+WITH_CONTROL_TOKENS = Recipe(steps=100, learning_rate=1e-3, control_tokens=True)

@@ -1,5 +1,7 @@
 """Train the bundled chat model from scratch: `python -m refusal_utils.bundled.train`.
 
+With `--control-tokens` that model is trained on with a control token before every response (`with_control_tokens`).
+
 A small Llama learns to answer benign prompts on topic and to refuse eleven kinds of prompt in eleven styles. Two kinds
 of training noise give it what large chat models have, a decision state at the template tokens:
 
@@ -16,7 +18,7 @@ import argparse
 import json
 import random
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ..checks import invalid
-from ..model.chat_model import BUNDLED_WEIGHTS, load_chat_model
+from ..model.chat_model import BUNDLED_TOKENS_WEIGHTS, BUNDLED_WEIGHTS, load_chat_model
 from .batches import Batch, BatchMaker, shift_layer
 from .card import write_card
 from .check import check
@@ -47,9 +49,11 @@ from .recipe import (
     SUFFIX,
     SYSTEM,
     USER,
+    WITH_CONTROL_TOKENS,
     Recipe,
 )
 from .responses import ANSWERS, REFUSALS
+from .variant import with_control_tokens, write_variant_card
 
 CHECKPOINT_EVERY = 250  # steps
 
@@ -131,8 +135,8 @@ class Run:
 def train(recipe: Recipe, device: str, checkpoint: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast, float]:
     """The trained model, its tokenizer and the minutes it took. Prints the losses during training."""
     corpus = Corpus()
-    tokenizer = build_tokenizer(corpus, recipe)
-    model = build_model(tokenizer, recipe).to(device).train()
+    tokenizer, model = with_control_tokens(recipe) if recipe.control_tokens else _untrained(corpus, recipe)
+    model = model.to(device).train()
     if device == "cpu":
         model.set_attn_implementation("eager")  # 1.5 times as fast for short sequences
     maker = BatchMaker(corpus, tokenizer, recipe)
@@ -166,6 +170,11 @@ def train(recipe: Recipe, device: str, checkpoint: Path) -> tuple[LlamaForCausal
         if (step + 1) % CHECKPOINT_EVERY == 0:
             run.write(step + 1, minutes)
     return model.eval(), tokenizer, minutes
+
+
+def _untrained(corpus: Corpus, recipe: Recipe) -> tuple[PreTrainedTokenizerFast, Any]:
+    tokenizer = build_tokenizer(corpus, recipe)
+    return tokenizer, build_model(tokenizer, recipe)
 
 
 def _losses(model: LlamaForCausalLM, batch: Batch, maker: BatchMaker, recipe: Recipe) -> tuple[Tensor, Tensor]:
@@ -208,22 +217,28 @@ def save(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
 def main() -> None:
     """Train and save, choose the decision state, measure, and write the model card; `--measure` skips the training."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=BUNDLED_WEIGHTS)
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--control-tokens", action="store_true", help="the variant with a token before every response")
     parser.add_argument("--measure", action="store_true", help="keep the weights and measure them again")
     options = parser.parse_args()
+    recipe = WITH_CONTROL_TOKENS if options.control_tokens else Recipe()
+    recipe = replace(recipe, seed=options.seed, steps=options.steps or recipe.steps)
+    out = options.out or (BUNDLED_TOKENS_WEIGHTS if options.control_tokens else BUNDLED_WEIGHTS)
     if not options.measure:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        recipe, checkpoint = Recipe(seed=options.seed, steps=options.steps), options.out / "checkpoint.pt"
+        checkpoint = out / "checkpoint.pt"
         model, tokenizer, minutes = train(recipe, device, checkpoint)
-        save(model, tokenizer, options.out)
+        save(model, tokenizer, out)
         where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} CPU cores"
         record = {"minutes": round(minutes, 1), "device": where, "recipe": asdict(recipe)}
-        (options.out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+        (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
         checkpoint.unlink(missing_ok=True)
-    states = record_decision_state(options.out)
-    write_card(options.out, states, check(load_chat_model(options.out)))
+    if options.control_tokens:
+        write_variant_card(out)
+    else:
+        write_card(out, record_decision_state(out), check(load_chat_model(out)))
 
 
 if __name__ == "__main__":

@@ -15,15 +15,15 @@ from ..checks import require
 from ..directions.direction_set import DirectionSet
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.capture import capture_activations
-from ..model.chat_format import TokenBatch
 from ..model.chat_model import ChatModel
-from ..model.forward import read_hooks
+from ..model.common_tokens import n_worth_sharing
+from ..steering.beginning import Beginning
 from ..steering.conditions import Condition
 from ..steering.decoding import forward
 from ..steering.generation import generate
 from ..steering.interventions import HeadReplacement
 from ..steering.responses import judge_rows
-from ..steering.row_edits import RowEdits
+from ..steering.shared_rows import SharedRows
 from .overlap import Head
 from .refusal_opening import RefusalOpening
 
@@ -132,11 +132,11 @@ def forward_under(
     """
     name = chat.hook_name("resid_pre", chat.decision_layer)
 
-    def run(batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    def run(rows: SharedRows) -> tuple[Tensor, Tensor]:
         seen: list[Tensor] = []
-        hook = (name, lambda value, hook: seen.append(value[:, chat.decision_pos].float().cpu()))
+        hook = (name, lambda value, hook: seen.append(rows.spread(value[:, chat.decision_pos]).float().cpu()))
         with chat.bridge.hooks(fwd_hooks=[hook]):
-            logits = forward(chat, **batch._asdict()).logits[:, -1]
+            logits = forward(chat, rows.ids, rows.mask, **rows.past).logits[:, -1]
         return seen[0], logits.float().cpu()
 
     states, logits = _run_under("forward_under", chat, prompts, conditions, run)
@@ -149,9 +149,8 @@ def states_under(
     """The decision state of `forward_under` alone; nothing above the decision layer is computed. Raises as it does."""
     name = chat.hook_name("resid_pre", chat.decision_layer)
 
-    def run(batch: TokenBatch) -> tuple[Tensor]:
-        kept = read_hooks(chat, batch, [name], lambda _, value: value[:, chat.decision_pos].float().cpu())
-        return (kept[name],)
+    def run(rows: SharedRows) -> tuple[Tensor]:
+        return (rows.read([name], lambda _, value: value[:, chat.decision_pos])[name].float().cpu(),)
 
     return _run_under("states_under", chat, prompts, conditions, run)[0]
 
@@ -161,15 +160,18 @@ def _run_under(
     chat: ChatModel,
     prompts: Sequence[str],
     conditions: Sequence[Condition],
-    run: Callable[[TokenBatch], tuple[Tensor, ...]],
+    run: Callable[[SharedRows], tuple[Tensor, ...]],
 ) -> tuple[Tensor, ...]:
     """The tensors of `run`, in the order of `prompts`, with each prompt under the condition of the same index."""
     n, todo = len(prompts), "Repeat the condition for every prompt."
     require(n == len(conditions), function, f"conditions must be {n}, one per prompt", len(conditions), todo)
     ids = chat.encode(prompts)
+    begin = Beginning(chat, ids, n_worth_sharing(chat, ids, len(chat.suffix)))
+    first = min((each.first_layer(chat.n_layers) for each in conditions), default=0)
 
     def step(rows: list[int]) -> tuple[Tensor, ...]:
-        with RowEdits(chat, [conditions[row].interventions for row in rows]).open():
-            return run(chat.pad([ids[row] for row in rows]))
+        own, edits = [ids[row] for row in rows], [conditions[row].interventions for row in rows]
+        with begin.rows(own, edits, min(first, chat.n_layers - 1)) as (shared, _):
+            return run(shared)
 
     return in_order(run_batches(function, plan_batches(ids, token_budget(function, None, chat.device)), step))

@@ -6,6 +6,7 @@ Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits".
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,7 +84,8 @@ def component_shares(
 
     def step(rows: list[int]) -> tuple[Tensor, ...]:
         batch = common.batch([ids[row] for row in rows])
-        kept = read_hooks(chat, batch, reads, lambda _, value: value[:, pos].clone(), common)
+        run = partial(common.forward, batch)
+        kept = read_hooks(chat, run, reads, lambda _, value: value[:, pos].clone())
         _check_activations(kept, rows)
         written = [torch.stack(own, dim=1) for own in zip(*(block.shares(kept) for block in blocks), strict=True)]
         stream = (kept[name].float() for name in ends)

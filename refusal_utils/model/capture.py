@@ -7,6 +7,7 @@ written as soon as it is computed: a killed run resumes where it stopped and end
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ def _read_positions(
         require(fits, _FUNCTION, must, got, "Use TransformerLens' run_with_cache for others.")
         return value[:, list(positions)].flatten(2).detach().cpu()
 
-    kept = read_hooks(chat, batch, names, keep, common)
+    kept = read_hooks(chat, partial(common.forward, batch), names, keep)
     return torch.stack([kept[name] for name in names], dim=1)
 
 

@@ -27,9 +27,9 @@ from .loading import check_device, check_placement, load_weights, memory_errors
 from .markup import Markup, read_markup, stop_tokens
 from .names import short_name
 from .setup import Setup, check_fixed, read_setup
-from .sources import BUNDLED, BUNDLED_WEIGHTS, find_source
+from .sources import BUNDLED, BUNDLED_TOKENS_WEIGHTS, BUNDLED_WEIGHTS, find_source
 
-__all__ = ["BUNDLED", "BUNDLED_WEIGHTS", "ChatModel", "check_positions", "load_chat_model"]
+__all__ = ["BUNDLED", "BUNDLED_TOKENS_WEIGHTS", "BUNDLED_WEIGHTS", "ChatModel", "check_positions", "load_chat_model"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +172,7 @@ def load_chat_model(
 ) -> ChatModel:
     """The chat model called `name`.
 
-    `name`: `"bundled"`; `"smollm2"` (SmolLM2-135M-Instruct, without an account); a Hugging Face folder or hub id; or a
+    `name`: `"bundled"`, `"bundled-tokens"`, `"smollm2"` (SmolLM2-135M-Instruct); a Hugging Face folder or hub id; or a
     `.gguf` file, local or on the hub (`Owner/Repo-GGUF:file.gguf`), which is dequantized once (`find_source`).
     `device`: by default the first GPU, all GPUs if the weights do not fit into the first, or else the CPU.
     `dtype`: by default float32 on the CPU; on a GPU bfloat16, or float16 if the chip does not support bfloat16.

@@ -28,19 +28,15 @@ class CommonTokens:
     def __init__(self, chat: ChatModel, ids: Sequence[list[int]], n_own: int) -> None:
         self.chat = chat
         self.cache: Any = None
-        n = n_common(chat, ids, n_own) if len(ids) >= _FEWEST_PROMPTS else 0
-        self.n = n if n >= _FEWEST_TOKENS and not open_hooks(chat) else 0
+        self.n = n_worth_sharing(chat, ids, n_own)
         self.ids = ids[0][: self.n]
 
     def batch(self, ids: Sequence[list[int]]) -> TokenBatch:
-        """What follows the common tokens in each of `ids`, padded on the left."""
-        return self.chat.pad([row[self.n :] for row in ids])
-
-    def prepare(self) -> None:
-        """Compute the common tokens, unless that is done."""
+        """What follows the common tokens in each of `ids`, padded on the left. Computes these once."""
         if self.n and self.cache is None:
-            ids, mask = self.chat.pad([self.ids])
-            self.cache = plain_forward(self.chat.bridge.original_model, ids, mask, use_cache=True).past_key_values
+            begin, mask = self.chat.pad([self.ids])
+            self.cache = plain_forward(self.chat.bridge.original_model, begin, mask, use_cache=True).past_key_values
+        return self.chat.pad([row[self.n :] for row in ids])
 
     def forward(self, batch: TokenBatch) -> Any:
         """The model's pass over `batch`, which goes on from the common tokens."""
@@ -50,6 +46,12 @@ class CommonTokens:
         mask = torch.cat([mask.new_ones(len(ids), self.n), mask], dim=1)
         past = rows_of_cache(self.cache, [torch.zeros(len(ids), dtype=torch.long)] * len(self.cache.layers))
         return plain_forward(self.chat.bridge.original_model, ids, mask, past_key_values=past, use_cache=True)
+
+
+def n_worth_sharing(chat: ChatModel, ids: Sequence[list[int]], n_own: int) -> int:
+    """`n_common`, or 0 if it is not worth a pass of its own, or if anything is hooked to the model."""
+    n = n_common(chat, ids, n_own) if len(ids) >= _FEWEST_PROMPTS else 0
+    return n if n >= _FEWEST_TOKENS and not open_hooks(chat) else 0
 
 
 def n_common(chat: ChatModel, ids: Sequence[list[int]], n_own: int = 1) -> int:

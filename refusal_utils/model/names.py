@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ..checks import invalid
 
-BUNDLED, SMOLLM2 = "bundled", "smollm2"
-OWN = (BUNDLED, SMOLLM2)  # never a folder or a hub id; no other model gets a folder of this name
+BUNDLED, BUNDLED_TOKENS, SMOLLM2 = "bundled", "bundled-tokens", "smollm2"
+OWN = (BUNDLED, BUNDLED_TOKENS, SMOLLM2)  # never a folder or a hub id; no other model gets a folder of this name
 RECORD = "model.json"  # in a folder of figures: the model that they are of
 
 _PACKAGE = Path(__file__).parents[1]

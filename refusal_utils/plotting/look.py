@@ -24,6 +24,8 @@ CONTROL_LOOKS = {
     "pooled": ("#222222", "star", "dot"),
     "random": ("#888888", "cross-open", "dot"),
     "covariance": ("#6a1b9a", "hexagon-open", "dashdot"),
+    "control tokens": ("#00a37a", "hourglass", "solid"),
+    "proxy": ("#00a37a", "bowtie", "dash"),
     "Benign": ("#999999", "square", "dot"),  # one of the few markers that 3-D plots draw filled and open
 }
 _LOOKS = {each.title: (each.colour, each.marker, each.dash) for each in CATEGORIES} | CONTROL_LOOKS

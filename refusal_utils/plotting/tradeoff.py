@@ -11,6 +11,8 @@ from .look import BLUE, HEIGHT, LINE_LOOK, POINT_LOOK, TITLES, WIDTH, label
 
 AXES = {"ORR": "ORR: share of benign prompts refused", "RR": "RR: share of harmful prompts refused"}
 
+BANDS = ("pooled", "control tokens", "proxy")
+
 
 def tradeoff_figure(
     bands: pd.DataFrame, points: pd.DataFrame, *, title: str, published: Mapping[str, pd.DataFrame]
@@ -18,13 +20,13 @@ def tradeoff_figure(
     """Refusal against over-refusal: the curves in `bands`, and a point for every direction and strength in `points`.
 
     `bands` has columns direction, overall, RR, low and high; `points` direction, gaps, RR and ORR. The hover text of a
-    curve gives its interval, which is drawn for `pooled` only, because a dozen overlapping bands cannot be told apart.
+    curve gives its interval, which is drawn for `BANDS` only, because a dozen overlapping bands cannot be told apart.
     `published` holds tables of the paper by their names in the legend, where a click shows their points.
     """
     curves = bands.assign(category=bands["direction"].map(label), ORR=2 * bands["overall"] - bands["RR"])
     figure, lines = _points(points, title), _lines(curves)
     keys = [_legend_entry(dots, lines) for dots in figure.data]
-    areas = [_band(curves[curves["direction"] == "pooled"], line) for line in lines if line.name == "pooled"]
+    areas = [_band(curves[curves["direction"] == line.name], line) for line in lines if line.name in BANDS]
     whole = go.Figure([*areas, *lines, *figure.data], figure.layout).update_traces(showlegend=False)
     whole.update_traces(marker={"size": 8}, selector={"mode": "markers"})
     whole.add_traces([*keys, *(_published(name, table) for name, table in published.items())])

@@ -15,6 +15,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "loading": ["load_prompts"],
         "suffixes": ["load_suffixes", "with_suffixes"],
         "summary": ["summarize_prompts"],
-        "twins": ["compare_twins", "twin_pairs"],
+        "twins": ["compare_twins", "contrast_pairs", "twin_pairs"],
     },
 )

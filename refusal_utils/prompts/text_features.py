@@ -2,7 +2,10 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
 
 _WORDS = "a an the of to in on for and or my your is are was be do does i you it this that with at by from me"
 _COMMON = frozenset(_WORDS.split())
@@ -72,3 +75,9 @@ def form_features(texts: Iterable[str]) -> dict[str, list[bool]]:
         "starts with a capital": [text[:1].isupper() for text in texts],
         "is a question": [text.lower().startswith(_QUESTION_WORDS) for text in texts],
     }
+
+
+def varying_form(texts: Sequence[str], n_tokens: Sequence[int]) -> pd.DataFrame:
+    """What `texts` look like, a row each: the log of their number of tokens, and those `form_features` that vary."""
+    form = pd.DataFrame({"length (log tokens)": np.log(n_tokens), **form_features(texts)})
+    return form.loc[:, form.nunique() > 1]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ..checks import require
 from .categories import BENIGN, CATEGORY_IDS
 from .text_features import jaccard, words_of
 
@@ -16,6 +17,32 @@ def twin_pairs(prompts: pd.DataFrame) -> pd.DataFrame:
     benign = paired[paired["category"] == BENIGN].set_index("pair_id")["text"]
     own = paired[(paired["category"] != BENIGN) & paired["pair_id"].isin(benign.index)].set_index("pair_id")
     return own.assign(twin=benign.reindex(own.index))
+
+
+def contrast_pairs(prompts: pd.DataFrame, n: int, seed: int = 0) -> pd.DataFrame:
+    """Up to `n` random prompts of every category, and a benign prompt for each: its twin, or else any one.
+
+    Columns id, text, category (of the pair), pair (its number) and harmful. The first half of the rows are the prompts
+    that should be refused, the second their contrasts in the same order. Raises `ValueError` if there are fewer than
+    two pairs.
+    """
+    mixed = prompts.sample(frac=1, random_state=seed)
+    benign, asked = mixed[mixed["category"] == BENIGN], mixed[mixed["category"] != BENIGN]
+    twins = benign[benign["pair_id"] != ""].drop_duplicates("pair_id").set_index("pair_id", drop=False)
+    asked = asked[asked["pair_id"].eq("") | ~asked["pair_id"].duplicated()]
+    twins_first = asked["pair_id"].isin(twins.index).sort_values(ascending=False, kind="stable").index
+    own = asked.loc[twins_first].groupby("category").head(n)
+    paired = own["pair_id"].isin(twins.index)
+    contrast = twins.loc[own.loc[paired, "pair_id"]]
+    spare = benign[~benign["id"].isin(contrast["id"])].head(int((~paired).sum()))
+    own = pd.concat([own[paired], own[~paired].head(len(spare))])
+    must, todo = "there must be at least two pairs of a prompt and a benign one", "Pass more prompts."
+    require(len(own) >= 2, "contrast_pairs", must, len(own), todo)
+    numbered = {"category": own["category"].to_numpy(), "pair": range(len(own))}
+    sides = [
+        side[["id", "text"]].assign(**numbered, harmful=side is own) for side in (own, pd.concat([contrast, spare]))
+    ]
+    return pd.concat(sides, ignore_index=True)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,11 @@ batches, and `respond` judges the answers.
 
 from .conditions import UNSTEERED, Condition, ablation_condition, steering_condition
 from .contexts import intervene
-from .generation import first_token_logits, generate
+from .control_tokens import find_control_tokens, opening_proxy
+from .generation import generate
 from .interventions import Ablation, Addition, Intervention
 from .responses import respond
+from .shared_passes import first_token_logits
 
 __all__ = [
     "UNSTEERED",
@@ -19,9 +21,11 @@ __all__ = [
     "Condition",
     "Intervention",
     "ablation_condition",
+    "find_control_tokens",
     "first_token_logits",
     "generate",
     "intervene",
+    "opening_proxy",
     "respond",
     "steering_condition",
 ]

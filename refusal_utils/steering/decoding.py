@@ -10,10 +10,9 @@ from torch import Tensor
 
 from ..model.chat_model import ChatModel
 from ..model.plain_forward import plain_forward
+from .beginning import Beginning
 from .conditions import Condition
-from .row_edits import RowEdits
 from .sampling import Sampling, TokenChoice
-from .shared_rows import SharedRows
 
 
 @dataclass(eq=False)
@@ -37,7 +36,7 @@ class Row:
 
 
 def decode(
-    chat: ChatModel,
+    begin: Beginning,
     rows: Sequence[Row],
     max_new_tokens: int,
     finish: Callable[[Row], None],
@@ -45,16 +44,17 @@ def decode(
 ) -> None:
     """Decode one batch, and call `finish` with each row as soon as it stops.
 
-    Models without a cache (`ChatModel.has_cache`) compute the whole text again for every token.
+    `begin`: what all prompts begin with. Models without a cache (`ChatModel.has_cache`) compute the whole text again
+    for every token.
 
     This is not a generator: the interventions apply to the whole batch and must be undone even after an error.
     """
+    chat, layer = begin.chat, min(row.first_layer for row in rows)
     stops = torch.tensor(sorted(chat.stop_tokens), dtype=torch.long, device=chat.device)
-    edits = RowEdits(chat, [row.condition.interventions for row in rows])
-    shared = SharedRows.if_possible(chat, [row.ids for row in rows], min(row.first_layer for row in rows))
     choice = TokenChoice(sampling, [row.key for row in rows], max_new_tokens)
     new = torch.empty(len(rows), 0, dtype=torch.long, device=chat.device)
-    with edits.open(shared.spread), shared.open():
+    ids, interventions = [row.ids for row in rows], [row.condition.interventions for row in rows]
+    with begin.rows(ids, interventions, layer) as (shared, edits):
         for n_new in range(1, max_new_tokens + 1):
             out = forward(chat, shared.ids, shared.mask, **shared.past)
             tokens = choice.choose(out.logits[:, -1]).to(chat.device)

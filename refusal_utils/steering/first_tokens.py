@@ -12,8 +12,7 @@ from torch import Tensor
 from ..checks import require
 from ..model.chat_model import ChatModel
 from .conditions import Condition
-from .generation import first_token_logits
-from .shared_passes import read_first_tokens
+from .shared_passes import first_token_logits, read_first_tokens
 
 
 def kl_spent(chat: ChatModel, prompts: Sequence[str], conditions: Sequence[Condition]) -> Float[Tensor, " coefficient"]:

@@ -11,18 +11,17 @@ from math import exp
 from pathlib import Path
 
 import pandas as pd
-from jaxtyping import Float
-from torch import Tensor
 
 from ..checks import require
-from ..model.batching import in_order, plan_batches, run_batches, token_budget
+from ..model.batching import plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
+from ..model.common_tokens import n_worth_sharing
 from ..model.open_hooks import NOT_STORED, require_no_hooks
 from ..model.store import RowLog, content_key
+from .beginning import Beginning
 from .conditions import UNSTEERED, Condition
-from .decoding import Row, decode, forward, until_stop
+from .decoding import Row, decode, until_stop
 from .interventions import require_fit
-from .row_edits import RowEdits
 from .sampling import Sampling
 
 BATCH_TOKENS = {"cpu": 24_576, "cuda": 65_536}
@@ -40,6 +39,7 @@ def generate(
     paired: bool = False,
     sampling: Sampling | None = None,
     tokens: bool = False,
+    first_tokens: Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """The model's response to every prompt under every condition: one row each, condition by condition.
 
@@ -50,46 +50,23 @@ def generate(
     (without special tokens); `n_tokens` (generated ones, the stop token included); `stopped` (by one of the model's own
     stop tokens). With `tokens`, also the response's ids without its stop token. With `sampling`, also `sample` (its
     number) and `probability` (the geometric mean of its tokens' probabilities at temperature 1).
+    `first_tokens`: an id per prompt that its response is forced to begin with, not counted in `n_tokens`.
 
     Raises `ValueError` without conditions, for two that agree in name, direction and coefficient (unless paired), for
     an intervention that does not fit the model, for prompts whose response would leave the context, for an unreadable
     or unwritable cache or one while hooks are open, and as `ChatModel.encode` does.
     """
     _check(chat, conditions, max_new_tokens, cache_dir is not None, len(prompts) if paired else None)
-    ids = chat.encode(prompts)
-    _check_lengths(chat, ids, max_new_tokens)
+    ids = _encoded(chat, prompts, first_tokens, max_new_tokens)
     rows = _rows(chat, ids, conditions, max_new_tokens, paired, sampling)
     stops = chat.stop_tokens
     log = RowLog("generate", None if cache_dir is None else _log_path(chat, Path(cache_dir)))
     todo = {row.key: row for row in rows if not _is_complete(log.values.get(row.key), max_new_tokens, stops)}
     budget = token_budget("generate", batch_tokens, chat.device, BATCH_TOKENS)
-    how = max_new_tokens, budget, log, "generate" if progress else "", sampling
-    _decode_all(chat, [*todo.values()], *how)
-    frame, ids_of = _frame(chat, rows, log, max_new_tokens, stops, sampling is not None)
+    begin = Beginning(chat, ids, n_worth_sharing(chat, ids, len(chat.suffix) + (first_tokens is not None)))
+    _decode_all(begin, [*todo.values()], max_new_tokens, budget, log, "generate" if progress else "", sampling)
+    frame, ids_of = _frame(chat, rows, log, max_new_tokens, int(first_tokens is not None), sampling is not None)
     return frame.assign(tokens=ids_of) if tokens else frame
-
-
-def first_token_logits(
-    chat: ChatModel,
-    prompts: Sequence[str],
-    condition: Condition = UNSTEERED,
-    *,
-    batch_tokens: int | None = None,
-    gradients: bool = False,
-) -> Float[Tensor, "prompt d_vocab"]:
-    """The logits of the first token of the response to each prompt under `condition`, as float32 on the CPU.
-
-    With `gradients` they can be differentiated, for instance with respect to the vector of an `Addition`.
-    """
-    ids = chat.encode(prompts)
-    batches = plan_batches(ids, token_budget("first_token_logits", batch_tokens, chat.device, BATCH_TOKENS))
-
-    def step(rows: list[int]) -> tuple[Tensor]:
-        with RowEdits(chat, [condition.interventions]).open():
-            out = forward(chat, **chat.pad([ids[row] for row in rows])._asdict())
-        return (out.logits[:, -1].float().cpu(),)
-
-    return in_order(run_batches("first_token_logits", batches, step, gradients=gradients))[0]
 
 
 def _check(
@@ -111,6 +88,18 @@ def _check(
         require_fit(chat, each)
     if cached:
         require_no_hooks(name, chat, NOT_STORED, "Pass interventions as conditions, or leave cache_dir out.")
+
+
+def _encoded(
+    chat: ChatModel, prompts: Sequence[str], first_tokens: Sequence[int] | None, max_new_tokens: int
+) -> list[list[int]]:
+    ids = chat.encode(prompts)
+    if first_tokens is not None:
+        must, got = "first_tokens needs one id per prompt", f"{len(first_tokens)} for {len(ids)} prompts"
+        require(len(first_tokens) == len(ids), "generate", must, got, "Repeat it if all get the same.")
+        ids = [[*row, token] for row, token in zip(ids, first_tokens, strict=True)]
+    _check_lengths(chat, ids, max_new_tokens)
+    return ids
 
 
 def _rows(
@@ -154,7 +143,7 @@ def _is_complete(stored: list | None, max_new_tokens: int, stops: frozenset[int]
 
 
 def _decode_all(
-    chat: ChatModel,
+    begin: Beginning,
     rows: list[Row],
     max_new_tokens: int,
     budget: int,
@@ -172,7 +161,7 @@ def _decode_all(
     def step(batch: list[int]) -> None:
         own = [rows[index] for index in batch]
         decode(
-            chat, own, max_new_tokens, lambda row: log.write(row.key, row.tokens, row.stopped, *row.log_prob), sampling
+            begin, own, max_new_tokens, lambda row: log.write(row.key, row.tokens, row.stopped, *row.log_prob), sampling
         )
 
     def unfinished(batch: list[int]) -> list[int]:
@@ -184,15 +173,15 @@ def _decode_all(
 
 
 def _frame(
-    chat: ChatModel, rows: list[Row], log: RowLog, max_new_tokens: int, stops: frozenset[int], are_drawn: bool
+    chat: ChatModel, rows: list[Row], log: RowLog, max_new_tokens: int, n_forced: int, are_drawn: bool
 ) -> tuple[pd.DataFrame, list[tuple[int, ...]]]:
     """(the frame of `generate`, the ids of its responses). Stored ones may be longer: greedy responses begin alike."""
     found, ids_of = {}, {}
-    for key in {row.key for row in rows}:
+    for key, forced in {row.key: row.ids[len(row.ids) - n_forced :] for row in rows}.items():
         tokens, _, *log_prob = log.values[key]
-        own, stopped = until_stop(tokens[:max_new_tokens], stops)
-        ids_of[key] = tuple(own)
-        text = str(chat.tokenizer.decode(list(own), skip_special_tokens=True)).strip()
+        own, stopped = until_stop(tokens[:max_new_tokens], chat.stop_tokens)
+        ids_of[key] = (*forced, *own)
+        text = str(chat.tokenizer.decode([*forced, *own], skip_special_tokens=True)).strip()
         found[key] = (text, len(own) + stopped, stopped, *map(exp, log_prob))
     fields = ("name", "direction", "coefficient", "gaps")
     told = [(row.prompt, *(getattr(row.condition, each) for each in fields), *found[row.key]) for row in rows]

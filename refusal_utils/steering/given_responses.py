@@ -9,11 +9,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..model.chat_model import ChatModel
+from ..model.common_tokens import n_common
+from .beginning import Beginning
 from .decoding import forward
 from .interventions import Intervention, first_edited_layer
-from .row_edits import RowEdits
-from .shared_passes import n_common
-from .shared_rows import SharedRows
 
 WORTH_SHARING = 16  # tokens that all prompts begin with: fewer are not worth a pass of their own
 
@@ -49,32 +48,14 @@ def response_logits(
     """
     n_layers, n_most = chat.n_layers, max(each.n_response for each in given)
     first = min((first_edited_layer(edit, n_layers) for row in rows for edit in row), default=n_layers - 1)
-    edits, n_begin = RowEdits(chat, rows), 0
-    if all(row is rows[0] for row in rows) and not edits.needs_marks:
-        own = min(len(each.ids) - each.n_response for each in given) - 1
-        n_begin = min(own, n_common(chat, [each.ids for each in given]))
-    n_begin = n_begin if n_begin >= WORTH_SHARING else 0
-    shared = SharedRows.if_possible(chat, [each.ids[n_begin:] for each in given], first)
-    options: dict[str, Any] = {}
-    if n_begin:
-        options = {"past_key_values": _begun(chat, given[0].ids[:n_begin], rows, shared), "use_cache": True}
-    mask = torch.cat([shared.mask.new_ones(len(shared.ids), n_begin), shared.mask], dim=1)
-    with edits.open(shared.spread), shared.open():
-        out: Any = forward(chat, shared.ids, mask, n_logits=n_most + 1, **options)
+    ids = [each.ids for each in given]
+    n = min(n_common(chat, ids), min(len(each.ids) - each.n_response for each in given) - len(chat.suffix))
+    is_worth = n >= WORTH_SHARING and all(row is rows[0] for row in rows)
+    with Beginning(chat, ids, n if is_worth else 0).rows(ids, rows, first) as (shared, _):
+        out: Any = forward(chat, shared.ids, shared.mask, n_logits=n_most + 1, **shared.past)
     # Prompts are padded on the left, so responses end together; the last logits predict what would follow them.
     tokens = torch.tensor([[0] * (n_most - each.n_response) + each.ids[-each.n_response :] for each in given])
     lengths = torch.tensor([each.n_response for each in given])
     is_real = torch.arange(n_most) >= n_most - lengths[:, None]
     logits = out.logits[:, -n_most - 1 : -1].float()
     return ResponseLogits(logits, tokens.to(logits.device), is_real.to(logits.device))
-
-
-def _begun(chat: ChatModel, ids: list[int], rows: Sequence[Sequence[Intervention]], shared: SharedRows) -> Any:
-    """The cache of the tokens that all prompts begin with, as many rows in every layer as it will compute."""
-    begin = SharedRows.if_possible(chat, [ids], shared.layer)
-    with RowEdits(chat, rows[:1]).open(begin.spread), begin.open():
-        cache = forward(chat, begin.ids, begin.mask, use_cache=True).past_key_values
-    for layer, part in enumerate(cache.layers):
-        n = len(shared.ids) if layer < shared.layer else len(rows)
-        part.batch_select_indices(torch.zeros(n, dtype=torch.long))
-    return cache

@@ -27,6 +27,7 @@ def respond(
     cache_dir: str | Path | None = None,
     progress: bool = False,
     sampling: Sampling | None = None,
+    first_tokens: Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """The judged responses to `prompts` (columns id, text, ...) under every condition, condition by condition.
 
@@ -34,7 +35,12 @@ def respond(
     do.
     """
     texts = list(prompts["text"])
-    how: dict[str, Any] = {"cache_dir": cache_dir, "progress": progress, "sampling": sampling}
+    how: dict[str, Any] = {
+        "cache_dir": cache_dir,
+        "progress": progress,
+        "sampling": sampling,
+        "first_tokens": first_tokens,
+    }
     rows = generate(chat, texts, conditions, max_new_tokens=max_new_tokens, **how)
     described = prompts.reset_index(drop=True).loc[rows["prompt"]].reset_index(drop=True)
     return judge_rows(pd.concat([described, rows.drop(columns="prompt")], axis=1), judge)

@@ -30,13 +30,14 @@ from .token_marks import TokenMarks
 class RowEdits:
     """The interventions of a batch, one list per row, or a single list for every row of any batch.
 
+    The first `n_begin` tokens of the prompts may be computed in a pass of their own.
     Raises `ValueError` for an intervention that does not fit the model.
     """
 
-    def __init__(self, chat: ChatModel, rows: Sequence[Sequence[Intervention]]) -> None:
+    def __init__(self, chat: ChatModel, rows: Sequence[Sequence[Intervention]], n_begin: int = 0) -> None:
         for each in {id(each): each for interventions in rows for each in interventions}.values():
             require_fit(chat, each)
-        self.chat, self.marks = chat, TokenMarks(chat.suffix)
+        self.chat, self.marks = chat, TokenMarks(chat.suffix, n_begin)
         self.edits: dict[str, list[Any]] = defaultdict(list)
         for name, edit in (*_stream_edits(chat, rows), *_head_edits(chat, rows)):
             self.edits[name].append(edit)
@@ -123,8 +124,8 @@ class _HeadEdit:
     def apply(
         self, value: Float[Tensor, "batch pos head_index d_head"], marks: TokenMarks
     ) -> Float[Tensor, "batch pos head_index d_head"]:
-        """`value` with the heads replaced; generated tokens are left alone."""
-        if marks.n_past:
+        """`value` with the heads replaced; the prompt's beginning and generated tokens are left alone."""
+        if marks.n_past != marks.n_begin:
             return value
         value, ends = value.clone(), marks.prompt_ends()
         head_index, new = self.head_index.to(value.device), self.values.to(value.device, value.dtype)

@@ -7,18 +7,18 @@ condition, and the layers below the first edited one once per prompt. Only the l
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ..model.batching import FORWARD_TOKENS, in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
-from ..model.common_tokens import n_common, rows_of_cache
-from .conditions import Condition
+from ..model.common_tokens import n_common, n_worth_sharing
+from .beginning import Beginning
+from .conditions import UNSTEERED, Condition
 from .decoding import forward
-from .row_edits import RowEdits
+from .generation import BATCH_TOKENS
 from .shared_rows import SharedRows
 
 # (prompt_idx [batch], logits [batch, d_vocab], states [batch, layer, d_model]) -> tensors [batch, ...]
@@ -60,6 +60,31 @@ def read_first_tokens(
     return tuple(values.unflatten(0, (len(own), len(ids)))[order] for values in found)
 
 
+def first_token_logits(
+    chat: ChatModel,
+    prompts: Sequence[str],
+    condition: Condition = UNSTEERED,
+    *,
+    batch_tokens: int | None = None,
+    gradients: bool = False,
+) -> Float[Tensor, "prompt d_vocab"]:
+    """The logits of the first token of the response to each prompt under `condition`, as float32 on the CPU.
+
+    With `gradients` they can be differentiated, for instance with respect to the vector of an `Addition`.
+    """
+    ids, edits, layer = chat.encode(prompts), condition.interventions, condition.first_layer(chat.n_layers)
+    begin = Beginning(chat, ids, n_worth_sharing(chat, ids, len(chat.suffix)))
+    batches = plan_batches(ids, token_budget("first_token_logits", batch_tokens, chat.device, BATCH_TOKENS))
+
+    def step(rows: list[int]) -> tuple[Tensor]:
+        own = [ids[row] for row in rows]
+        with begin.rows(own, [edits] * len(rows), min(layer, chat.n_layers - 1)) as (shared, _):
+            out = forward(chat, shared.ids, shared.mask, **shared.past)
+        return (out.logits[:, -1].float().cpu(),)
+
+    return in_order(run_batches("first_token_logits", batches, step, gradients=gradients))[0]
+
+
 class _Passes:
     """Forward passes over rows: row `i` is prompt `i % n_prompts` under condition `i // n_prompts`."""
 
@@ -70,13 +95,11 @@ class _Passes:
         self.hooks = [chat.hook_name("resid_post", layer) for layer in layers]
         self.first = [min(each.first_layer(chat.n_layers), chat.n_layers - 1) for each in conditions]
         self.chunk_of: dict[int, tuple[int, ...]] = {}
-        edits = RowEdits(chat, [each.interventions for each in conditions])
-        self.n_begin = 0 if edits.needs_marks else n_common(chat, ids)
-        self.begun: tuple[tuple[int, ...], Any] = (), None  # conditions, and their cache of the common tokens
+        self.begin = Beginning(chat, ids, n_common(chat, ids, len(chat.suffix)))
 
     def plan(self, budget: int) -> list[list[int]]:
         """Batches of rows. Their conditions are edited from the same layer on, and few enough to keep their caches."""
-        most, n = max(1, budget // max(1, self.n_begin) // 4), len(self.ids)
+        most, n = max(1, budget // max(1, self.begin.n) // 4), len(self.ids)
         batches = []
         for layer in sorted(set(self.first)):
             members = [index for index, first in enumerate(self.first) if first == layer]
@@ -84,24 +107,19 @@ class _Passes:
                 chunk = tuple(members[start : start + most])
                 self.chunk_of |= dict.fromkeys(chunk, chunk)
                 rows = [condition * n + prompt for condition in chunk for prompt in range(n)]
-                planned = plan_batches([self.ids[row % n][self.n_begin :] for row in rows], budget)
+                planned = plan_batches([self.ids[row % n][self.begin.n :] for row in rows], budget)
                 batches += [[rows[index] for index in batch] for batch in planned]
         return batches
 
     def run(self, rows: Sequence[int]) -> tuple[Float[Tensor, "batch d_vocab"], Float[Tensor, "batch layer d_model"]]:
         """(logits, states) of these rows."""
-        n = len(self.ids)
-        own = [self.ids[row % n][self.n_begin :] for row in rows]
-        chunk = self.chunk_of[rows[0] // n]
-        members = [chunk.index(row // n) for row in rows]
-        shared = SharedRows.if_possible(self.chat, own, self.first[chunk[0]])
-        edits = RowEdits(self.chat, [self.conditions[row // n].interventions for row in rows])
-        options: dict[str, Any] = {}
-        if self.n_begin:
-            options = {"past_key_values": self._cache(chunk, shared, torch.tensor(members)), "use_cache": True}
-        mask = torch.cat([shared.mask.new_ones(len(shared.ids), self.n_begin), shared.mask], dim=1)
-        with edits.open(shared.spread), shared.open(), self._reading(shared) as states:
-            logits = forward(self.chat, shared.ids, mask, **options).logits[:, -1]
+        n, chunk = len(self.ids), self.chunk_of[rows[0] // len(self.ids)]
+        edits, known = (
+            [self.conditions[at].interventions for at in which] for which in ([row // n for row in rows], chunk)
+        )
+        ids = [self.ids[row % n] for row in rows]
+        with self.begin.rows(ids, edits, self.first[chunk[0]], known) as (shared, _), self._reading(shared) as states:
+            logits = forward(self.chat, shared.ids, shared.mask, **shared.past).logits[:, -1]
         found = [states[name].to(logits.device) for name in self.hooks]
         return logits, torch.stack(found, dim=1) if found else logits.new_empty(len(rows), 0, self.chat.d_model)
 
@@ -115,15 +133,3 @@ class _Passes:
 
         with self.chat.bridge.hooks(fwd_hooks=[(name, partial(keep, name=name)) for name in self.hooks]):
             yield kept
-
-    def _cache(self, chunk: tuple[int, ...], shared: SharedRows, members: Int[Tensor, " row"]) -> Any:
-        """The cache of the common tokens: below the first edited layer a row per prompt, above it a row per row."""
-        if self.begun[0] != chunk:
-            begin = SharedRows.if_possible(self.chat, [self.ids[0][: self.n_begin]] * len(chunk), self.first[chunk[0]])
-            edits = RowEdits(self.chat, [self.conditions[index].interventions for index in chunk])
-            with edits.open(begin.spread), begin.open():
-                out = forward(self.chat, begin.ids, begin.mask, use_cache=True)
-            self.begun = chunk, out.past_key_values
-        first, below = members.new_zeros(len(shared.ids)), self.first[chunk[0]]
-        cache = self.begun[1]
-        return rows_of_cache(cache, [first if layer < below else members for layer in range(len(cache.layers))])

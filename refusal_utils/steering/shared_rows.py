@@ -4,16 +4,18 @@ A sweep sends one prompt through a model under many conditions. Below the first 
 activations, for as long as they generate the same tokens. Only from that layer on does each row need its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..model.chat_model import ChatModel
+from ..model.forward import read_hooks
 from ..model.plain_forward import MOST_DIFFERENT, plain_forward
 
 _CAN_SHARE: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # by bridge
@@ -40,6 +42,18 @@ class SharedRows:
         if chat.bridge not in _CAN_SHARE:
             _CAN_SHARE[chat.bridge] = _can_share(chat)
         return cls(chat, prompts, layer, _CAN_SHARE[chat.bridge])
+
+    def go_on_from(self, n_past: int, cache: Any) -> None:
+        """Put the `n_past` tokens of `cache` before every row. It has a row per group below `layer`, else per row."""
+        self.mask = torch.cat([self.mask.new_ones(len(self.mask), n_past), self.mask], dim=1)
+        self.past = {"past_key_values": cache, "use_cache": True}
+
+    def read(
+        self, names: Sequence[str], keep: Callable[[str, Float[Tensor, "row ..."]], Float[Tensor, "row ..."]]
+    ) -> dict[str, Float[Tensor, "row ..."]]:
+        """`read_hooks` of the next forward pass: what is kept of each hook, one row per row of the batch."""
+        run = partial(plain_forward, self.chat.bridge.original_model, self.ids, self.mask, **self.past)
+        return read_hooks(self.chat, run, names, lambda name, value: self.spread(keep(name, value)))
 
     @contextmanager
     def open(self) -> Iterator[None]:

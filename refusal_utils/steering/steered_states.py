@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel, check_positions
-from ..model.forward import read_hooks
+from ..model.common_tokens import n_worth_sharing
+from .beginning import Beginning
 from .conditions import Condition
-from .row_edits import RowEdits
 
 
 def steered_states(
@@ -29,11 +29,13 @@ def steered_states(
     check_positions("steered_states", chat, (pos,))
     name = chat.hook_name("resid_post", (chat.n_layers - 1 if layer is None else layer) % chat.n_layers)
     ids = chat.encode(prompts)
-    edits = RowEdits(chat, [condition.interventions])
+    begin = Beginning(chat, ids, n_worth_sharing(chat, ids, len(chat.suffix)))
+    first = min(condition.first_layer(chat.n_layers), chat.n_layers - 1)
 
     def step(rows: list[int]) -> tuple[Tensor]:
-        with edits.open():
-            found = read_hooks(chat, chat.pad([ids[row] for row in rows]), [name], lambda _, value: value[:, pos])
+        own = [ids[row] for row in rows]
+        with begin.rows(own, [condition.interventions] * len(rows), first) as (shared, _):
+            found = shared.read([name], lambda _, value: value[:, pos])
         return (found[name].float().cpu(),)
 
     batches = plan_batches(ids, token_budget("steered_states", batch_tokens, chat.device))

@@ -15,10 +15,13 @@ from .interventions import Tokens
 
 
 class TokenMarks:
-    """The tokens of the current forward pass, read from the model's own arguments while `watch` is open."""
+    """The tokens of the current forward pass, read from the model's own arguments while `watch` is open.
 
-    def __init__(self, suffix: tuple[int, ...]) -> None:
-        self.suffix = suffix
+    The first `n_begin` tokens of the prompts may be computed in a pass of their own (`Beginning`).
+    """
+
+    def __init__(self, suffix: tuple[int, ...], n_begin: int = 0) -> None:
+        self.suffix, self.n_begin = suffix, n_begin
         self.n_past = 0
         self._ids: Int[Tensor, "batch pos"]
         self._positions: Int[Tensor, "batch pos"]
@@ -64,7 +67,7 @@ class TokenMarks:
         self._positions = mask.long().cumsum(-1)[:, -n_new:] - 1
 
     def _generated(self) -> Bool[Tensor, "batch pos"]:
-        if self.n_past:
-            return torch.ones_like(self._ids, dtype=torch.bool)
+        if self.n_past != self.n_begin:
+            return torch.full_like(self._ids, self.n_past > self.n_begin, dtype=torch.bool)
         indices = torch.arange(self._ids.shape[1], device=self._ids.device)
         return indices > self.prompt_ends()[:, None]

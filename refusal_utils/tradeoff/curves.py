@@ -80,6 +80,22 @@ def curves(outcomes: Outcomes, weights: Float[Tensor, "draw prompt"]) -> Float[T
     return found.masked_fill((lowest - 1e-9 > GRID) | (highest + 1e-9 < GRID), float("nan"))
 
 
+def advantage(outcomes: Outcomes, name: str, n_draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """By other direction: how much higher the RR of `name` is at equal overall refusal, averaged over the common range.
+
+    Columns: more, low and high (95 % interval over prompts, the same for both), from and to (overall refusal rates). At
+    one overall rate, a higher RR means an ORR that is lower by as much. NaN without a common range.
+    """
+    drawn, (lowest, highest) = curves(outcomes, outcomes.weights(n_draws, seed)), reach_on_data(outcomes)
+    own, rows = outcomes.directions.index(name), {}
+    for row, other in enumerate(outcomes.directions):
+        if row != own:
+            more = (drawn[:, own] - drawn[:, row]).nanmean(-1)
+            ends = float(max(lowest[own], lowest[row])), float(min(highest[own], highest[row]))
+            rows[other] = (float(more[0]), *(float(edge) for edge in percentile_interval(more[1:])), *ends)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["more", "low", "high", "from", "to"])
+
+
 def reach_on_data(outcomes: Outcomes) -> Float[Tensor, "side direction"]:
     """The lowest and the highest overall refusal rate of each direction, on the data."""
     overall = outcomes.overall(outcomes.weights(0))[0]

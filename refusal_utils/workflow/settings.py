@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     JUDGE: str = Field(
         "phrases", description="Judge of the steered responses: 'phrases', 'wildguard', 'self', or your own."
     )
+    TOKENS_MODEL: str | None = Field(None, description="Model with control tokens; None: the bundled one, or MODEL.")
+    N_PAIRS: int = Field(8, ge=1, description="Held-out twin pairs per category on which first tokens are forced.")
     N_BUCKET: int = Field(50, ge=1, description="Prompts per bucket of the controlled set.")
     N_COMPARED: int = Field(20, ge=1, description="Prompts per bucket, half as many per category, to compare methods.")
     N_VALIDATION: int = Field(16, ge=4, description="Prompts a side on which searches for a place try candidates.")
@@ -87,8 +89,8 @@ class Settings(BaseSettings):
     @property
     def given(self) -> dict[str, Any]:
         """The values given by argument or environment variable, without the defaults and without SIZE."""
-        names = [name for name in type(self).model_fields if name in self.model_fields_set and name != "SIZE"]
-        return {name: getattr(self, name) for name in names}
+        given = self.model_fields_set - {"SIZE"}
+        return {name: getattr(self, name) for name in type(self).model_fields if name in given}
 
     @property
     def sized(self) -> dict[str, Any]:
@@ -121,7 +123,7 @@ class Settings(BaseSettings):
             return sorted(value) if isinstance(value, (set, frozenset)) else list(value)
         return value
 
-    @field_validator("MODEL", "EDITED")
+    @field_validator("MODEL", "EDITED", "TOKENS_MODEL")
     @classmethod
     def _full_model(cls, name: str | None) -> str | None:
         """Make a path absolute, because notebooks run in another folder; a Hugging Face id stays as it is."""

@@ -26,6 +26,7 @@ SIZES = {
     "CONTROL_GAPS": Size("few", None, None),
     "N_CONTROLS": Size(2, 5, 10),
     "N_TWINS": Size(4, 16, 64),
+    "N_PAIRS": Size(4, 8, 20),
     "N_RANDOM": Size(1, 3, 10),
     "N_SINGLE": Size(8, 40, 200),
     "MAX_NEW_TOKENS": Size(32, 50, 50),

@@ -11,9 +11,9 @@ from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import load_chat_model
 from refusal_utils.plotting.saving import FIGURES
 from refusal_utils.prompts import CATEGORY_IDS, held_out, load_prompts, read_draw, twin_pairs
+from refusal_utils.steering import first_token_logits
 from refusal_utils.steering.conditions import UNSTEERED
 from refusal_utils.steering.contexts import intervene
-from refusal_utils.steering.generation import first_token_logits
 
 LAYER = 4
 

@@ -7,9 +7,9 @@ import torch
 from refusal_utils.directions import DirectionSet, Provenance, normalize
 from refusal_utils.methods.subset_search import search_subset
 from refusal_utils.prompts.loading import load_prompts
+from refusal_utils.steering import first_token_logits
 from refusal_utils.steering.conditions import ablation_condition
 from refusal_utils.steering.first_tokens import kl_spent, refusal_logit
-from refusal_utils.steering.generation import first_token_logits
 
 TOKENS = [5, 9]
 

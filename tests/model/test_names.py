@@ -29,7 +29,7 @@ def test_models_of_one_last_name_get_folders_of_their_own_in_any_order(tmp_path)
 
 
 def test_our_own_names_belong_to_our_own_models(tmp_path):
-    for name in ("bundled", "smollm2"):
+    for name in ("bundled", "bundled-tokens", "smollm2"):
         assert model_folder(f"x/{name}", tmp_path) == tmp_path / f"x--{name}"
         assert claim_folder(name, tmp_path) == tmp_path / name
         assert not (tmp_path / name / "model.json").exists()

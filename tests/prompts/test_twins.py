@@ -3,7 +3,7 @@ import pytest
 
 from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
 from refusal_utils.prompts.loading import load_prompts
-from refusal_utils.prompts.twins import ANY_TWO, compare_twins, twin_pairs
+from refusal_utils.prompts.twins import ANY_TWO, compare_twins, contrast_pairs, twin_pairs
 
 
 def test_twin_pairs_are_prompts_of_one_pair_and_of_both_kinds():
@@ -46,3 +46,19 @@ def test_twins_share_more_words_than_prompts_and_other_prompts_twins():
     table = found.table()
     assert list(table.index) == [*CATEGORY_IDS, ANY_TWO]
     assert table.loc[ANY_TWO, "pairs"] == table.loc[list(CATEGORY_IDS), "pairs"].sum()
+
+
+def test_contrast_pairs_take_twins_first_and_then_any_benign_prompt():
+    prompts = load_prompts(split="eval")
+    pairs = contrast_pairs(prompts, 3)
+    own, contrast = pairs[pairs["harmful"]], pairs[~pairs["harmful"]]
+    known = prompts.set_index("id")
+    assert own["category"].value_counts().to_dict() == dict.fromkeys(CATEGORY_IDS, 3)
+    assert own["pair"].tolist() == contrast["pair"].tolist() == list(range(33))
+    assert known.loc[own["id"], "pair_id"].tolist() == known.loc[contrast["id"], "pair_id"].tolist()
+    assert set(known.loc[contrast["id"], "category"]) == {BENIGN}
+    lonely = contrast_pairs(prompts.assign(pair_id=""), 3)
+    assert lonely["id"].is_unique
+    assert lonely["harmful"].sum() == 33
+    with pytest.raises(ValueError, match="^contrast_pairs: there must be at least two pairs"):
+        contrast_pairs(prompts[prompts["category"] != BENIGN], 3)

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from refusal_utils.steering import first_token_logits
 from refusal_utils.steering.conditions import UNSTEERED, Condition
 from refusal_utils.steering.first_tokens import kl_spent, refusal_logit, refusal_scores
-from refusal_utils.steering.generation import first_token_logits
 from refusal_utils.steering.interventions import Ablation, Addition
 
 

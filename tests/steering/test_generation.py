@@ -6,10 +6,10 @@ import torch
 
 from refusal_utils.directions.estimation import normalize
 from refusal_utils.model.store import RowLog
-from refusal_utils.steering import decoding
+from refusal_utils.steering import decoding, first_token_logits
 from refusal_utils.steering import generation as module
 from refusal_utils.steering.conditions import UNSTEERED, Condition
-from refusal_utils.steering.generation import first_token_logits, generate
+from refusal_utils.steering.generation import generate
 from refusal_utils.steering.interventions import Ablation, Addition
 
 
@@ -173,3 +173,19 @@ def test_rows_made_under_other_open_hooks_are_never_stored(chat, prompts, tmp_pa
     ):
         generate(chat, prompts[:2], max_new_tokens=2, cache_dir=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_forced_first_token_is_followed_as_plain_hugging_face_follows_it(chat, prompts, plain, plain_ids):
+    forced = [chat.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in (" I", " Sure", " Yes")]
+    ours = generate(chat, prompts[:3], max_new_tokens=12, first_tokens=forced, tokens=True)
+    for row, prompt, token in zip(ours.itertuples(), prompts, forced, strict=False):
+        ids = torch.cat([plain_ids(prompt), torch.tensor([[token]])], dim=1)
+        out = plain.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
+        assert row.tokens[0] == token
+        assert row.response == chat.tokenizer.decode(out[0, ids.shape[1] - 1 :], skip_special_tokens=True).strip()
+    free = generate(chat, prompts[:3], max_new_tokens=13, tokens=True)
+    own = [ids[0] for ids in free["tokens"]]
+    again = generate(chat, prompts[:3], max_new_tokens=12, first_tokens=own)
+    assert again["response"].tolist() == free["response"].tolist() != ours["response"].tolist()
+    with pytest.raises(ValueError, match="^generate: first_tokens needs one id per prompt; got 1 for 3 prompts"):
+        generate(chat, prompts[:3], first_tokens=forced[:1])

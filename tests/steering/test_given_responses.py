@@ -2,7 +2,7 @@
 
 import torch
 
-from refusal_utils.steering import Ablation, Addition, generate
+from refusal_utils.steering import Ablation, Addition, beginning, generate
 from refusal_utils.steering import given_responses as module
 from refusal_utils.steering.given_responses import GivenResponse, response_logits
 
@@ -47,10 +47,11 @@ def test_what_all_prompts_begin_with_is_computed_once_with_the_same_logits_and_g
     start = torch.nn.functional.normalize(torch.randn(chat.d_model, generator=torch.Generator().manual_seed(0)), dim=0)
     n_begin = module.n_common(chat, ids)
     assert n_begin >= 16
-    passes, forward = [], module.forward
-    monkeypatch.setattr(
-        module, "forward", lambda chat, ids, *a, **k: passes.append(ids.shape) or forward(chat, ids, *a, **k)
-    )
+    passes = []
+    for place, name in ((module, "forward"), (beginning, "plain_forward")):
+        forward = getattr(place, name)
+        counted = lambda chat, ids, *a, run=forward, **k: passes.append(ids.shape) or run(chat, ids, *a, **k)  # noqa: E731
+        monkeypatch.setattr(place, name, counted)
 
     def run(edit, is_shared):
         leaf = start.clone().requires_grad_()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from refusal_utils.model.capture import capture_activations
-from refusal_utils.steering import UNSTEERED, Ablation, Addition, Condition, first_token_logits, intervene
+from refusal_utils.steering import UNSTEERED, Ablation, Addition, Condition, beginning, first_token_logits, intervene
 from refusal_utils.steering import shared_passes as engine
 from refusal_utils.steering.shared_passes import read_first_tokens
 
@@ -58,16 +58,22 @@ def test_it_holds_for_every_family(random_chat):
 
 
 def test_the_common_beginning_is_computed_once_per_condition(chat, monkeypatch):
-    widths, forward = [], engine.forward
+    begun, widths, forward, begin = [], [], engine.forward, beginning.plain_forward
 
     def counted(chat, input_ids, *args, **options):
-        widths.append(input_ids.shape)
+        widths.append(input_ids.shape[1])
         return forward(chat, input_ids, *args, **options)
 
+    def counted_beginning(model, input_ids, *args, **options):
+        begun.append(tuple(input_ids.shape))
+        return begin(model, input_ids, *args, **options)
+
     monkeypatch.setattr(engine, "forward", counted)
-    read_first_tokens("f", chat, PROMPTS, conditions_of(chat)[1:3], logits_and_states)
+    monkeypatch.setattr(beginning, "plain_forward", counted_beginning)
+    read_first_tokens("f", chat, PROMPTS, conditions_of(chat)[1:3], logits_and_states, batch_tokens=24)
     ids = chat.encode(PROMPTS)
     n_common = next(index for index, tokens in enumerate(zip(*ids, strict=False)) if len(set(tokens)) > 1)
     assert n_common > 0
-    assert widths[0][1] == n_common
-    assert max(width for _, width in widths[1:]) == max(map(len, ids)) - n_common
+    assert [width for _, width in begun] == [n_common] * len(begun)
+    assert sum(rows for rows, _ in begun) == 2
+    assert max(widths) == max(map(len, ids)) - n_common

@@ -8,9 +8,9 @@ from sklearn.metrics import roc_auc_score
 
 from refusal_utils.geometry.parallel import ParallelStates
 from refusal_utils.prompts.languages import load_languages
+from refusal_utils.steering import first_token_logits
 from refusal_utils.steering.conditions import ablation_condition
 from refusal_utils.steering.first_tokens import refusal_logit
-from refusal_utils.steering.generation import first_token_logits
 from refusal_utils.tradeoff.cross_language import RANDOM, CrossLanguage, cross_language
 from refusal_utils.tradeoff.language_measures import likeness_to_refusals, paired_auc
 

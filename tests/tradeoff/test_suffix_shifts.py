@@ -9,8 +9,8 @@ from refusal_utils.directions import DirectionSet, Provenance, normalize
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.prompts.suffixes import load_suffixes, with_suffixes
+from refusal_utils.steering import first_token_logits
 from refusal_utils.steering.first_tokens import refusal_logit
-from refusal_utils.steering.generation import first_token_logits
 from refusal_utils.tradeoff.suffix_shifts import SuffixShifts, suffix_shifts
 
 TOKENS = [5, 9]

@@ -65,7 +65,8 @@ def test_the_wheel_holds_notebooks_prompts_and_the_bundled_model(installed):
     for folder, pattern in (("notebooks", "*.ipynb"), ("prompts", "*.jsonl")):
         shipped = {path.name for path in (package / f"_{folder}").glob(pattern)}
         assert shipped == {path.name for path in (ROOT / folder).glob(pattern)}
-    for file in ("bundled/weights/model.safetensors", "paper/data/table1_cosine.json", "__init__.pyi"):
+    weights = [f"bundled/{folder}/model.safetensors" for folder in ("weights", "weights_tokens")]
+    for file in (*weights, "paper/data/table1_cosine.json", "__init__.pyi"):
         assert (package / file).is_file()
 
 

@@ -1,0 +1,104 @@
+"""Thresholds on first tokens: planted scores, and responses on the bundled model."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import f1_score
+
+from refusal_utils.prompts.loading import load_prompts
+from refusal_utils.prompts.twins import contrast_pairs
+from refusal_utils.steering.control_tokens import ControlTokens, OpeningProxy
+from refusal_utils.steering.responses import respond
+from refusal_utils.tradeoff.refusal_tokens import ForcedResponses, f1_scores, force_first_tokens
+
+N = 40
+
+
+def planted(kind="control tokens", obeys=1.0):
+    """Pairs of two categories whose scores tell prompts from twins, mostly; `obeys` is the share that follow it."""
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"pair": [*range(N)] * 2, "harmful": [True] * N + [False] * N})
+    rows["id"], rows["text"] = [f"p{index}" for index in rows.index], "text"
+    rows["category"] = ["advice", "hate_speech"] * N
+    rows["score"] = rng.normal(np.where(rows["harmful"], 1.5, -1.5), 1.0)
+    rows["own_refuses"], rows["probability"] = rows["score"] > 0, 1 / (1 + np.exp(-rows["score"]))
+    rows["named"] = rows["category"]
+    follows = rng.random(2 * N) < obeys
+    rows["after refusing"] = np.where(follows, "refused", "answered")
+    rows["after answering"] = np.where(follows, "answered", "refused")
+    for after in ("after refusing", "after answering"):
+        rows[f"response {after}"] = rows[after] + " text"
+    return ForcedResponses(kind, rows)
+
+
+def test_f1_is_that_of_scikit_learn_for_every_weighting():
+    generator = torch.Generator().manual_seed(0)
+    own, twin = torch.rand(30, generator=generator) < 0.8, torch.rand(30, generator=generator) < 0.3
+    weights = torch.randint(0, 3, (5, 30), generator=generator).double()
+    truth, said = [1] * 30 + [0] * 30, torch.cat([own, twin]).int().numpy()
+    expected = [f1_score(truth, said, sample_weight=np.tile(each, 2)) for each in weights.numpy()]
+    np.testing.assert_allclose(f1_scores(weights, own, twin), expected)
+
+
+def test_a_threshold_moves_its_own_category_only_from_all_refused_to_none():
+    forced = planted()
+    table = forced.thresholds([0.0, 0.5, 1.01], n_draws=10)
+    own = forced.table(n_draws=10)
+    assert table.loc[("advice", 0.0), "refused"] == table.loc[("advice", 0.0), "twins refused"] == 1.0
+    assert table.loc[("advice", 1.01), "refused"] == table.loc[("advice", 1.01), "F1"] == 0.0
+    assert table.loc[("advice", 0.5), "F1"] == own.loc["advice", "F1"]
+    named = forced.rows.assign(named="hate_speech")
+    others = ForcedResponses(forced.kind, named).thresholds([0.0, 1.01], n_draws=10).loc["advice"]
+    assert (others["refused"] == own.loc["advice", "refused"]).all()
+    proxy = ForcedResponses("proxy", named).thresholds([0.0], n_draws=10)
+    assert proxy.loc[("advice", 0.0), "refused"] == 1.0
+
+
+def test_biases_turn_the_knob_from_nearly_none_to_nearly_all():
+    forced = planted()
+    levels = forced.biases(9)
+    swept = forced.biased(levels)
+    rates = (swept["outcome"] == "refused").groupby(swept["gaps"]).mean()
+    assert rates.is_monotonic_increasing
+    assert rates.iloc[0] < 0.05
+    assert rates.iloc[-1] > 0.95
+    assert (swept["direction"] == "control tokens").all()
+    assert (swept["response"] == swept["outcome"] + " text").all()
+
+
+def test_words_that_do_not_follow_the_token_are_counted():
+    assert (planted().forcing()["share"] == 0).all()
+    found = planted(obeys=0.5).forcing()
+    assert (found["low"] < found["share"]).all()
+    assert found["share"].between(0.2, 0.9).all()
+
+
+def test_calibration_and_auc_see_a_score_that_is_shuffled():
+    forced = planted()
+    table = forced.calibration()
+    assert table["n"].tolist() == [2 * N // 5] * 5
+    assert table["probability"].is_monotonic_increasing
+    value, low, high = forced.auc(50)
+    assert low <= value <= high
+    shuffled = forced.rows.assign(score=forced.rows["score"].sample(frac=1, random_state=1).to_numpy())
+    assert low > ForcedResponses("proxy", shuffled).auc(50)[0]
+
+
+def test_forcing_the_models_own_token_changes_nothing(chat):
+    """On the bundled model: its own first token leads to the response that it gives without being forced."""
+    pairs = contrast_pairs(load_prompts(split="eval"), 1)
+    opening = OpeningProxy(torch.tensor(chat.tokenizer(" I", add_special_tokens=False)["input_ids"][:1]))
+    forced = force_first_tokens(chat, pairs, opening, max_new_tokens=12)
+    unforced = respond(chat, pairs, max_new_tokens=13).set_index("id")["outcome"]
+    own = forced.refused(forced.rows["own_refuses"])
+    assert (own == (unforced.loc[forced.rows["id"]] == "refused").to_numpy()).all()
+    assert forced.rows["pair"].tolist() == [*range(11)] * 2
+    assert not forced.refused([False] * 22).equals(forced.refused([True] * 22))
+    assert forced.figure([0.5], title="F1").layout.yaxis.title.text.startswith("F1")
+
+
+def test_bad_input_is_one_sentence(chat):
+    pairs = contrast_pairs(load_prompts(split="eval"), 1)
+    with pytest.raises(ValueError, match="^force_first_tokens: temperature must be positive; got 0"):
+        force_first_tokens(chat, pairs, ControlTokens({"a": 1}, 2), temperature=0.0)
