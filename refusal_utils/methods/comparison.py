@@ -1,5 +1,6 @@
 """Several methods on the same states: do they find the same direction, how reproducibly, and how fast?"""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -94,20 +95,20 @@ def compare_methods(
     categories: Sequence[str] | None = None,
     n_splits: int = 10,
     seed: int = 0,
+    trained: bool = False,
     **options: Mapping[str, Any],
 ) -> MethodComparison:
     """Every method's direction of these categories pooled (default: all), at `layer` and `pos` of a study's states.
 
     For the split halves, both sides are split at random `n_splits` times, in the same way for all methods. A
     `SearchMethod` chooses its own place, and its split halves are those of the difference in means there. A search that
-    raises is left out, and its error is printed; so is a method that trains. `options`: those of a method by its name.
-    Raises as the other methods do.
+    raises is left out, and its error is printed. A method that trains is left out unless `trained`; its split halves
+    are NaN. `options`: those of a method by its name. Raises as the other methods do.
     """
     found, halves, costs, splits = {}, {}, {}, dict[Any, list[tuple[_Part, _Part]]]()
-    for name, method in {name: each for name, each in methods.items() if not each.trains}.items():
-        searches, own = not isinstance(method, StateMethod), options.get(name, {})
+    for name, method in {name: each for name, each in methods.items() if trained or not each.trains}.items():
+        searches, own, began = not isinstance(method, StateMethod), options.get(name, {}), time.perf_counter()
         at_place: dict[str, Any] = {"layer": layer, "pos": pos, "categories": categories, "pooled": True}
-        began = time.perf_counter()
         try:
             found[name] = method.fit(study, **({} if searches else at_place), **own)
         except ValueError as error:
@@ -120,10 +121,10 @@ def compare_methods(
         costs[name] = {"seconds": told.get("seconds", seconds), "passes": told.get("passes", 0)}
         place = (origin.layer, origin.pos) if searches else (layer, pos)
         if place not in splits:
-            whole = _Part(*study.sides(*place), study.provenance(*place), study.confidence())
-            splits[place] = [_halves(whole, seed + number) for number in range(n_splits)]
+            splits[place] = _splits(study, place, n_splits, seed)
         fit = partial(_MEANS.fit if searches else partial(method.fit, **own), categories=categories, pooled=True)
-        halves[name] = [float(fit(one).vectors[0] @ fit(other).vectors[0]) for one, other in splits[place]]
+        agreed = [float(fit(one).vectors[0] @ fit(other).vectors[0]) for one, other in splits[place]]
+        halves[name] = [math.nan] * n_splits if method.trains else agreed
     return MethodComparison(found, pd.DataFrame.from_dict(halves, orient="index"), pd.DataFrame(costs).T)
 
 
@@ -150,6 +151,11 @@ class _Part:
         refused = {name: rows[chosen[name]] for name, rows in self.refused.items()}
         rated = None if self.rated is None else {name: own[chosen[name]] for name, own in self.rated.items()}
         return _Part(refused, self.answered[chosen[BENIGN]], self.place, rated)
+
+
+def _splits(study: StateSource, place: Any, n: int, seed: int) -> list[tuple[_Part, _Part]]:
+    whole = _Part(*study.sides(*place), study.provenance(*place), study.confidence())
+    return [_halves(whole, seed + number) for number in range(n)]
 
 
 def _halves(whole: _Part, seed: int) -> tuple[_Part, _Part]:

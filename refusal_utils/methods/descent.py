@@ -20,15 +20,16 @@ STATE = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")  # of AdamW
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long to train: at most `n_updates`.
+    """How long to train: `n_updates` as in the paper, or at most so many with a `patience` (5 in the released code).
 
-    The rate is divided by 10 whenever the sum of the losses has had no new minimum for `patience` updates; the time
-    after the `n_cuts`-th cut, training ends. Source: the released code of 2502.17420.
+    With it, the rate is divided by 10 whenever the sum of the losses has had no new minimum for so many updates; after
+    the `n_cuts`-th cut, the next such time ends training. The losses are those of an update's own prompts, so chance
+    can end it early.
     """
 
     n_updates: int = 74
     rate: float = 1e-2
-    patience: int = 5
+    patience: int | None = None
     n_cuts: int = 2
 
 

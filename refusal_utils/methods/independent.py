@@ -1,7 +1,7 @@
 """Representational independence: directions whose ablation leaves each other's cosine profile alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ..directions import DirectionSet, Provenance
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
 from ..model.forward import read_hooks
-from ..plotting.look import HEIGHT, WIDTH, heatmap
+from ..plotting.look import HEIGHT, TITLES, WIDTH, heatmap
 from ..steering import Ablation
 from ..steering.row_edits import RowEdits
 from .descent import Schedule, descend, unit_rows
@@ -45,11 +45,9 @@ class CosineProfiles:
     def shifts(self) -> pd.DataFrame:
         """How far ablating the row's direction moves the column's profile: root mean square over 90 % of the layers.
 
-        Two directions are independent in the sense of RepInd if this is 0 both ways. On the diagonal it is the profile
-        itself.
+        Two directions are independent in the sense of RepInd if this is 0 both ways. The diagonal: the whole profile.
         """
-        n = max(1, int(DEPTH * self.plain.shape[-1]))
-        moved = (self.ablated - self.plain)[..., :n].square().mean(-1).sqrt()
+        moved = (self.ablated - self.plain)[..., : _depth(self.plain.shape[-1])].square().mean(-1).sqrt()
         index = pd.Index(self.names, name="ablated")
         return pd.DataFrame(moved.tolist(), index=index, columns=pd.Index(self.names, name="profile of"))
 
@@ -65,13 +63,25 @@ class CosineProfiles:
         long = pd.concat(frames, names=["ablated", "direction"]).rename_axis(columns="layer")
         return long.stack().rename("cosine").reset_index()
 
-    def figure(self, *, title: str) -> go.Figure:
-        """A panel per direction: its profile over the layers with nothing and with each other direction ablated."""
-        table = self.table()
-        shown = table[table["ablated"] != table["direction"]]
+    def pairs(self) -> pd.DataFrame:
+        """A row per ordered pair: the shift of the profile, and as a share of the profile's own root mean square."""
+        shifts = self.shifts()
+        rows, size = (
+            shifts.stack().rename("shift").reset_index(),
+            pd.Series(shifts.to_numpy().diagonal(), shifts.columns),
+        )
+        rows["share"] = rows["shift"] / rows["profile of"].map(size)
+        return rows[rows["ablated"] != rows["profile of"]].set_index(["ablated", "profile of"])
+
+    def figure(self, *names: str, title: str) -> go.Figure:
+        """A panel per direction (of `names` or all): its profile with nothing and with each of the others ablated."""
+        table, chosen = self.table(), ["nothing", *(names or self.names)]
+        own = table["direction"].isin(chosen) & table["ablated"].isin(chosen)
+        shown = table[own & (table["ablated"] != table["direction"])].replace({"direction": TITLES, "ablated": TITLES})
         how: dict[str, Any] = {"title": title, "template": "refusal", "width": WIDTH, "height": HEIGHT, "markers": True}
-        labels = {"cosine": "mean cosine with the state (resid_pre)"}
-        return px.line(shown, x="layer", y="cosine", color="ablated", facet_col="direction", labels=labels, **how)
+        how |= {"labels": {"cosine": "mean cosine with the state (resid_pre)"}, "facet_col": "direction"}
+        figure = px.line(shown, x="layer", y="cosine", color="ablated", **how)
+        return figure.for_each_annotation(lambda facet: facet.update(text=facet.text.removeprefix("direction=")))
 
 
 def cosine_profiles(chat: ChatModel, prompts: Sequence[str], directions: DirectionSet) -> CosineProfiles:
@@ -113,6 +123,7 @@ def independent(
     n_updates: int = 148,
     n_prompts: int = 16,
     rate: float = 1e-2,
+    patience: int | None = None,
     cache_dir: str | Path | None = None,
     progress: bool = False,
     **preparing: Any,
@@ -122,26 +133,22 @@ def independent(
     The losses are those of `rdo` with weight 0.1 for retaining, plus `independence` times the squared change of the
     cosine profiles of both directions when the other is ablated, summed over the first 90 % of the layers, at the last
     prompt token. With `orthogonal`, the new direction is kept orthogonal to those before it instead. `preparing`:
-    options of `prepare`. A training that was killed goes on.
-
-    The authors try five candidates for each direction; this trains one. Raises `ValueError` as `prepare` does, and for
-    a `k` below 1. Source: Wollschläger et al. 2502.17420, section 5.
+    options of `prepare`. A training that was killed goes on. The authors try five candidates each; this trains one.
+    Raises `ValueError` as `prepare` does, and for a `k` below 1. Source: Wollschläger et al. 2502.17420, section 5.
     """
     require(k >= 1, NAME, "k must be at least 1", k, "The paper finds up to 5.")
     training = prepare(NAME, chat, prompts, weights=WEIGHTS, cache_dir=cache_dir, **preparing)
     how: dict[str, Any] = {"cache_dir": cache_dir, "progress": progress}
-    found = [train_direction(training, n_updates, n_prompts, rate, **how)]
+    schedule = Schedule(n_updates=n_updates, rate=rate, patience=patience)
+    found = [train_direction(training, schedule, n_prompts, **how)]
     for number in range(1, k):
         before = torch.stack([each.direction for each in found])
         own = replace(training, seed=training.seed + number)
         if orthogonal:
-            apart: dict[str, Any] = {
-                "retract": partial(orthogonal_to, before),
-                "asked": ("orthogonal", before.tolist()),
-            }
-            found.append(train_direction(own, n_updates, n_prompts, rate, **apart, **how))
+            apart, asked = partial(orthogonal_to, before), ("orthogonal", before.tolist())
+            found.append(train_direction(own, schedule, n_prompts, retract=apart, asked=asked, **how))
         else:
-            found.append(_independent_of(own, before, independence, n_updates, n_prompts, rate, **how))
+            found.append(_independent_of(own, before, independence, schedule, n_prompts, **how))
     return IndependentDirections(tuple(found), training)
 
 
@@ -163,7 +170,7 @@ def dependence(
 
     A sum over others and over the first 90 % of the layers, and a mean over the prompts.
     """
-    n = max(1, int(DEPTH * chat.n_layers))
+    n = _depth(chat.n_layers)
     with torch.no_grad():
         plain = _states(chat, ids, [()] * len(ids))[:, :n]
         without = [_states(chat, ids, [(Ablation(each[None]),)] * len(ids))[:, :n] for each in others]
@@ -177,9 +184,8 @@ def _independent_of(
     training: Training,
     others: Tensor,
     weight: float,
-    n_updates: int,
+    schedule: Schedule,
     n_prompts: int,
-    rate: float,
     *,
     cache_dir: str | Path | None,
     progress: bool,
@@ -202,11 +208,14 @@ def _independent_of(
             gradient = gradient + weight * slope
         return losses, gradient
 
-    path = training.path(cache_dir, n_updates, n_prompts, rate, weight, others.tolist())
+    path = training.path(cache_dir, asdict(schedule), n_prompts, weight, others.tolist())
     start = random_rows(1, chat.d_model, training.seed)
-    schedule = Schedule(n_updates=n_updates, rate=rate)
     found = descend(NAME, start, objective, schedule=schedule, retract=unit_rows, path=path, progress=progress)
     return chosen_of(training, found)
+
+
+def _depth(n_layers: int) -> int:
+    return max(1, int(DEPTH * n_layers))
 
 
 def _states(
@@ -227,7 +236,7 @@ def _cosines(
 
 
 def _search(study: Any, **options: Any) -> DirectionSet:
-    found = independent(study.chat, study.draw, cache_dir=study.cache_dir, **options)
+    found = independent(study.chat, study.draw, cache_dir=study.cache_dir, progress=True, **options)
     return found.directions(study.provenance(found.training.layer, found.training.pos), **options)
 
 

@@ -21,6 +21,7 @@ from .targets import Targets
 KL = ("paper", "released")
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16_384}  # padded tokens of a batch; its activations are kept for the gradient
 WEIGHTS = (1.0, 0.2, 1.0)  # of answering, refusing and retaining
+N_POSITIONS = 30  # over which the released KL is summed
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +30,9 @@ class Losses:
 
     answering: cross-entropy of the answers with v ablated everywhere. refusing: that of the refusals with `strength` v
     added at `layer`. retaining: KL from the unsteered model on its own responses with v ablated; `kl="paper"` is
-    KL(unsteered || ablated) averaged over tokens, `"released"` KL(ablated || unsteered) summed over them, as in the
-    authors' code: about thirty times as much, so a weight of 1 means different things. `weights` are in that order.
+    KL(unsteered || ablated) averaged over their tokens, `"released"` KL(ablated || unsteered) summed over the last 30
+    positions, the last one included, as in the authors' code: about thirty times as much, so a weight of 1 means
+    something else. `weights` are in that order.
     Raises `ValueError` for another `kl`, and for a model without gradients. Source: 2502.17420, algorithm 1.
     """
 
@@ -50,7 +52,10 @@ class Losses:
     @property
     def kinds(self) -> tuple[list[GivenResponse], list[GivenResponse], list[GivenResponse]]:
         """The targets of each loss, in the order of the weights."""
-        return self.targets.answers, self.targets.refusals, self.targets.retained
+        retained = (
+            self.targets.retained if self.kl == "paper" else [_last_positions(own) for own in self.targets.retained]
+        )
+        return self.targets.answers, self.targets.refusals, retained
 
     def gradient(
         self,
@@ -105,6 +110,11 @@ class Losses:
         if self.kl == "paper":
             return found.mean((before.exp() * (before - after)).sum(-1))
         return found.mean((after.exp() * (after - before)).sum(-1)) * found.is_real.sum(-1)
+
+
+def _last_positions(given: GivenResponse) -> GivenResponse:
+    """The text with its last 30 positions as those that predict: any token after it makes the last one predict, too."""
+    return GivenResponse([*given.ids, given.ids[-1]], min(N_POSITIONS, len(given.ids)))
 
 
 def require_gradients(function: str, chat: ChatModel) -> None:

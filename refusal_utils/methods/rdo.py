@@ -1,7 +1,7 @@
 """Refusal direction optimisation: the direction of least loss, found by gradients."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,8 @@ class TrainedDirection:
         """The direction as a set, called "refusal"."""
         cosine = float(self.direction @ self.training.difference / self.training.difference.norm())
         scores = self.rows.loc[self.chosen, ["bypass", "induce", "kl"]].astype(float).to_dict()
-        told = {**settings, "scores": scores, "updates": len(self.rows), "cosine_to_difference": cosine}
+        told = {**settings, "scores": scores, "cosine_to_difference": cosine}
+        told |= {"chosen": self.chosen, "losses": self.rows[LOSSES].round(6).to_numpy().tolist()}
         return self.training.directions((POOLED,), self.direction[None], place, **told)
 
 
@@ -64,6 +65,7 @@ def rdo(
     n_updates: int = 74,
     n_prompts: int = 16,
     rate: float = 1e-2,
+    patience: int | None = None,
     cache_dir: str | Path | None = None,
     progress: bool = False,
     **preparing: Any,
@@ -71,21 +73,21 @@ def rdo(
     """The direction whose ablation makes the model answer, whose addition makes it refuse, and which costs little.
 
     It starts at random and is moved by `n_updates` steps of AdamW at the given `rate`, each on `n_prompts` prompts of
-    every kind; `Schedule` may end this earlier. Among the last 20, the choice is that of the paper (`best_of`).
+    every kind; `patience` may end this earlier (`Schedule`). Among the last 20, the paper's rule chooses (`best_of`).
     `preparing`: options of `prepare`, such as kl, place and seed. With `cache_dir`, a training that was killed goes on.
 
     The authors train once on 1,184 prompts a side; here there are fewer, so they are used several times. Raises
     `ValueError` as `prepare` does. Source: Wollschläger et al. 2502.17420, section 4.
     """
     training = prepare(NAME, chat, prompts, cache_dir=cache_dir, **preparing)
-    return train_direction(training, n_updates, n_prompts, rate, cache_dir=cache_dir, progress=progress)
+    schedule = Schedule(n_updates=n_updates, rate=rate, patience=patience)
+    return train_direction(training, schedule, n_prompts, cache_dir=cache_dir, progress=progress)
 
 
 def train_direction(
     training: Training,
-    n_updates: int,
+    schedule: Schedule,
     n_prompts: int,
-    rate: float,
     *,
     retract: Callable[[Point], Point] = unit_rows,
     asked: tuple[Any, ...] = (),
@@ -93,8 +95,7 @@ def train_direction(
     progress: bool = False,
 ) -> TrainedDirection:
     """`rdo` with a training that is prepared; `asked`: what else a stored descent depends on, such as `retract`."""
-    schedule = Schedule(n_updates=n_updates, rate=rate)
-    path = training.path(cache_dir, n_updates, n_prompts, rate, *asked)
+    path = training.path(cache_dir, asdict(schedule), n_prompts, *asked)
     one = torch.ones(n_prompts, 1, 1)
 
     def objective(update: int, point: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,7 +123,7 @@ def random_rows(n: int, d_model: int, seed: int) -> Float[Tensor, "rank d_model"
 
 
 def _search(study: Any, **options: Any) -> DirectionSet:
-    found = rdo(study.chat, study.draw, cache_dir=study.cache_dir, **options)
+    found = rdo(study.chat, study.draw, cache_dir=study.cache_dir, progress=True, **options)
     return found.directions(study.provenance(found.training.layer, found.training.pos), **options)
 
 

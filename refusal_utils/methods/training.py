@@ -26,6 +26,7 @@ OPTIONS: dict[str, Any] = {
     "n_updates": 74,
     "n_prompts": 16,
     "rate": 1e-2,
+    "patience": None,
     "place": None,
     "tokens": None,
     "n_train": 128,
@@ -88,7 +89,10 @@ class Training:
     ) -> DirectionSet:
         """Trained unit vectors as a set; their gap is the strength that additions had in training."""
         told = {**settings, "reads": "resid_pre", "norms": [1.0] * len(names)}
-        told |= {"n_train": [len(kind) for kind in self.losses.kinds], "answers_refused": self.losses.targets.n_refused}
+        told |= {
+            "n_targets": [len(kind) for kind in self.losses.kinds],
+            "answers_refused": self.losses.targets.n_refused,
+        }
         gaps = torch.full((len(names),), self.losses.strength)
         where = replace(place, layer=self.layer, pos=self.pos, estimator=self.losses.function, settings=told)
         return DirectionSet(tuple(names), vectors, gaps, where)

@@ -64,14 +64,14 @@ class Settings(BaseSettings):
     N_SINGLE: int = Field(40, ge=1, description="Heads that are replaced one at a time.")
     EXAMPLE: str = Field("unsupported", description="Category of the worked example in the head attribution.")
     EDITED: str | None = Field(None, description="Checkpoint that is audited; None edits a copy in memory.")
-    JUDGE: str = Field(
-        "phrases", description="Judge of the steered responses: 'phrases', 'wildguard', 'self', or your own."
-    )
+    JUDGE: str = Field("phrases", description="Judge of responses: 'phrases', 'wildguard', 'self', or your own.")
     TOKENS_MODEL: str | None = Field(None, description="Model with control tokens; None: the bundled one, or MODEL.")
     N_PAIRS: int = Field(8, ge=1, description="Held-out twin pairs per category on which first tokens are forced.")
     N_BUCKET: int = Field(50, ge=1, description="Prompts per bucket of the controlled set.")
     N_COMPARED: int = Field(20, ge=1, description="Prompts per bucket, half as many per category, to compare methods.")
     N_VALIDATION: int = Field(16, ge=4, description="Prompts a side on which searches for a place try candidates.")
+    N_UPDATES: int = Field(74, ge=1, description="Updates of a trained direction or cone.")
+    CONE_K: int = Field(2, ge=1, description="Dimension up to which cones are trained.")
     LANGUAGES: str = Field("builtin", description="Prompts in several languages: 'builtin', a folder, or one file.")
     SUFFIXES: str = Field("builtin", description="Suffixes to append to prompts: 'builtin' or one file.")
     N_SUFFIXED: int = Field(3, ge=1, description="Held-out prompts per category that suffixes are appended to.")

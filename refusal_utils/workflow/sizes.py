@@ -22,6 +22,8 @@ SIZES = {
     "N_COMPARED": Size(16, 20, 100),
     "N_VALIDATION": Size(8, 16, 32),
     "N_SUFFIXED": Size(2, 3, 16),
+    "N_UPDATES": Size(24, 74, 74),
+    "CONE_K": Size(1, 2, 4),
     "GAPS": Size("few", None, None),
     "CONTROL_GAPS": Size("few", None, None),
     "N_CONTROLS": Size(2, 5, 10),

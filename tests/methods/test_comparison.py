@@ -75,3 +75,18 @@ def test_a_search_brings_its_own_place_and_costs_and_one_that_fails_is_left_out(
     assert table.loc["wanted", "split half"] == pytest.approx(table.loc["means", "split half"])
     assert list(table.index) == ["means", "wanted"]
     assert capsys.readouterr().out.startswith("broken is left out. fails: there must be refusals")
+
+
+def test_a_method_that_trains_takes_part_if_asked_and_has_no_split_halves():
+    def search(study, **options):
+        return MEANS.fit(study, 5, -1, pooled=True)
+
+    trained = SearchMethod(name="trained", title="t", source="s", needs=("gradients",), search=search)
+    methods = {"means": MEANS, "trained": trained}
+    assert list(compare_methods(PlantedStudy(), methods, n_splits=2).found) == ["means"]
+    found = compare_methods(PlantedStudy(), methods, n_splits=2, trained=True)
+    table = found.table()
+    assert table.index.tolist() == ["means", "trained"]
+    assert table["split half"].notna().tolist() == [True, False]
+    assert table["cosine with means"].notna().all()
+    assert found.figure(title="Methods").data

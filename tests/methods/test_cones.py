@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from refusal_utils.directions import DirectionSet, Provenance
-from refusal_utils.methods import METHODS, cones
+from refusal_utils.methods import METHODS, cones, rdo
 from refusal_utils.methods.candidates import Candidates
-from refusal_utils.methods.cones import Cone, ConeSearch, orthonormal_rows, sampled_mixtures, share_inside
+from refusal_utils.methods.cone_results import Cone, ConeSearch, share_inside
+from refusal_utils.methods.cones import orthonormal_rows, sampled_mixtures
+from refusal_utils.methods.descent import Schedule
 from refusal_utils.methods.losses import Losses
 from refusal_utils.methods.rdo import random_rows
 from refusal_utils.methods.targets import Targets
@@ -54,7 +56,8 @@ def search(chat, monkeypatch):
 
     def run(rank=2, **options):
         monkeypatch.setattr(cones, "prepare", lambda *_, **__: toy(chat, rank))
-        monkeypatch.setattr(cones, "random_rows", lambda n, d_model, seed: random_rows(n, D, seed))
+        for module in (cones, rdo):
+            monkeypatch.setattr(module, "random_rows", lambda n, d_model, seed: random_rows(n, D, seed))
         how = {"k": 4, "n_updates": 60, "n_prompts": 6, "rate": 0.1, "n_draws": 4, **options}
         return cones.cones(chat, pd.DataFrame(), **how)
 
@@ -69,11 +72,37 @@ def test_a_planted_plane_is_found_and_the_cone_does_not_grow_beyond_it(search, c
     assert len(basis) == 2
     torch.testing.assert_close(basis @ basis.T, torch.eye(2), atol=1e-5, rtol=0)
     assert basis[:, 2:].abs().max() < 0.35
-    assert "cones: the cone of dimension 3 does not hold: " in capsys.readouterr().out
+    assert "cones: the cone of dimension 3 does not hold: of 67 directions " in capsys.readouterr().out
     assert found.best.samples["misses"].eq("").all()
     assert len(found.best.samples) == 2 + 64
-    assert found.figure().data
+    assert found.figure(title="t").data
     assert list(found.directions(Provenance(3, -1))) == ["cone_1", "cone_2"]
+
+
+def test_a_complete_search_grows_to_k_and_survives_the_way_through_a_file(search, tmp_path):
+    found = search(rank=1, k=3, n_updates=40, complete=True)
+    assert found.table()["holds"].tolist() == [True, False, False]
+    every = found.directions(Provenance(3, -1), every=True, complete=True)
+    assert list(every)[:3] == ["cone_1_1", "cone_2_1", "cone_2_2"]
+    loaded = ConeSearch.of(DirectionSet.load(every.save(tmp_path / "cones.safetensors")))
+    pd.testing.assert_frame_equal(loaded.table(), found.table(), check_dtype=False)
+    assert torch.equal(loaded.best.basis, found.best.basis)
+    with pytest.raises(ValueError, match="^cones: the search must know its training; got none"):
+        loaded.directions(Provenance(3, -1))
+    with pytest.raises(ValueError, match="^ConeSearch.of: the set must hold every cone of a search; got cones"):
+        ConeSearch.of(found.directions(Provenance(3, -1)))
+
+
+def test_the_first_cone_is_the_direction_of_rdo_and_shares_its_file(search, chat, tmp_path):
+    found = search(k=2, cache_dir=tmp_path)
+    files = sorted(path.name.partition("_")[0] for path in tmp_path.iterdir())
+    assert files == ["cones", "rdo"]
+    own = toy(chat)
+    own = dataclasses.replace(own, losses=dataclasses.replace(own.losses, function="rdo"))
+    before = sorted(tmp_path.iterdir())
+    alone = rdo.train_direction(own, Schedule(n_updates=60, rate=0.1), 6, cache_dir=tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
+    assert torch.equal(found.cones[0].basis[0], alone.direction)
 
 
 def test_a_killed_search_goes_on_as_if_it_had_not_been(search, tmp_path, monkeypatch):
@@ -141,11 +170,13 @@ def test_the_share_inside_a_cone_is_that_of_the_nearest_point_by_least_squares()
 def test_shares_compare_directions_with_random_ones_and_with_the_best_span():
     cone = Cone(torch.eye(D)[:2], pd.DataFrame({"misses": [""]}))
     vectors = torch.stack([torch.eye(D)[0], -torch.eye(D)[1], torch.eye(D)[5]])
-    table = cone.shares(DirectionSet(("a", "b", "c"), vectors, torch.ones(3), Provenance(3)))
-    assert table["in the cone"].tolist()[:3] == [1.0, 0.0, 0.0]
-    assert table["in its span"].tolist()[:3] == [1.0, 1.0, 0.0]
-    assert 0.1 < table.loc["random, 95 %", "in the cone"] < table.loc["random, 95 %", "in its span"] < 0.6
-    assert table["in the best span"].iloc[:3].sum() == pytest.approx(2.0)
+    found = cone.shares(DirectionSet(("a", "b", "c"), vectors, torch.ones(3), Provenance(3)))
+    assert found.shares["cone"].tolist() == [1.0, 0.0, 0.0]
+    assert found.shares["span of the cone"].tolist() == [1.0, 1.0, 0.0]
+    assert found.shares["best span"].sum() == pytest.approx(2.0)
+    assert 0.1 < found.chance["cone"] < found.chance["span of the cone"] < 0.6
+    assert list(found.table().index) == ["a", "b", "c", "random, 95 %"]
+    assert len(found.figure(title="t").data) == 3
 
 
 def test_the_method_lists_its_options():

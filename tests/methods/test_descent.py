@@ -6,7 +6,7 @@ import torch
 from refusal_utils.methods.descent import Descent, Schedule, descend, unit_rows
 
 D = 16
-SCHEDULE = Schedule(n_updates=60, rate=0.05, patience=1000)
+SCHEDULE = Schedule(n_updates=60, rate=0.05)
 
 
 def draw(seed, *shape):
@@ -81,3 +81,4 @@ def test_the_rate_is_cut_without_progress_and_training_ends_after_the_last_cut()
     twice = with_totals(5.0, 4.0, 3.0, 3.5, 3.5, 3.5, 2.0, 2.5, 2.5, 2.5)
     assert (twice.cuts(schedule), twice.is_over(schedule)) == (2, True)
     assert once.is_over(Schedule(n_updates=6, patience=3))
+    assert (twice.cuts(Schedule()), twice.is_over(Schedule(n_updates=11))) == (0, False)  # the paper's: no patience

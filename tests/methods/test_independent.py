@@ -55,7 +55,12 @@ def test_profiles_are_those_of_plain_hugging_face(chat, plain, prompts, pair):
     assert found.shifts().loc["u", "v"] == pytest.approx(
         float((wanted - found.plain[1])[:7].square().mean().sqrt()), abs=1e-4
     )
-    assert found.figure(title="t").data
+    pairs = found.pairs()
+    assert list(pairs.index) == [("u", "v"), ("v", "u")]
+    size = float(found.plain[1, :7].square().mean().sqrt())
+    assert pairs.loc[("u", "v"), "share"] == pytest.approx(found.shifts().loc["u", "v"] / size, rel=1e-4)
+    assert len(found.figure(title="t").data) == 4
+    assert len(found.figure("u", title="t").data) == 1
     assert found.map(title="t").data
 
 

@@ -9,6 +9,8 @@ import torch
 
 from refusal_utils.directions import DirectionSet, Provenance
 from refusal_utils.methods import METHODS, rdo, targets, training
+from refusal_utils.methods.cones import orthonormal_rows, sampled_mixtures
+from refusal_utils.methods.descent import Schedule
 from refusal_utils.methods.losses import Losses
 from refusal_utils.methods.rdo import random_rows, train_direction
 from refusal_utils.methods.targets import Targets, make_targets
@@ -60,13 +62,33 @@ def test_losses_are_those_of_one_response_at_a_time_in_plain_hugging_face(chat, 
     with PlainEdit(plain, [3], lambda x: x + losses.strength * v):
         refusing = entropy(refusal)
     paper = torch.nn.functional.kl_div(after, before, log_target=True, reduction="sum") / kept.n_response
-    released = torch.nn.functional.kl_div(before, after, log_target=True, reduction="batchmean") * kept.n_response
     one = torch.ones(1, 1, 1), torch.ones(1)
-    for kl, retaining in (("paper", paper), ("released", released)):
-        own = dataclasses.replace(losses, kl=kl)
-        found, _ = own.gradient(v[None], [[0]] * 3, *one)
-        assert found.tolist() == pytest.approx([answering, refusing, float(retaining)], rel=2e-3, abs=1e-5)
-    assert float(released) > 5 * float(paper) > 0
+    found, _ = losses.gradient(v[None], [[0]] * 3, *one)
+    assert found.tolist() == pytest.approx([answering, refusing, float(paper)], rel=2e-3, abs=1e-5)
+
+
+def test_the_released_kl_is_summed_over_the_last_30_positions_the_other_way_round(chat, plain, prepared):
+    """As the authors call it: kl_div(log p of the unsteered model, p of the ablated one), "batchmean", one row."""
+    v, own = unit(prepared), dataclasses.replace(prepared.losses, kl="released")
+
+    def without(x):
+        return x - (x @ v)[..., None] * v
+
+    def log_probs(ids):
+        with torch.no_grad():
+            return plain(torch.tensor([ids])).logits[:, -30:].double().log_softmax(-1)
+
+    lengths = [kept.n_response for kept in prepared.losses.targets.retained]
+    for row in (lengths.index(max(lengths)), lengths.index(min(lengths))):
+        ids = prepared.losses.targets.retained[row].ids
+        before = log_probs(ids)
+        with PlainEdit(plain, range(chat.n_layers), without, without):
+            after = log_probs(ids)
+        wanted = torch.nn.functional.kl_div(before, after.exp(), reduction="batchmean")
+        (_, _, found), _ = own.gradient(v[None], [[], [], [row]], torch.ones(1, 1, 1), torch.ones(1))
+        (_, _, paper), _ = prepared.losses.gradient(v[None], [[], [], [row]], torch.ones(1, 1, 1), torch.ones(1))
+        assert float(found) == pytest.approx(float(wanted), rel=2e-3)
+        assert float(found) > 5 * float(paper) > 0  # so a weight of 1 means something else
 
 
 def test_the_gradient_is_that_of_finite_differences(prepared):
@@ -131,7 +153,7 @@ def test_a_planted_direction_is_recovered(chat, prepared):
         own = Toy(**{each.name: getattr(toy, each.name) for each in dataclasses.fields(toy)})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(rdo, "random_rows", lambda n, d_model, seed: random_rows(n, 16, seed))
-            found.append(train_direction(own, 60, 8, rate).direction @ planted)
+            found.append(train_direction(own, Schedule(n_updates=60, rate=rate), 8).direction @ planted)
     assert abs(found[0]) < 0.6  # before control: nothing moved
     assert found[1] > 0.97
 
@@ -214,6 +236,19 @@ def test_bad_input_is_one_sentence_and_writes_nothing(chat, train, tmp_path, mon
     with pytest.raises(ValueError, match="^rdo: a difference in means must pass.*; got none of 2: KL > 0.1 killed 2"):
         rdo.rdo(chat, train, cache_dir=tmp_path / "new", **{**SMALL, "place": None})
     assert not [*tmp_path.rglob("rdo_*")]
+
+
+def test_the_gradient_in_half_precision_points_the_same_way(chat, prepared, monkeypatch):
+    """Half precision is for GPUs, but nothing in the losses asks for float32: here it runs on the CPU."""
+    monkeypatch.setattr("refusal_utils.methods.losses.require_gradients", lambda *_: None)
+    half = load_chat_model(device="cpu", dtype="bfloat16")
+    own = dataclasses.replace(prepared.losses, chat=half)
+    basis = orthonormal_rows(torch.stack([unit(prepared), random_rows(1, chat.d_model, 1)[0]]))
+    how = basis, [[0, 1, 2, 3]] * 3, sampled_mixtures(8, 2, 0).unflatten(0, (4, 2)), torch.tensor([0.5, 0.5])
+    (losses, gradient), (found, slope) = prepared.losses.gradient(*how), own.gradient(*how)
+    assert slope.dtype == torch.float32
+    torch.testing.assert_close(found, losses, rtol=0.1, atol=0.02)
+    assert float(torch.cosine_similarity(slope.flatten(), gradient.flatten(), dim=0)) > 0.98
 
 
 def test_gradients_need_float32_on_the_cpu_and_no_quantized_weights(train, tmp_path):
