@@ -207,3 +207,13 @@ def test_numbers_are_known_only_for_the_bundled_model_as_it_comes_in_float32(mon
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))  # a T4 computes in float16
     assert not open_study("bundled").is_reference
     assert open_study("bundled", device="cpu").is_reference
+
+
+def test_a_study_of_another_model_keeps_the_draw_and_nothing_else(study):
+    draw = study.make_draw(n=4)
+    other = study.with_model("bundled-tokens")
+    pd.testing.assert_frame_equal(other.draw, study.draw)
+    assert len(other.draw) == len(draw)
+    assert (other.model, other.seed, other.cache_dir) == ("bundled-tokens", study.seed, study.cache_dir)
+    assert other.folder != study.folder
+    assert not (other.folder / "01_draw.csv").exists()
