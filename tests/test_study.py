@@ -149,7 +149,7 @@ def place_calls(monkeypatch) -> list[dict]:
 
     def measure(chat, prompts, **options) -> PlaceEffects:
         calls.append({"positions": options["positions"], "n_prompts": len(prompts), "fingerprint": chat.fingerprint})
-        rows = [(5, -3 if options["positions"] is None else options["positions"][-1], 1.0, 0.5, 0.0, 0.75, 16, 12)]
+        rows = [(5, -3 if options["positions"] is None else options["positions"][-1], 1.0, 0.5, 0.0, 0.75, 16, 12, 0)]
         return PlaceEffects(pd.DataFrame(rows, columns=COLUMNS), 16, 12)
 
     monkeypatch.setattr(places, "place_effects", measure)
