@@ -12,8 +12,7 @@ USES_DRAW = re.compile(r"study\.(draw|held_out|states|sides|activations|directio
 
 def test_find_notebooks_returns_them_in_order_or_by_number():
     names = [path.name[:2] for path in find_notebooks()]
-    assert names == sorted(set(names))
-    assert names[:10] == [f"{number:02}" for number in range(1, 11)]
+    assert names == [f"{number:02}" for number in range(1, len(names) + 1)]
     assert [path.name[:2] for path in find_notebooks(["3", "01"])] == ["03", "01"]
     chosen = ["3,01", "03_direction_geometry", "direction_geometry.ipynb", "notebooks/02_cached_activations.ipynb"]
     assert [path.name[:2] for path in find_notebooks(chosen)] == ["03", "01", "02"]
