@@ -112,8 +112,7 @@ def test_notebooks_02_to_08_hold_their_checks_in_float16_with_few_prompts_of_few
     drawn.to_csv(folder / "01_draw.csv", index=False)
     few = own["id"].isin(drawn["id"]) | (own.groupby(["kind", "split"]).cumcount() < 12)
     own[few].to_json(prompts, orient="records", lines=True)
-    numbers = [path.name[:2] for path in find_notebooks()]
-    chosen = [each for each in numbers if each not in ("01", "09", "10", "11", "13")]  # in float16 on a CPU they take minutes
+    chosen = [f"{number:02}" for number in range(2, 9)]  # later ones take minutes in float16 on a CPU
     places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(tmp_path / "cache")}
     places["PROMPTS"] = str(prompts)
     run_without_pictures(Settings(MODEL=str(smollm3), DTYPE="float16", **SMALL, **places), chosen)
