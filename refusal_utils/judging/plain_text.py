@@ -52,9 +52,10 @@ def _unquoted(text: str) -> str:
     """`text` without quotation marks around all of it."""
     text = text.strip()
     for opening, closing in map(tuple, _QUOTES):
+        if len(text) < 3 or text[0] != opening or text[-1] != closing:
+            continue
         inside = text[1:-1]
-        apart = re.sub(rf"(?<={_LETTERS})'(?={_LETTERS})", "", inside)
-        if len(text) > 2 and text[0] == opening and text[-1] == closing and not {opening, closing} & set(apart):
+        if not {opening, closing} & set(re.sub(rf"(?<={_LETTERS})'(?={_LETTERS})", "", inside)):
             return _unquoted(inside)
     return text
 

@@ -81,7 +81,8 @@ class Wording(Sweep):
     def of(cls, swept: Sweep) -> "Wording":
         """The judged rows of a sweep with styles found by phrases, whichever judge decided the outcomes."""
         rows = judged(swept.rows)
-        styles = [refusal_styles(plain_text(own_turn(text))) for text in rows["response"]]
+        found = {text: refusal_styles(plain_text(own_turn(text))) for text in rows["response"].unique()}
+        styles = [found[text] for text in rows["response"]]
         refused = np.where(rows["outcome"] == "refused", "refused", "not")
         return cls(rows.assign(styles=styles, wording=[*map(" + ".join, styles)], refused=refused), swept.notes)
 
