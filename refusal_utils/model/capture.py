@@ -22,6 +22,7 @@ from .chat_model import ChatModel, check_positions
 from .common_tokens import CommonTokens
 from .forward import read_hooks
 from .open_hooks import NOT_STORED, require_no_hooks
+from .store import one_at_a_time
 
 _FUNCTION = "capture_activations"
 
@@ -77,16 +78,18 @@ def capture_activations(
     budget = token_budget(_FUNCTION, batch_tokens, chat.device)
     names = [chat.hook_name(hook, layer) for layer in layers]
     texts, label = list(prompts), "capture" if progress else ""
-    store = None if cache_dir is None else ActivationStore(Path(cache_dir), chat, names, positions)
-    found = _Found(len(texts))
-    for rows, values in store.read(texts) if store else ():
-        found.place(rows, values)
-    n_captured = len(texts) - len(found.known)
-    for rows, values in _read_missing(chat, texts, names, positions, budget, found, label) if n_captured else ():
-        _check_values(values, rows, layers)
-        if store:
-            store.write([texts[row] for row in rows], values)
-        found.place(rows, values)
+    store, found = _stored(chat, texts, names, positions, cache_dir)
+    missing = found.missing(range(len(texts)))
+    work = chat.fingerprint, names, positions, [texts[row] for row in missing]
+    with one_at_a_time(cache_dir if missing else None, *work) as was_busy:
+        if was_busy:
+            store, found = _stored(chat, texts, names, positions, cache_dir)
+        n_captured = len(texts) - len(found.known)
+        for rows, values in _read_missing(chat, texts, names, positions, budget, found, label) if n_captured else ():
+            _check_values(values, rows, layers)
+            if store:
+                store.write([texts[row] for row in rows], values)
+            found.place(rows, values)
     return Activations(found.values, layers, positions, hook, chat.name, n_captured)
 
 
@@ -114,6 +117,17 @@ class _Found:
             self.values = torch.empty(self.n_prompts, *values.shape[1:], dtype=values.dtype)
         self.values[rows] = values
         self.known.update(rows)
+
+
+def _stored(
+    chat: ChatModel, texts: Sequence[str], names: Sequence[str], positions: Sequence[int], cache_dir: str | Path | None
+) -> tuple[ActivationStore | None, _Found]:
+    """(the store, what is in it)."""
+    store = None if cache_dir is None else ActivationStore(Path(cache_dir), chat, names, positions)
+    found = _Found(len(texts))
+    for rows, values in store.read(texts) if store else ():
+        found.place(rows, values)
+    return store, found
 
 
 def _whole(name: str, given: Any) -> tuple[int, ...]:
