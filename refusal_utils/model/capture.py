@@ -78,18 +78,12 @@ def capture_activations(
     budget = token_budget(_FUNCTION, batch_tokens, chat.device)
     names = [chat.hook_name(hook, layer) for layer in layers]
     texts, label = list(prompts), "capture" if progress else ""
-    store, found = _stored(chat, texts, names, positions, cache_dir)
-    missing = found.missing(range(len(texts)))
-    work = chat.fingerprint, names, positions, [texts[row] for row in missing]
-    with one_at_a_time(cache_dir if missing else None, *work) as was_busy:
-        if was_busy:
-            store, found = _stored(chat, texts, names, positions, cache_dir)
+    with one_at_a_time(cache_dir, chat.fingerprint, names, positions, texts):
+        found = _Found(texts, None if cache_dir is None else ActivationStore(Path(cache_dir), chat, names, positions))
         n_captured = len(texts) - len(found.known)
         for rows, values in _read_missing(chat, texts, names, positions, budget, found, label) if n_captured else ():
             _check_values(values, rows, layers)
-            if store:
-                store.write([texts[row] for row in rows], values)
-            found.place(rows, values)
+            found.add(rows, values)
     return Activations(found.values, layers, positions, hook, chat.name, n_captured)
 
 
@@ -104,30 +98,26 @@ def profile_places(chat: ChatModel) -> dict[str, tuple[int, ...]]:
 
 
 class _Found:
-    """The activations found so far, and the rows whose activations are known."""
+    """The activations of `texts` found so far, first those in the store, and the rows whose activations are known."""
 
-    def __init__(self, n_prompts: int) -> None:
-        self.n_prompts, self.known, self.values = n_prompts, set[int](), torch.empty(0)
+    def __init__(self, texts: list[str], store: ActivationStore | None) -> None:
+        self.texts, self.store, self.known, self.values = texts, store, set[int](), torch.empty(0)
+        for rows, values in store.read(texts) if store else ():
+            self._place(rows, values)
 
     def missing(self, rows: Sequence[int]) -> list[int]:
         return [row for row in rows if row not in self.known]
 
-    def place(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
+    def add(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
+        if self.store:
+            self.store.write([self.texts[row] for row in rows], values)
+        self._place(rows, values)
+
+    def _place(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
         if not self.known:  # the first batch shows how wide the hook is
-            self.values = torch.empty(self.n_prompts, *values.shape[1:], dtype=values.dtype)
+            self.values = torch.empty(len(self.texts), *values.shape[1:], dtype=values.dtype)
         self.values[rows] = values
         self.known.update(rows)
-
-
-def _stored(
-    chat: ChatModel, texts: Sequence[str], names: Sequence[str], positions: Sequence[int], cache_dir: str | Path | None
-) -> tuple[ActivationStore | None, _Found]:
-    """(the store, what is in it)."""
-    store = None if cache_dir is None else ActivationStore(Path(cache_dir), chat, names, positions)
-    found = _Found(len(texts))
-    for rows, values in store.read(texts) if store else ():
-        found.place(rows, values)
-    return store, found
 
 
 def _whole(name: str, given: Any) -> tuple[int, ...]:

@@ -135,7 +135,7 @@ class RowLog:
         self.read()
 
     def read(self) -> None:
-        """Add what is in the file by now, and print how many lines of it are damaged."""
+        """Add what other processes have written since then; prints how many lines are damaged."""
         if self.path is None or not self.path.is_file():
             return
         with disk_errors(self.function, "the cache must be readable and writable", self.path):
@@ -176,33 +176,28 @@ def _checked(line: bytes) -> tuple[str, list[Any]] | None:
 
 
 @contextmanager
-def one_at_a_time(folder: str | Path | None, *parts: object) -> Iterator[bool]:
-    """Inside, no other process works on the same `parts`; yields whether one did, whose results are now in `folder`.
+def one_at_a_time(folder: str | Path | None, *parts: object) -> Iterator[None]:
+    """Inside, no other process works on the same `parts`: whoever comes later finds the results in `folder`.
 
     Without a folder, or on a system without locks, nothing is waited for. A killed process leaves no lock.
     """
     if folder is None:
-        yield False
+        yield
         return
     place = Path(tempfile.gettempdir()) / "refusal_utils_locks"  # a disk of the network may have no locks
     lock = FileLock(place / content_key(os.path.realpath(folder), *parts))
-    is_held = was_busy = False
     with suppress(OSError, NotImplementedError):
         place.mkdir(exist_ok=True)
-        is_held, was_busy = _acquire(lock)
+        _acquire(lock)
     try:
-        yield was_busy
+        yield
     finally:
-        if is_held:
-            lock.release()
+        lock.release()
 
 
-def _acquire(lock: FileLock) -> tuple[bool, bool]:
-    """(True, whether another process held the lock)."""
+def _acquire(lock: FileLock) -> None:
     try:
-        lock.acquire(timeout=0)
-        return True, False
+        lock.acquire(timeout=1)
     except Timeout:
         print("Waiting for another process that computes the same", file=sys.stderr)
         lock.acquire()
-        return True, True

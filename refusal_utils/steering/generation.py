@@ -59,15 +59,12 @@ def generate(
     _check(chat, conditions, max_new_tokens, cache_dir is not None, len(prompts) if paired else None)
     ids = _encoded(chat, prompts, first_tokens, max_new_tokens)
     rows = _rows(chat, ids, conditions, max_new_tokens, paired, sampling)
-    log = RowLog("generate", None if cache_dir is None else _log_path(chat, Path(cache_dir)))
     budget = token_budget("generate", batch_tokens, chat.device, BATCH_TOKENS)
     begin = Beginning(chat, ids, n_worth_sharing(chat, ids, len(chat.suffix) + (first_tokens is not None)))
-    if todo := _missing(rows, log, max_new_tokens, chat.stop_tokens):
-        with one_at_a_time(cache_dir, log.path, max_new_tokens, [row.key for row in todo]) as was_busy:
-            if was_busy:
-                log.read()
-                todo = _missing(rows, log, max_new_tokens, chat.stop_tokens)
-            _decode_all(begin, todo, max_new_tokens, budget, log, "generate" if progress else "", sampling)
+    path = None if cache_dir is None else _log_path(chat, Path(cache_dir))
+    with one_at_a_time(cache_dir, path, max_new_tokens, [row.key for row in rows]):
+        log = RowLog("generate", path)
+        _decode_all(begin, rows, max_new_tokens, budget, log, "generate" if progress else "", sampling)
     frame, ids_of = _frame(chat, rows, log, max_new_tokens, int(first_tokens is not None), sampling is not None)
     return frame.assign(tokens=ids_of) if tokens else frame
 
@@ -140,13 +137,6 @@ def _check_lengths(chat: ChatModel, ids: Sequence[Sequence[int]], max_new_tokens
         require(len(row) <= most, "generate", must, got, "Shorten or drop it, or lower max_new_tokens.")
 
 
-def _missing(rows: list[Row], log: RowLog, max_new_tokens: int, stops: frozenset[int]) -> list[Row]:
-    """The rows without a complete response in the log, each once."""
-    return [
-        *{row.key: row for row in rows if not _is_complete(log.values.get(row.key), max_new_tokens, stops)}.values()
-    ]
-
-
 def _is_complete(stored: list | None, max_new_tokens: int, stops: frozenset[int]) -> bool:
     """Whether a stored row (tokens, stopped) reaches `max_new_tokens` or the end of the response."""
     return stored is not None and (stored[1] or len(stored[0]) >= max_new_tokens or not stops.isdisjoint(stored[0]))
@@ -161,7 +151,9 @@ def _decode_all(
     progress: str,
     sampling: Sampling | None,
 ) -> None:
-    """Decode all rows in batches of similar length, and log each row as soon as it is finished."""
+    """Decode the rows that are not in the log, in batches of similar length; log each as soon as it is finished."""
+    stops, values = begin.chat.stop_tokens, log.values
+    rows = [*{row.key: row for row in rows if not _is_complete(values.get(row.key), max_new_tokens, stops)}.values()]
     batches = []
     for layer in sorted({row.first_layer for row in rows}):  # below it, the rows of a batch share activations
         members = [index for index, row in enumerate(rows) if row.first_layer == layer]

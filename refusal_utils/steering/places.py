@@ -21,7 +21,7 @@ from ..model.artifacts import load_rows, model_notes, require_same_model, save_r
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel, check_positions
 from ..model.defaults import DEFAULT_POS
-from ..model.store import content_key, one_at_a_time
+from ..model.store import content_key
 from ..plotting.look import heatmap
 from ..prompts.categories import BENIGN, CATEGORIES
 from .conditions import Condition, ablation_condition, steering_condition
@@ -122,12 +122,23 @@ def place_effects(
     check_positions("place_effects", chat, positions)
     train = prompts[prompts["split"] == "train"].sample(frac=1, random_state=0)
     stored = _stored(chat, cache_dir, [list(train["id"]), list(train["text"]), layers, positions])
-    with one_at_a_time(cache_dir, "places", stored):
-        if stored is None or not stored.is_file():
-            return _measured(chat, train, layers, positions, cache_dir, stored, progress)
-    rows, notes = load_rows(stored)
-    require_same_model("place_effects", notes, chat)
-    return PlaceEffects(rows, notes["n_refused"], notes["n_answered"])
+    if stored is not None and stored.is_file():
+        rows, notes = load_rows(stored)
+        require_same_model("place_effects", notes, chat)
+        return PlaceEffects(rows, notes["n_refused"], notes["n_answered"])
+    policy, benign = train[train["category"].isin(POLICY)], train[train["category"] == BENIGN]
+    sides = (policy, "refused"), (benign, "answered")
+    refused, answered = (_probes(chat, rows, outcome, cache_dir) for rows, outcome in sides)
+    n = {"n_refused": len(refused), "n_answered": len(answered)}
+    if min(n.values()) < N_AT_LEAST:
+        print(f"No place was chosen: only {len(refused)} prompts refused and {len(answered)} answered serve as probes")
+        return PlaceEffects(pd.DataFrame(columns=COLUMNS), **n)
+    at = _conditions(chat, reading_half(policy), reading_half(benign), layers, positions, cache_dir)
+    how: dict[str, Any] = {"max_new_tokens": N_TOKENS, "cache_dir": cache_dir, "progress": progress}
+    rows = _in_two_stages(chat, at, refused, answered, how)
+    if stored is not None:
+        save_rows(stored, rows, {**model_notes(chat), **n})
+    return PlaceEffects(rows, **n)
 
 
 def place_by_effect(
@@ -142,31 +153,6 @@ def place_by_effect(
     if not (required or effects.are_measured):
         return chat, None
     return chat.at_place(*effects.best, effects.source), effects
-
-
-def _measured(
-    chat: ChatModel,
-    train: pd.DataFrame,
-    layers: tuple[int, ...],
-    positions: tuple[int, ...],
-    cache_dir: str | Path | None,
-    stored: Path | None,
-    progress: bool,
-) -> PlaceEffects:
-    """The effects, written to the file `stored`."""
-    policy, benign = train[train["category"].isin(POLICY)], train[train["category"] == BENIGN]
-    sides = (policy, "refused"), (benign, "answered")
-    refused, answered = (_probes(chat, rows, outcome, cache_dir) for rows, outcome in sides)
-    n = {"n_refused": len(refused), "n_answered": len(answered)}
-    if min(n.values()) < N_AT_LEAST:
-        print(f"No place was chosen: only {len(refused)} prompts refused and {len(answered)} answered serve as probes")
-        return PlaceEffects(pd.DataFrame(columns=COLUMNS), **n)
-    at = _conditions(chat, reading_half(policy), reading_half(benign), layers, positions, cache_dir)
-    how: dict[str, Any] = {"max_new_tokens": N_TOKENS, "cache_dir": cache_dir, "progress": progress}
-    rows = _in_two_stages(chat, at, refused, answered, how)
-    if stored is not None:
-        save_rows(stored, rows, {**model_notes(chat), **n})
-    return PlaceEffects(rows, **n)
 
 
 def _stored(chat: ChatModel, cache_dir: str | Path | None, asked: list) -> Path | None:

@@ -131,38 +131,39 @@ def test_two_logs_of_one_file_see_each_others_rows(tmp_path):
     assert other.values == {"a": [1], "b": [2]} == RowLog("generate", one.path).values
 
 
-def test_one_process_at_a_time_works_on_the_same_and_the_next_is_told(tmp_path, capsys):
-    order, inside = [], threading.Event()
+def test_one_process_at_a_time_works_on_the_same(tmp_path, capsys):
+    events, begun = [], threading.Event()
 
-    def work(*parts):
-        with one_at_a_time(tmp_path, *parts) as was_busy:
-            order.append((*parts, was_busy))
-            inside.set()
-            if not was_busy and parts == ("same",):
-                while ("other", False) not in order or "Waiting" not in capsys.readouterr().err:
-                    time.sleep(0.01)
-                order.append("done")
+    def work(name, part, until=""):
+        with one_at_a_time(tmp_path, part):
+            events.append(f"+{name}")
+            begun.set()
+            said = ""
+            while until not in said:
+                said += capsys.readouterr().err
+                time.sleep(0.01)
+            events.append(f"-{name}")
 
-    threads = [threading.Thread(target=work, args=["same"])]
-    threads[0].start()
-    inside.wait()
-    threads += [threading.Thread(target=work, args=[each]) for each in ("same", "other")]
-    for each in threads[1:]:
+    first = threading.Thread(target=work, args=["first", "same", "Waiting for another process"])
+    first.start()
+    begun.wait(10)
+    others = [threading.Thread(target=work, args=each) for each in (["second", "same"], ["third", "other"])]
+    for each in others:
         each.start()
-    for each in threads:
+    for each in (first, *others):
         each.join(20)
-    assert order == [("same", False), ("other", False), "done", ("same", True)]
+    assert events == ["+first", "+third", "-third", "-first", "+second", "-second"]
 
 
-def test_without_a_folder_or_on_a_disk_without_locks_nobody_waits(tmp_path, monkeypatch):
+def test_without_a_folder_or_on_a_system_without_locks_nobody_waits(tmp_path, monkeypatch):
     def none(*args, **options):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    with one_at_a_time(None, 1) as first, one_at_a_time(None, 1) as second:
-        assert first is second is False
+    with one_at_a_time(None, 1), one_at_a_time(None, 1):
+        pass
     monkeypatch.setattr(store.FileLock, "acquire", none)
-    with one_at_a_time(tmp_path, 1) as first, one_at_a_time(tmp_path, 1) as second:
-        assert first is second is False
+    with one_at_a_time(tmp_path, 1), one_at_a_time(tmp_path, 1):
+        pass
 
 
 def test_a_row_log_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
