@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\nThe package {error.name} is needed and not installed. {todo}", file=sys.stderr)
         return 1
     except Exception as error:
-        from .notebooks import NotebookFailure
+        from ..notebooks import NotebookFailure
 
         if not isinstance(error, (NotebookFailure, ValueError, OSError)):
             raise

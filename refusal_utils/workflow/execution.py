@@ -18,7 +18,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill import PapermillExecutionError, execute_notebook
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 
-from .notebooks import NotebookDied, NotebookFailure
+from ..notebooks import NotebookDied, NotebookFailure
 from .progress import ProgressLine
 
 ENGINE = "refusal_utils"

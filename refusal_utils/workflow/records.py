@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..model.names import cache_key
+from ..notebooks import find_notebooks, read_cells, read_title
 from ..prompts.loading import prompts_dir
 from ..prompts.tables import PROMPT_FILES
-from .notebooks import find_notebooks, read_cells, read_title
 
 PACKAGE = Path(__file__).parents[1]
 RENDERER = "plotly_mimetype"  # for figures in executed notebooks, unless PLOTLY_RENDERER is set

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..checks import did_you_mean, invalid, require, require_folder
 from ..model.defaults import check_layer
 from ..model.names import BUNDLED, FIGURES, claim_folder, folder_names, model_folder, recorded_layers
-from .notebooks import find_notebooks, parameter_defaults, read_title
+from ..notebooks import find_notebooks, parameter_defaults, read_title
 from .progress import announce
 from .records import RENDERER, Run
 from .settings import Settings

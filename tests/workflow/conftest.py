@@ -1,7 +1,8 @@
 import nbformat
 import pytest
 
-from refusal_utils.workflow import notebooks, runner
+from refusal_utils import notebooks
+from refusal_utils.workflow import runner
 
 PARAMETERS = 'MODEL = "bundled"  # @param\nN_DRAWS = 1\nFIGURES_DIR = "../figures"\nCACHE_DIR = "../cache"'
 

@@ -156,7 +156,8 @@ def test_a_stopped_run_keeps_what_is_finished_and_ends_the_notebooks_process(not
     began += f"os.rename({str(tmp_path / 'part')!r}, {str(tmp_path / 'began')!r})\ntime.sleep(120)"
     notebook("02_long.ipynb", began, needs=AFTER_01)
     code = (
-        "import signal, sys; from pathlib import Path; from refusal_utils.workflow import notebooks, runner; "
+        "import signal, sys; from pathlib import Path; from refusal_utils import notebooks; "
+        "from refusal_utils.workflow import runner; "
         "from refusal_utils.workflow.command_line import main; "
         "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background job ignores it
         f"notebooks.NOTEBOOKS = Path({str(tmp_path / 'notebooks')!r}); "

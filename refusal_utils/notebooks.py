@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checks import did_you_mean, invalid, require
+from .checks import did_you_mean, invalid, require
 
-_INSTALLED = Path(__file__).parents[1] / "_notebooks"
-NOTEBOOKS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "notebooks"
+_INSTALLED = Path(__file__).parent / "_notebooks"
+NOTEBOOKS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "notebooks"
 
 
 @dataclass(eq=False)
