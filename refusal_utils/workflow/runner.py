@@ -12,7 +12,6 @@ from ..checks import did_you_mean, invalid, require, require_folder
 from ..model.defaults import check_layer
 from ..model.names import BUNDLED, FIGURES, claim_folder, folder_names, model_folder, recorded_layers
 from ..notebooks import find_notebooks, parameter_defaults, read_title
-from .progress import announce
 from .records import RENDERER, Run
 from .settings import Settings
 from .side_by_side import run_side_by_side, shared_threads, usual_jobs
@@ -71,6 +70,7 @@ def run_notebooks(
 
 def _run_all(runs: Sequence[Run], fresh: bool, n_jobs: int) -> None:
     from .execution import Kernels, close_loop
+    from .progress import announce
 
     kernels = Kernels(shared_threads(n_jobs))
     by_number = {run.number: run for run in runs}
