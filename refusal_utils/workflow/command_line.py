@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\nThe package {error.name} is needed and not installed. {todo}", file=sys.stderr)
         return 1
     except Exception as error:
-        from .notebooks import NotebookFailure
+        from ..notebooks import NotebookFailure
 
         if not isinstance(error, (NotebookFailure, ValueError, OSError)):
             raise
@@ -107,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": [], "metavar": "NAME=VALUE"}
     run.add_argument("--set", help="set parameters of the notebooks (the command `settings` lists them)", **several)
     run.add_argument("--fresh", action="store_true", help="run finished notebooks again")
+    run.add_argument("--jobs", type=int, metavar="N", help="notebooks at once (1; with a small model on a CPU, 2)")
     run.set_defaults(act=_run, parser=run)
     report = commands.add_parser("report", help="compare every number with the paper's; writes CSV and HTML")
     which = report.add_mutually_exclusive_group()
@@ -165,7 +166,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.list:
         print(list_notebooks(options.notebooks))
         return
-    run_notebooks(settings, options.notebooks, fresh=options.fresh)
+    run_notebooks(settings, options.notebooks, fresh=options.fresh, n_jobs=options.jobs)
 
 
 def _report(options: argparse.Namespace) -> None:
