@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from refusal_utils.workflow.notebooks import find_notebooks
+from refusal_utils.notebooks import find_notebooks
 
 from .readings import bold_numbers, is_printed, printed_numbers, readings
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from refusal_utils.notebooks import NotebookFailure, find_notebooks, read_cells
 from refusal_utils.prompts.categories import CATEGORY_IDS
 from refusal_utils.prompts.draws import draw_digest
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.tradeoff.sweep import Sweep
-from refusal_utils.workflow.notebooks import NotebookFailure, find_notebooks, read_cells
 from refusal_utils.workflow.runner import run_notebook
 from refusal_utils.workflow.settings import Settings
 

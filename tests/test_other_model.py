@@ -16,11 +16,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, SmolLM3Config, Smo
 from refusal_utils.directions import DirectionSet
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS
 from refusal_utils.model.sources import find_source
+from refusal_utils.notebooks import find_notebooks
 from refusal_utils.paper.claims import check_claims
 from refusal_utils.paper.comparison import compare
 from refusal_utils.plotting.saving import FIGURES
 from refusal_utils.prompts.loading import load_prompts
-from refusal_utils.workflow.notebooks import find_notebooks
 from refusal_utils.workflow.settings import Settings
 
 from .notebook_runs import run_without_pictures

@@ -10,12 +10,12 @@ from sklearn.metrics import mutual_info_score
 from refusal_utils.judging import STYLES
 from refusal_utils.model.artifacts import save_rows
 from refusal_utils.model.names import cache_key
+from refusal_utils.notebooks import find_notebooks, read_cells
 from refusal_utils.plotting import saving
 from refusal_utils.prompts.categories import CATEGORY_IDS
 from refusal_utils.stats import wilson
 from refusal_utils.tradeoff.styles import Guesses, Wording
 from refusal_utils.tradeoff.sweep import Sweep
-from refusal_utils.workflow.notebooks import find_notebooks, read_cells
 
 WORDINGS = {
     "first": ("I cannot, I am a machine.", ("identity",), "CAPABILITY"),

@@ -1,7 +1,8 @@
 import nbformat
 import pytest
 
-from refusal_utils.workflow import notebooks, runner
+from refusal_utils import notebooks
+from refusal_utils.workflow import runner
 
 PARAMETERS = 'MODEL = "bundled"  # @param\nN_DRAWS = 1\nFIGURES_DIR = "../figures"\nCACHE_DIR = "../cache"'
 
@@ -37,7 +38,7 @@ def instant(monkeypatch):
     """
     asked = []
 
-    def copy(path, out, parameters):
+    def copy(path, out, parameters, kernels=None):
         asked.append((path.name[:2], parameters))
         out.mkdir(parents=True, exist_ok=True)
         (out / path.name).write_text(path.read_text())

@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from refusal_utils.workflow import notebooks
-from refusal_utils.workflow.notebooks import Title, find_notebooks, parameter_defaults, read_cells, read_title
+from refusal_utils import notebooks
+from refusal_utils.notebooks import Title, find_notebooks, parameter_defaults, read_cells, read_title
 from refusal_utils.workflow.settings import Settings
 
 EVERY = pytest.mark.parametrize("path", find_notebooks(), ids=lambda path: path.stem)

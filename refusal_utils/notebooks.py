@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checks import did_you_mean, invalid, require
+from .checks import did_you_mean, invalid, require
 
-_INSTALLED = Path(__file__).parents[1] / "_notebooks"
-NOTEBOOKS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "notebooks"
+_INSTALLED = Path(__file__).parent / "_notebooks"
+NOTEBOOKS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "notebooks"
 
 
 @dataclass(eq=False)
@@ -56,6 +56,11 @@ class Title:
     def inputs(self) -> list[str]:
         """The files of earlier notebooks without which this one stops: those named in `needs`."""
         return re.findall(r"`(\d\d_\w+(?:<model>)?\.(?:csv|safetensors|jsonl\.gz))`", self.needs)
+
+    @property
+    def earlier(self) -> tuple[str, ...]:
+        """The numbers of the notebooks that `needs` names, or whose files it names."""
+        return tuple(sorted({*re.findall(r"notebooks? (\d\d)", self.needs), *(name[:2] for name in self.inputs)}))
 
 
 def find_notebooks(wanted: Sequence[str] = ()) -> list[Path]:
