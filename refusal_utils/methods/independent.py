@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import require, require_types
+from ..checks import require
 from ..directions import DirectionSet, Provenance
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
@@ -137,8 +136,7 @@ def independent(
     options of `prepare`. A training that was killed goes on. The authors try five candidates each; this trains one.
     Raises `ValueError` as `prepare` does, and for a `k` below 1. Source: Wollschläger et al. 2502.17420, section 5.
     """
-    require_types(NAME, (Integral,), k=k)
-    require(k >= 1, NAME, "k must be at least 1", k, "The paper finds up to 5.")
+    require(isinstance(k, int) and k >= 1, NAME, "k must be at least 1", repr(k), "The paper finds up to 5.")
     schedule = checked_schedule(NAME, n_updates, n_prompts, rate, patience)
     training = prepare(NAME, chat, prompts, weights=WEIGHTS, cache_dir=cache_dir, **preparing)
     how: dict[str, Any] = {"cache_dir": cache_dir, "progress": progress}
