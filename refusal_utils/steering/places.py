@@ -7,6 +7,7 @@ screened with a few of these probes, and the best quarter is measured with all o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 
 from ..checks import require
 from ..directions.direction_set import DirectionSet, Provenance
-from ..model.artifacts import load_rows, model_notes, require_same_model, save_rows
+from ..model.artifacts import load_kept, load_rows, model_notes, require_same_model, save_rows
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel, check_positions
 from ..model.defaults import DEFAULT_POS
@@ -122,10 +123,8 @@ def place_effects(
     check_positions("place_effects", chat, positions)
     train = prompts[prompts["split"] == "train"].sample(frac=1, random_state=0)
     stored = _stored(chat, cache_dir, [list(train["id"]), list(train["text"]), layers, positions])
-    if stored is not None and stored.is_file():
-        rows, notes = load_rows(stored)
-        require_same_model("place_effects", notes, chat)
-        return PlaceEffects(rows, notes["n_refused"], notes["n_answered"])
+    if kept := load_kept(partial(_load, chat), stored):
+        return kept
     policy, benign = train[train["category"].isin(POLICY)], train[train["category"] == BENIGN]
     sides = (policy, "refused"), (benign, "answered")
     refused, answered = (_probes(chat, rows, outcome, cache_dir) for rows, outcome in sides)
@@ -162,6 +161,12 @@ def _stored(chat: ChatModel, cache_dir: str | Path | None, asked: list) -> Path 
     procedure = (COLUMNS, GAPS, SCREENING_GAPS, N_SCREENED, N_FINALISTS, N_PROBE, N_ASKED, N_DIRECTION, N_TOKENS)
     key = content_key(chat.fingerprint, *asked, *procedure)
     return Path(cache_dir) / f"places_{key}.jsonl.gz"
+
+
+def _load(chat: ChatModel, path: Path) -> PlaceEffects:
+    rows, notes = load_rows(path)
+    require_same_model("place_effects", notes, chat)
+    return PlaceEffects(rows, notes["n_refused"], notes["n_answered"])
 
 
 def reading_half(side: pd.DataFrame, n: int = N_DIRECTION) -> pd.DataFrame:
