@@ -126,8 +126,7 @@ def place_effects(
     if kept := load_kept(partial(_load, chat), stored):
         return kept
     policy, benign = train[train["category"].isin(POLICY)], train[train["category"] == BENIGN]
-    sides = (policy, "refused"), (benign, "answered")
-    refused, answered = (_probes(chat, rows, outcome, cache_dir) for rows, outcome in sides)
+    refused, answered = _probes(chat, policy, "refused", cache_dir), _probes(chat, benign, "answered", cache_dir)
     n = {"n_refused": len(refused), "n_answered": len(answered)}
     if min(n.values()) < N_AT_LEAST:
         print(f"No place was chosen: only {len(refused)} prompts refused and {len(answered)} answered serve as probes")
@@ -147,8 +146,8 @@ def place_by_effect(
 
     Raises `ValueError` instead if the choice is `required`.
     """
-    positions = None if pos is None else (pos,)
-    effects = place_effects(chat, prompts, positions=positions, cache_dir=cache_dir, progress=True)
+    how: dict[str, Any] = {"positions": None if pos is None else (pos,), "cache_dir": cache_dir, "progress": True}
+    effects = place_effects(chat, prompts, **how)
     if not (required or effects.are_measured):
         return chat, None
     return chat.at_place(*effects.best, effects.source), effects
@@ -159,8 +158,7 @@ def _stored(chat: ChatModel, cache_dir: str | Path | None, asked: list) -> Path 
     if cache_dir is None:
         return None
     procedure = (COLUMNS, GAPS, SCREENING_GAPS, N_SCREENED, N_FINALISTS, N_PROBE, N_ASKED, N_DIRECTION, N_TOKENS)
-    key = content_key(chat.fingerprint, *asked, *procedure)
-    return Path(cache_dir) / f"places_{key}.jsonl.gz"
+    return Path(cache_dir) / f"places_{content_key(chat.fingerprint, *asked, *procedure)}.jsonl.gz"
 
 
 def _load(chat: ChatModel, path: Path) -> PlaceEffects:
