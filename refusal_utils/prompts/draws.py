@@ -7,12 +7,13 @@ benign prompts. Nothing here runs a model: the caller passes `outcome_of`.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ..checks import invalid, require, require_known
+from ..checks import invalid, require, require_known, require_types
 from .categories import ALL_CATEGORIES, BENIGN
 from .text_features import folded
 
@@ -47,6 +48,7 @@ def draw_prompts(
     argument is unknown or missing, if too few prompts qualify, or if fewer than three categories are left.
     """
     require_known("draw_prompts", "select_by", select_by, SELECTIONS)
+    require_types("draw_prompts", (Integral,), n=n)
     readings = ("unsafe",) if select_by == "published" else OVER_REFUSAL
     must = f"over_refusal of a draw by {select_by} must be {' or '.join(map(repr, readings))}"
     require(over_refusal in readings, "draw_prompts", must, repr(over_refusal), "Leave it out.")
