@@ -112,15 +112,12 @@ def keep_takeaways(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def takeaways_of(cells: list[dict[str, Any]]) -> str:
-    """The Markdown that the first code cell below the heading "Takeaways" displayed; empty if it was not executed."""
-    is_below = False
-    for cell in cells:
-        if cell["cell_type"] == "markdown":
-            is_below = is_below or "## Takeaways" in "".join(cell["source"])
-        elif is_below:
-            shown = [output.get("data", {}).get("text/markdown", "") for output in cell["outputs"]]
-            return "\n".join("".join(text) for text in shown).strip()
-    return ""
+    """The Markdown that code displayed last below the heading "Takeaways"; empty if it was not executed."""
+    prose = ["".join(cell["source"]) if cell["cell_type"] == "markdown" else "" for cell in cells]
+    first = next((number for number, text in enumerate(prose) if "## Takeaways" in text), len(cells))
+    outputs = [output for cell in cells[first:] for output in cell.get("outputs", ())]
+    shown = ["".join(output.get("data", {}).get("text/markdown", "")).strip() for output in outputs]
+    return next(filter(None, reversed(shown)), "")
 
 
 def _entry(notebook: Path, folder: Path, root: Path, kept: dict[str, str]) -> Entry:

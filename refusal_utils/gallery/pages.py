@@ -10,11 +10,13 @@ from markupsafe import Markup
 
 from ..judging import STYLES
 from ..model.names import FIGURES, cache_key, owner
+from ..paper.setting import read_setting
 from ..plotting.look import CONTROL_LOOKS, label
 from ..prompts.categories import ALL_CATEGORIES, CATEGORIES
 from ..tradeoff import Sweep
+from ..tradeoff.rates import MAX_DEGENERATE
 from .entries import ModelEntry, model_folders, read_model
-from .recorded import OUTCOMES, RECORD, script_json, write_record
+from .recorded import OUTCOMES, script_json, write_record
 
 INDEX, EXPLORER = "index.html", "explorer.html"
 
@@ -28,22 +30,29 @@ def build_gallery(
     record has texts of benign prompts only, unless `show_prompts`. Takeaways are those of executed notebooks.
     """
     root = Path(figures)
-    for folder in model_folders(root) if cache_dir is not None else ():
-        _renew_record(folder, root, Path(cache_dir), show_prompts)
-    models = [read_model(folder, root) for folder in model_folders(root)]
-    pages = {INDEX: {}, EXPLORER: {"known": script_json(_known(models))}}
-    return [_write(root / name, models=models, **values) for name, values in pages.items() if models]
+    models = [each for folder in model_folders(root) if (each := _read(folder, root, cache_dir, show_prompts))]
+    values = {"models": models, "known": script_json(_known(models)), "broken": MAX_DEGENERATE}
+    return [_write(root / name, **values) for name in (INDEX, EXPLORER) if models]
+
+
+def _read(folder: Path, root: Path, cache_dir: str | Path | None, show_prompts: bool) -> ModelEntry | None:
+    """The entry of one model; None, with the reason printed, if its tables or its sweep cannot be read."""
+    try:
+        if cache_dir is not None:
+            _renew_record(folder, root, Path(cache_dir), show_prompts)
+        return read_model(folder, root)
+    except (ValueError, KeyError, OSError) as error:
+        print(f"{folder.name} is left out of the gallery: {str(error) or type(error).__name__}")
+        return None
 
 
 def _renew_record(folder: Path, root: Path, cache_dir: Path, show_prompts: bool) -> None:
-    """Write the folder's record if its tables are of the cached sweep, which folders of the same model share."""
-    path = cache_dir / f"07_sweep_{cache_key(owner(folder) or folder.name)}.jsonl.gz"
-    if path.is_file() and path.stat().st_mtime > _time(folder / RECORD):
-        write_record(folder, Sweep.load(path), folder.relative_to(root).as_posix(), show_prompts=show_prompts)
-
-
-def _time(path: Path) -> float:
-    return path.stat().st_mtime if path.is_file() else 0.0
+    """Write the folder's record if the cached sweep is of its draw: several folders may share a model and a cache."""
+    name = owner(folder) or folder.name
+    path = cache_dir / f"07_sweep_{cache_key(name)}.jsonl.gz"
+    swept = Sweep.load(path) if path.is_file() else None
+    if swept is not None and swept.notes.get("draw") == read_setting(folder, name).draw:
+        write_record(folder, swept, folder.relative_to(root).as_posix(), show_prompts=show_prompts)
 
 
 def _known(models: list[ModelEntry]) -> dict[str, Any]:
@@ -56,6 +65,7 @@ def _known(models: list[ModelEntry]) -> dict[str, Any]:
         "categories": [label(name) for name in ALL_CATEGORIES],
         "styles": STYLES,
         "outcomes": OUTCOMES,
+        "broken": MAX_DEGENERATE,
     }
 
 

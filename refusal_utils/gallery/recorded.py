@@ -14,7 +14,6 @@ from ..judging import STYLES
 from ..prompts.categories import ALL_CATEGORIES, BENIGN
 from ..steering.responses import judged
 from ..tradeoff import Sweep, Wording
-from ..tradeoff.rates import STEERED
 
 RECORD = "explorer.js"
 N_PROMPTS = 12  # of a kind whose responses are shown; the rates are over all prompts
@@ -23,10 +22,10 @@ _RATES = ("RR", "RR low", "RR high", "ORR", "ORR low", "ORR high", "degenerate")
 
 
 def write_record(
-    folder: Path, swept: Sweep, key: str, *, about: str = "", show_prompts: bool = False, n_prompts: int = N_PROMPTS
+    folder: Path, swept: Sweep, key: str, *, show_prompts: bool = False, n_prompts: int = N_PROMPTS
 ) -> Path:
     """The path of `explorer.js` in a model's folder: a call of `recorded` with the model's key and its sweep."""
-    record = {"about": about, **sweep_record(swept, show_prompts=show_prompts, n_prompts=n_prompts)}
+    record = sweep_record(swept, show_prompts=show_prompts, n_prompts=n_prompts)
     path = folder / RECORD
     path.write_text(f"recorded({script_json(key)}, {script_json(record)});\n", encoding="utf-8")
     return path
@@ -49,17 +48,18 @@ def sweep_record(swept: Sweep, *, show_prompts: bool = False, n_prompts: int = N
 
     Benign prompts alone have their texts and responses in the record, unless `show_prompts`.
     """
-    rows = Wording.of(Sweep(swept.rows[swept.rows["gaps"].notna()])).rows
+    known = Sweep(swept.rows[swept.rows["gaps"].notna()])
+    rows, wording = known.rows, Wording.of(known.of_refusals()).rows
     shown = _shown(rows, n_prompts, show_prompts)
     texts = list(dict.fromkeys(rows.loc[rows["id"].isin(shown.index), "response"]))
     where = {text: number for number, text in enumerate(texts)}
-    rates = Sweep(rows).rates()
+    styles, rates = _styles(wording), known.rates()
     return {
         "n": rows.groupby("category")["id"].nunique().reindex(ALL_CATEGORIES, fill_value=0).tolist(),
         "prompts": [[ALL_CATEGORIES.index(kind), text] for kind, text in shown.itertuples(index=False)],
         "texts": texts,
         "directions": {
-            str(name): _direction(own, rates.loc[name], shown.index, where)
+            str(name): _direction(own, rates.loc[name], styles, shown.index, where)
             for name, own in rows.groupby("direction", sort=False)
         },
     }
@@ -67,7 +67,7 @@ def sweep_record(swept: Sweep, *, show_prompts: bool = False, n_prompts: int = N
 
 def _shown(rows: pd.DataFrame, n_prompts: int, show_prompts: bool) -> pd.DataFrame:
     """Category and text of the prompts whose responses are shown, by id: as many that were refused as answered."""
-    prompts = rows.drop_duplicates("id").set_index("id")
+    prompts = rows.drop_duplicates("id").set_index("id").sort_index()
     kinds = [BENIGN, *(each for each in ALL_CATEGORIES if show_prompts and each != BENIGN)]
     own = prompts[prompts["category"].isin(kinds)]
     benign = own["category"] == BENIGN
@@ -81,16 +81,25 @@ def _parts(own: pd.DataFrame, benign: pd.Series) -> list[tuple[bool, pd.DataFram
     return parts + [(False, part) for _, part in own[~benign].groupby(["category", "bucket"])]
 
 
-def _direction(rows: pd.DataFrame, rates: pd.DataFrame, ids: pd.Index, where: dict[str, int]) -> dict[str, Any]:
+def _styles(refusals: pd.DataFrame) -> pd.DataFrame:
+    """How many refusals of every direction and strength show each style."""
+    each = refusals.explode("styles")
+    counts = each.groupby(["direction", "gaps", "styles"]).size().unstack(fill_value=0)
+    return counts.reindex(columns=list(STYLES), fill_value=0)
+
+
+def _direction(
+    rows: pd.DataFrame, rates: pd.DataFrame, styles: pd.DataFrame, ids: pd.Index, where: dict[str, int]
+) -> dict[str, Any]:
     """The numbers of one direction, in lists with an entry per strength."""
-    strengths = sorted(rows["gaps"].unique())
+    name, strengths = rows["direction"].iloc[0], sorted(rows["gaps"].unique())
     points = [rows[rows["gaps"] == gaps] for gaps in strengths]
     answers = [point[point["id"].isin(ids)].set_index("id").reindex(ids) for point in points]
     return {
         "gaps": [round(float(gaps), 4) for gaps in strengths],
         **{name: _plain(rates.loc[strengths, name]) for name in _RATES},
         "refused": [_by_category(point) for point in points],
-        "styles": [_by_style(point[point["outcome"] == "refused"]) for point in points],
+        "styles": styles.reindex([(name, gaps) for gaps in strengths], fill_value=0).to_numpy().astype(int).tolist(),
         "refusals": [int((point["outcome"] == "refused").sum()) for point in points],
         "responses": [_codes(own["response"], where) for own in answers],
         "outcomes": [_codes(own["outcome"], {name: code for code, name in enumerate(OUTCOMES)}) for own in answers],
@@ -100,11 +109,6 @@ def _direction(rows: pd.DataFrame, rates: pd.DataFrame, ids: pd.Index, where: di
 def _by_category(point: pd.DataFrame) -> list[float | None]:
     refused = (judged(point)["outcome"] == "refused").groupby(point["category"]).mean()
     return _plain(refused.reindex(list(ALL_CATEGORIES)))
-
-
-def _by_style(refusals: pd.DataFrame) -> list[int]:
-    counts = refusals["styles"].explode().value_counts()
-    return counts.reindex(list(STYLES), fill_value=0).astype(int).tolist()
 
 
 def _codes(values: pd.Series, codes: dict[str, int]) -> list[int]:

@@ -89,9 +89,13 @@ function draw() {
 function summarise(side) {
   const own = direction(side), at = step(own, chosen[side].direction);
   const range = (rate) => `${two(own[rate][at])} (${two(own[`${rate} low`][at])} to ${two(own[`${rate} high`][at])})`;
+  const rates = own.RR[at] === null ? "no rates" : `RR ${range("RR")}, ORR ${range("ORR")}`;
+  const broken = own.degenerate[at] > known.broken ? `, too much to lie on a curve` : "";
   $(`summary-${side}`).textContent =
-    `At ${own.gaps[at]} gaps: RR ${range("RR")}, ORR ${range("ORR")}; broken text ${two(own.degenerate[at])}.`;
+    `At ${own.gaps[at]} gaps: ${rates}; broken text ${two(own.degenerate[at])}${broken}.`;
 }
+
+const isPoint = (own, at) => own.RR[at] !== null && own.ORR[at] !== null;
 
 function axes() {
   const parts = [];
@@ -115,19 +119,20 @@ function mark(name, own, at, other) {
     control: `M${left - 4},${top - 4}l8,8m-8,0l8,-8`,
   };
   const text = `${title(name)}, ${own.gaps[at]} gaps: RR ${two(own.RR[at])}, ORR ${two(own.ORR[at])}`;
-  const attributes = { class: `mark ${other}`, d: shapes[cluster], style: `--colour:${colour}`, "data-mark": name };
+  const broken = own.degenerate[at] > known.broken ? "broken" : "";
+  const attributes = { class: `mark ${other} ${broken}`, d: shapes[cluster], style: `--colour:${colour}`, "data-mark": name };
   return make("path", attributes, make("title", {}, text));
 }
 
 function curve(name, own, classes) {
-  const known = own.gaps.map((_, at) => at).filter((at) => own.RR[at] !== null && own.ORR[at] !== null);
-  const d = known.map((at, n) => `${n ? "L" : "M"}${x(own.ORR[at])},${y(own.RR[at])}`).join("");
+  const intact = own.gaps.map((_, at) => at).filter((at) => isPoint(own, at) && own.degenerate[at] <= known.broken);
+  const d = intact.map((at, n) => `${n ? "L" : "M"}${x(own.ORR[at])},${y(own.RR[at])}`).join("");
   return make("path", { class: `curve ${classes}`, d, style: `--colour:${look(name)[1]}` });
 }
 
 function picked(side) {
   const own = direction(side), at = step(own, chosen[side].direction);
-  if (own.RR[at] === null || own.ORR[at] === null) return [];
+  if (!isPoint(own, at)) return [];
   const [left, top] = [x(own.ORR[at]), y(own.RR[at])], offset = side === "A" ? -15 : 15;
   const below = own.RR[at] > 0.9 ? 24 : -12;
   const tag = { class: `tag ${side}`, x: left + offset, y: top + below, "text-anchor": side === "A" ? "end" : "start" };
@@ -149,7 +154,7 @@ function plot() {
       const isPicked = SIDES.some((each) => chosen[each].direction === name && (!isTwo || each === side));
       if (look(name)[2] !== "control" || isPicked) curves.push(curve(name, own, `${other} ${isPicked ? "picked" : ""}`));
       const at = step(own, name);
-      if (own.RR[at] !== null && own.ORR[at] !== null) marks.push(mark(name, own, at, other));
+      if (isPoint(own, at)) marks.push(mark(name, own, at, other));
     }
   }
   const text = SIDES.map((side) => `${side}: ${title(chosen[side].direction)}. ${$(`summary-${side}`).textContent}`);
@@ -170,7 +175,7 @@ function table(id, names, values, counts = null) {
   const own = SIDES.map((side) => values(direction(side), step(direction(side), chosen[side].direction)));
   const rows = names.map((name, row) => {
     const bars = SIDES.map((side, at) => {
-      const share = own[at][row], n = counts ? ` of ${counts(row, side)}` : "";
+      const share = own[at][row], n = counts ? ` (${counts(row, side)})` : "";
       const bar = make("span", { style: `width:${((share ?? 0) * 60).toFixed(1)}%` });
       return make("td", { class: `bar ${side}` }, bar, share === null ? "none" : two(share) + n);
     });
@@ -194,7 +199,9 @@ function responses() {
   const isBenign = ([category]) => category === known.categories.length - 1;
   $("harmful").hidden = prompts.every(isBenign);
   const shown = prompts.filter((each) => isBenign(each) || $("harmful").firstElementChild.checked);
-  const rows = [...new Set(shown.map((each) => each[1]))].map((prompt) => {
+  const count = (prompt) => shown.filter((each) => each[1] === prompt).length;
+  const texts = [...new Set(shown.map((each) => each[1]))].sort((one, other) => count(other) - count(one));
+  const rows = texts.map((prompt) => {
     const cell = make("th", { scope: "row" }, make("div", { class: "text", dir: "auto" }, prompt));
     return make("tr", {}, cell, ...SIDES.map((side) => answer(side, prompt)));
   });
@@ -205,19 +212,21 @@ function start() {
   const keys = Object.keys(known.models).filter((key) => records[key]);
   if (!keys.length) return;
   for (const side of SIDES) {
-    chosen[side] = { model: keys[0], direction: null };
+    chosen[side] = { model: keys[0] };
     $(`model-${side}`).replaceChildren(...keys.map((key) => make("option", { value: key }, known.models[key])));
     for (const what of ["model", "direction"]) {
       $(`${what}-${side}`).addEventListener("change", (event) => { chosen[side][what] = event.target.value; setUp(); });
     }
   }
-  chosen.B.direction = Object.keys(records[keys[0]].directions)[1];
+  [chosen.A.direction, chosen.B.direction] = Object.keys(records[keys[0]].directions);
   $("all").addEventListener("input", () => {
     const asked = levels(allNames())[$("all").value];
     for (const name of allNames()) dials[name] = asked;
     draw();
   });
   $("harmful").addEventListener("change", responses);
+  const positive = levels(allNames()).filter((gaps) => gaps > 0);
+  for (const name of allNames()) dials[name] = positive[positive.length >> 1] ?? 0; // at 0 all marks are one
   setUp();
 }
 
