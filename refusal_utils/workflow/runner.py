@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import did_you_mean, invalid, require_folder
+from ..gallery import build_gallery
 from ..model.defaults import check_layer
 from ..model.names import BUNDLED, FIGURES, claim_folder, folder_names, model_folder, recorded_layers
 from ..notebooks import find_notebooks, parameter_defaults, read_title
@@ -63,6 +64,8 @@ def run_notebooks(settings: Settings | None = None, numbers: Sequence[str] = (),
         run.write_record(digest)
         print(f"{run.notebook.stem:<28} {minutes:5.1f} min", flush=True)
     print(f"Figures and executed notebooks are in {os.path.relpath(runs[0].figures)}")
+    for page in build_gallery(runs[0].figures.parent, runs[0].cache, show_prompts=settings.SHOW_PROMPTS):
+        print(f"All models so far: {os.path.relpath(page)}")
 
 
 def figures_root(settings: Settings) -> Path:
