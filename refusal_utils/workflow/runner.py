@@ -63,9 +63,9 @@ def run_notebooks(settings: Settings | None = None, numbers: Sequence[str] = (),
         minutes = run_notebook(run.notebook, run.executed.parent, run.parameters)
         run.write_record(digest)
         print(f"{run.notebook.stem:<28} {minutes:5.1f} min", flush=True)
-    print(f"Figures and executed notebooks are in {os.path.relpath(runs[0].figures)}")
     for page in build_gallery(runs[0].figures.parent, runs[0].cache, show_prompts=settings.SHOW_PROMPTS):
         print(f"All models so far: {os.path.relpath(page)}")
+    print(f"Figures and executed notebooks are in {os.path.relpath(runs[0].figures)}")
 
 
 def figures_root(settings: Settings) -> Path:

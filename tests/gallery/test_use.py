@@ -139,6 +139,7 @@ def test_two_models_are_compared_in_one_plot(page, figures):
     assert page.run("document.querySelectorAll('#plot .mark.other').length") == 3
     assert page.run("document.querySelectorAll('#plot .curve.other').length") == 2
     assert page.run("document.querySelector('#model-A').value") == "chatty"
+    assert page.run("document.querySelector('#all-value').textContent") == "2 gaps"  # the middle of the positive ones
 
 
 @pytest.mark.parametrize("width", [400, 1280])

@@ -208,6 +208,12 @@ function responses() {
   fill("responses", head("Prompt"), make("tbody", {}, ...rows));
 }
 
+/* Turn all dials to the middle of the positive strengths: at 0 all marks lie on one point. */
+function turnDials() {
+  const positive = levels(allNames()).filter((gaps) => gaps > 0);
+  for (const name of allNames()) dials[name] = positive[positive.length >> 1] ?? 0;
+}
+
 function start() {
   const keys = Object.keys(known.models).filter((key) => records[key]);
   if (!keys.length) return;
@@ -215,7 +221,11 @@ function start() {
     chosen[side] = { model: keys[0] };
     $(`model-${side}`).replaceChildren(...keys.map((key) => make("option", { value: key }, known.models[key])));
     for (const what of ["model", "direction"]) {
-      $(`${what}-${side}`).addEventListener("change", (event) => { chosen[side][what] = event.target.value; setUp(); });
+      $(`${what}-${side}`).addEventListener("change", (event) => {
+        chosen[side][what] = event.target.value;
+        if (what === "model") turnDials(); // its strengths may be of another size
+        setUp();
+      });
     }
   }
   [chosen.A.direction, chosen.B.direction] = Object.keys(records[keys[0]].directions);
@@ -225,8 +235,7 @@ function start() {
     draw();
   });
   $("harmful").addEventListener("change", responses);
-  const positive = levels(allNames()).filter((gaps) => gaps > 0);
-  for (const name of allNames()) dials[name] = positive[positive.length >> 1] ?? 0; // at 0 all marks are one
+  turnDials();
   setUp();
 }
 
