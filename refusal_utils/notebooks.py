@@ -57,6 +57,11 @@ class Title:
         """The files of earlier notebooks without which this one stops: those named in `needs`."""
         return re.findall(r"`(\d\d_\w+(?:<model>)?\.(?:csv|safetensors|jsonl\.gz))`", self.needs)
 
+    @property
+    def earlier(self) -> tuple[str, ...]:
+        """The numbers of the notebooks that `needs` names, or whose files it names."""
+        return tuple(sorted({*re.findall(r"notebooks? (\d\d)", self.needs), *(name[:2] for name in self.inputs)}))
+
 
 def find_notebooks(wanted: Sequence[str] = ()) -> list[Path]:
     """The notebooks with these numbers or names, each once, or all of them in order.

@@ -1,5 +1,6 @@
 """How many of the best latents the categories share, against what chance would give."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +13,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ..checks import require
-from ..plotting.look import HEIGHT, WIDTH
+from ..plotting.look import BLUE, HEIGHT, VERMILION, WIDTH
 from .firing import Firing
 
+NULLS = ("labels permuted", "same firing rates")
 N_BANDS = 20  # of firing rate, within which latents are exchanged
 
 
@@ -55,6 +57,14 @@ class Overlap:
         }
         return pd.DataFrame.from_dict(shares, orient="index")
 
+    def core(self, least: int) -> list[int]:
+        """The latents in at least so many of the lists."""
+        return torch.nonzero(self.counts["found"][0] >= least)[:, 0].tolist()
+
+    def tail(self, name: str, most: int = 1) -> list[int]:
+        """The latents of a category's list that are in at most so many lists, its own included; best first."""
+        return [latent for latent in self.lists[name] if self.counts["found"][0, latent] <= most]
+
     def unique(self) -> pd.Series:
         """How many latents of each category's list are in no other."""
         once = self.counts["found"][0] == 1
@@ -71,6 +81,51 @@ class Overlap:
         title = f"Latents in at least so many of the {n} top lists"
         how: dict[str, Any] = {"title": title, "template": "refusal", "width": WIDTH, "height": HEIGHT, "log_y": True}
         return px.line(pd.DataFrame(rows), x="lists", y="latents", color="lists are", markers=True, **how)
+
+
+@dataclass(frozen=True, eq=False)
+class OverlapCurve:
+    """Overlap against the length of the lists.
+
+    `rows`: k; lists (how many a latent must be in); found; and by null hypothesis its median, low and high (95 %).
+    """
+
+    rows: pd.DataFrame = field(repr=False)
+
+    def table(self) -> pd.DataFrame:
+        """A row per number of lists and k."""
+        return self.rows.set_index(["lists", "k"])
+
+    def figure(self) -> go.Figure:
+        """The number of latents in at least one list and in all, found and under each null hypothesis."""
+        figure = go.Figure()
+        look = {"found": "solid", NULLS[0]: "dash", NULLS[1]: "dot"}
+        for (lists, own), colour in zip(self.rows.groupby("lists"), (BLUE, VERMILION), strict=False):
+            for name, dash in look.items():
+                middle = own["found"] if name == "found" else own[name]
+                bars = None
+                if name != "found":
+                    ends = (own[f"{name} high"] - middle, middle - own[f"{name} low"])
+                    bars = {"array": ends[0], "arrayminus": ends[1], "thickness": 1, "width": 3}
+                line = {"color": colour, "dash": dash}
+                shown = f"in at least {lists} list{'s' * (lists != 1)}: {name}"
+                figure.add_scatter(x=own["k"], y=middle, name=shown, line=line, error_y=bars, mode="lines+markers")
+        title = "Latents shared by the top lists, found and by chance (95 % of draws)"
+        figure.update_layout(template="refusal", title=title, width=WIDTH, height=HEIGHT)
+        return figure.update_xaxes(title="latents per list, K", type="log").update_yaxes(title="latents")
+
+
+def overlap_by_size(firing: Firing, sizes: Sequence[int], *, n_draws: int = 100, seed: int = 0) -> OverlapCurve:
+    """`latent_overlap` for every k of `sizes`: latents in at least one list, and in all of them.
+
+    Raises `ValueError` as `latent_overlap` does.
+    """
+    rows = []
+    for k in sizes:
+        table = latent_overlap(firing, k, n_draws=n_draws, seed=seed).table()
+        for lists, (_, row) in zip((1, len(firing.names)), table.iterrows(), strict=True):
+            rows.append({"k": k, "lists": lists, **row})
+    return OverlapCurve(pd.DataFrame(rows))
 
 
 def latent_overlap(firing: Firing, k: int, *, n_draws: int = 200, seed: int = 0) -> Overlap:

@@ -8,7 +8,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
 from ..checks import invalid, require_known
-from .files import load_sae
+from .files import KINDS, load_sae
 from .sae import SparseAutoencoder
 
 FUNCTION = "fetch_sae"
@@ -70,3 +70,18 @@ def fetch_sae(release: str, folder: str, *, revision: str | None = None, **optio
         todo = f"Check the folder (such as {known.example}) and the network, or accept the licence on the hub."
         raise invalid(FUNCTION, "the files must be on the hub or in its cache", got, todo) from error
     return load_sae(path.parent if known.files else path, known.kind, **options)
+
+
+def named_sae(name: str, **options: Any) -> SparseAutoencoder:
+    """The autoencoder called `name`: `kind:path`, a local SAELens folder, or a published `release/folder`.
+
+    For example `google/gemma-scope-9b-it-res/layer_20/width_16k/average_l0_91`, or `qwen_scope:saes/layer14.sae.pt`.
+    `options` are those of `load_sae`. Raises `ValueError` as `load_sae` and `fetch_sae` do.
+    """
+    kind, _, path = name.partition(":")
+    if kind in KINDS:
+        return load_sae(path, kind, **options)
+    if Path(name).expanduser().exists():
+        return load_sae(name, "sae_lens", **options)
+    owner, repository, folder = (*name.split("/", 2), "", "")[:3]
+    return fetch_sae(f"{owner}/{repository}", folder, **options)

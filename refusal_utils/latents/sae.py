@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from ..checks import require
 from ..directions import normalize
+from ..model.names import short_name
+from ..steering.interventions import LatentClamp
 
 FUNCTION = "SparseAutoencoder"
 
@@ -97,6 +100,24 @@ class SparseAutoencoder:
         which = self._known("without", latents)
         return states - (self.encode(states)[..., which] @ self.w_dec[which]).to(states)
 
+    def clamp(
+        self, latents: Sequence[int], targets: Float[Tensor, " latent"] | float = 0.0, **options: Any
+    ) -> LatentClamp:
+        """The intervention that sets some latents to `targets`, one each or one for all, and keeps the error.
+
+        `options` are those of `LatentClamp`, such as the `share` of the way. Raises `ValueError` for a latent that does
+        not exist.
+        """
+        which = self._known("clamp", latents)
+        aims = torch.full((self.n_latents,), torch.nan)
+        aims[which] = torch.as_tensor(targets, dtype=torch.float32).expand(len(which))
+        b_enc = self.b_enc - self.b_dec @ self.w_enc if self.subtracts_bias else self.b_enc
+        where: dict[str, Any] = {"layers": (self.resid_pre_layer,), "k": self.k, **options}
+        if self.threshold is None:  # which latents fire depends on all of them
+            return LatentClamp(self.w_enc, b_enc, self.w_dec, aims, **where)
+        own = (self.w_enc[:, which], b_enc[which], self.w_dec[which], aims[which])
+        return LatentClamp(*own, threshold=self.threshold[which], **where)
+
     def direction(self, latents: Sequence[int]) -> Float[Tensor, " d_model"]:
         """The unit vector along the mean of the decoder rows of `latents`. Source: Joad et al. 2602.02132, section 5.
 
@@ -114,6 +135,13 @@ class SparseAutoencoder:
             must += f", which is resid_pre of layer {self.resid_pre_layer}"
         todo = f"Read resid_pre of layer {self.resid_pre_layer}, or load the SAE of another layer."
         require(same, function, must, f"{hook} of layer {layer}", todo)
+
+    def require_model(self, function: str, name: str) -> None:
+        """Raise `ValueError` in the name of `function` unless its file names no model, or `name` or its base model."""
+        own, asked = (short_name(each).lower().removeprefix("meta-") for each in (self.model or name, name))
+        same = own == asked or asked.startswith((f"{own}-", own.removesuffix("-base")))
+        must = f"this SAE was trained on {self.model}"
+        require(same, function, must, name, "Use an SAE that was trained on this model.")
 
     def _before(self, function: str, states: Tensor) -> Tensor:
         """The pre-activations."""

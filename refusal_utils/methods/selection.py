@@ -18,7 +18,7 @@ from ..directions import DirectionSet, Provenance
 from ..model.artifacts import load_rows, model_notes, require_same_model, save_rows
 from ..model.batching import count_rows
 from ..model.chat_model import ChatModel
-from ..model.store import content_key
+from ..model.store import content_key, one_at_a_time
 from ..plotting.look import HEIGHT, WIDTH
 from .candidates import Candidates
 from .method import POOLED
@@ -182,20 +182,22 @@ def kept_selection(
     """
     key = content_key(chat.fingerprint, name, *asked)
     path = None if cache_dir is None else Path(cache_dir) / f"selection_{key}.jsonl.gz"
-    if path is not None and path.is_file():
-        found = _load(path, chat)
-    else:
-        began = time.perf_counter()
-        with count_rows() as ran:
-            made = select()
-        found = replace(made, notes={**made.notes, "seconds": time.perf_counter() - began, "passes": ran.rows})
-        if path is not None:
+    with one_at_a_time(cache_dir, key):
+        found = _load(path, chat) if path is not None and path.is_file() else _timed(select)
+        if path is not None and not path.is_file():
             told = {each: getattr(found, each) for each in ("name", "objective", "lowest")}
             kept = {"difference": found.difference.tolist(), "selection": dict(found.notes)}
             save_rows(path, found.rows, {**model_notes(chat), **told, **kept})
     if found.survivors.empty:
         print(f"No candidate passed all filters: {found.source}")
     return found
+
+
+def _timed(select: Callable[[], Selection]) -> Selection:
+    began = time.perf_counter()
+    with count_rows() as ran:
+        made = select()
+    return replace(made, notes={**made.notes, "seconds": time.perf_counter() - began, "passes": ran.rows})
 
 
 def _load(path: Path, chat: ChatModel) -> Selection:

@@ -22,6 +22,7 @@ from .chat_model import ChatModel, check_positions
 from .common_tokens import CommonTokens
 from .forward import read_hooks
 from .open_hooks import NOT_STORED, require_no_hooks
+from .store import one_at_a_time
 
 _FUNCTION = "capture_activations"
 
@@ -77,16 +78,12 @@ def capture_activations(
     budget = token_budget(_FUNCTION, batch_tokens, chat.device)
     names = [chat.hook_name(hook, layer) for layer in layers]
     texts, label = list(prompts), "capture" if progress else ""
-    store = None if cache_dir is None else ActivationStore(Path(cache_dir), chat, names, positions)
-    found = _Found(len(texts))
-    for rows, values in store.read(texts) if store else ():
-        found.place(rows, values)
-    n_captured = len(texts) - len(found.known)
-    for rows, values in _read_missing(chat, texts, names, positions, budget, found, label) if n_captured else ():
-        _check_values(values, rows, layers)
-        if store:
-            store.write([texts[row] for row in rows], values)
-        found.place(rows, values)
+    with one_at_a_time(cache_dir, chat.fingerprint, names, positions, texts):
+        found = _Found(texts, None if cache_dir is None else ActivationStore(Path(cache_dir), chat, names, positions))
+        n_captured = len(texts) - len(found.known)
+        for rows, values in _read_missing(chat, texts, names, positions, budget, found, label) if n_captured else ():
+            _check_values(values, rows, layers)
+            found.add(rows, values)
     return Activations(found.values, layers, positions, hook, chat.name, n_captured)
 
 
@@ -101,17 +98,24 @@ def profile_places(chat: ChatModel) -> dict[str, tuple[int, ...]]:
 
 
 class _Found:
-    """The activations found so far, and the rows whose activations are known."""
+    """The activations of `texts` found so far, first those in the store, and the rows whose activations are known."""
 
-    def __init__(self, n_prompts: int) -> None:
-        self.n_prompts, self.known, self.values = n_prompts, set[int](), torch.empty(0)
+    def __init__(self, texts: list[str], store: ActivationStore | None) -> None:
+        self.texts, self.store, self.known, self.values = texts, store, set[int](), torch.empty(0)
+        for rows, values in store.read(texts) if store else ():
+            self._place(rows, values)
 
     def missing(self, rows: Sequence[int]) -> list[int]:
         return [row for row in rows if row not in self.known]
 
-    def place(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
+    def add(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
+        if self.store:
+            self.store.write([self.texts[row] for row in rows], values)
+        self._place(rows, values)
+
+    def _place(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
         if not self.known:  # the first batch shows how wide the hook is
-            self.values = torch.empty(self.n_prompts, *values.shape[1:], dtype=values.dtype)
+            self.values = torch.empty(len(self.texts), *values.shape[1:], dtype=values.dtype)
         self.values[rows] = values
         self.known.update(rows)
 

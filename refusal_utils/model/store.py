@@ -4,13 +4,17 @@ import errno
 import hashlib
 import json
 import os
+import sys
+import tempfile
 import time
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from jaxtyping import Shaped
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -119,39 +123,81 @@ def _digest(content: bytes, start: int) -> bytes:
 
 
 class RowLog:
-    """Values by key: in memory and, if a path is given, in a file of JSON lines that grows by one line per value.
+    """Values by key: in memory and, if a path is given, in a file that grows by one line with a checksum per value.
 
-    Raises `ValueError` in the name of `function` for a file that cannot be read or written, or has a broken line.
+    Several processes may write to one file. A line that is not as it was written is skipped: its value is missing.
+    Raises `ValueError` in the name of `function` for a file that cannot be read or written.
     """
 
     def __init__(self, function: str, path: Path | None) -> None:
         self.function, self.path = function, path
         self.values: dict[str, list[Any]] = {}
-        if path is not None and path.is_file():
-            with disk_errors(function, "the cache must be readable and writable", path):
-                self._load(path)
+        self.read()
+
+    def read(self) -> None:
+        """Add what other processes have written since then; prints how many lines are damaged."""
+        if self.path is None or not self.path.is_file():
+            return
+        with disk_errors(self.function, "the cache must be readable and writable", self.path):
+            lines = self.path.read_bytes().splitlines()
+        lines = [line for line in lines if line]
+        found = [_checked(line) for line in lines]
+        self.values.update(each for each in found if each)
+        # A line that a killed run did not finish has no end.
+        n_damaged = sum(each is None and line.endswith(b"]") for line, each in zip(lines, found, strict=True))
+        if n_damaged:
+            what = "1 line of {} fails its checksum, its row is" if n_damaged == 1 else "{n} lines of {} fail, they are"
+            print(f"{self.function}: {what.format(self.path, n=n_damaged)} computed again", file=sys.stderr)
 
     def write(self, key: str, *value: Any) -> None:
         """Keep a value, on disk at once."""
         self.values[key] = [*value]
         if self.path is None:
             return
-        line = json.dumps([key, *value]).encode() + b"\n"
+        content = json.dumps([key, *value]).encode()
         with disk_errors(self.function, "the cache must be writable", self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab", buffering=0) as file:
-                if file.write(line) < len(line):  # the half line is removed when the file is next read
+                line = b"\n" + _checksum(content) + content  # ends what a killed run may have left
+                if file.write(line) < len(line):  # the half line is skipped when the file is next read
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _load(self, path: Path) -> None:
-        *lines, rest = path.read_bytes().split(b"\n")
-        for number, line in enumerate(lines, 1):
-            try:
-                key, *value = json.loads(line)
-                self.values[str.strip(key)] = value
-            except (ValueError, TypeError) as error:
-                must, got = "every line of the results must be whole", f"a broken one at {path}:{number}"
-                raise invalid(self.function, must, got, "Delete that line; the others are kept.") from error
-        if rest:  # a run was killed in the middle of a line: that row is computed again
-            with path.open("rb+") as file:
-                file.truncate(path.stat().st_size - len(rest))
+
+def _checksum(content: bytes) -> bytes:
+    return b"%08x " % zlib.crc32(content)
+
+
+def _checked(line: bytes) -> tuple[str, list[Any]] | None:
+    """(key, value) of a line that is as it was written."""
+    if line[:9] != _checksum(line[9:]):
+        return None
+    key, *value = json.loads(line[9:])
+    return key, value
+
+
+@contextmanager
+def one_at_a_time(folder: str | Path | None, *parts: object) -> Iterator[None]:
+    """Inside, no other process works on the same `parts`: whoever comes later finds the results in `folder`.
+
+    Without a folder, or on a system without locks, nothing is waited for. A killed process leaves no lock.
+    """
+    if folder is None:
+        yield
+        return
+    place = Path(tempfile.gettempdir()) / "refusal_utils_locks"  # a disk of the network may have no locks
+    lock = FileLock(place / content_key(os.path.realpath(folder), *parts))
+    with suppress(OSError, NotImplementedError):
+        place.mkdir(exist_ok=True)
+        _acquire(lock)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(lock: FileLock) -> None:
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        print("Waiting for another process that computes the same", file=sys.stderr)
+        lock.acquire()

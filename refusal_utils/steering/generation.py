@@ -17,7 +17,7 @@ from ..model.batching import plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
 from ..model.common_tokens import n_worth_sharing
 from ..model.open_hooks import NOT_STORED, require_no_hooks
-from ..model.store import RowLog, content_key
+from ..model.store import RowLog, content_key, one_at_a_time
 from .beginning import Beginning
 from .conditions import UNSTEERED, Condition
 from .decoding import Row, decode, until_stop
@@ -59,12 +59,12 @@ def generate(
     _check(chat, conditions, max_new_tokens, cache_dir is not None, len(prompts) if paired else None)
     ids = _encoded(chat, prompts, first_tokens, max_new_tokens)
     rows = _rows(chat, ids, conditions, max_new_tokens, paired, sampling)
-    stops = chat.stop_tokens
-    log = RowLog("generate", None if cache_dir is None else _log_path(chat, Path(cache_dir)))
-    todo = {row.key: row for row in rows if not _is_complete(log.values.get(row.key), max_new_tokens, stops)}
     budget = token_budget("generate", batch_tokens, chat.device, BATCH_TOKENS)
     begin = Beginning(chat, ids, n_worth_sharing(chat, ids, len(chat.suffix) + (first_tokens is not None)))
-    _decode_all(begin, [*todo.values()], max_new_tokens, budget, log, "generate" if progress else "", sampling)
+    path = None if cache_dir is None else _log_path(chat, Path(cache_dir))
+    with one_at_a_time(cache_dir, path, max_new_tokens, [row.key for row in rows]):
+        log = RowLog("generate", path)
+        _decode_all(begin, rows, max_new_tokens, budget, log, "generate" if progress else "", sampling)
     frame, ids_of = _frame(chat, rows, log, max_new_tokens, int(first_tokens is not None), sampling is not None)
     return frame.assign(tokens=ids_of) if tokens else frame
 
@@ -126,7 +126,7 @@ def _has_bridge_hooks(chat: ChatModel) -> bool:
 
 def _log_path(chat: ChatModel, folder: Path) -> Path:
     """The file of all responses of this model, as it is now and with these stop tokens."""
-    return folder / f"{content_key(chat.fingerprint, sorted(chat.stop_tokens))}.jsonl"
+    return folder / f"responses_{content_key(chat.fingerprint, sorted(chat.stop_tokens))}.rows"
 
 
 def _check_lengths(chat: ChatModel, ids: Sequence[Sequence[int]], max_new_tokens: int) -> None:
@@ -151,7 +151,9 @@ def _decode_all(
     progress: str,
     sampling: Sampling | None,
 ) -> None:
-    """Decode all rows in batches of similar length, and log each row as soon as it is finished."""
+    """Decode the rows that are not in the log, in batches of similar length; log each as soon as it is finished."""
+    stops, values = begin.chat.stop_tokens, log.values
+    rows = [*{row.key: row for row in rows if not _is_complete(values.get(row.key), max_new_tokens, stops)}.values()]
     batches = []
     for layer in sorted({row.first_layer for row in rows}):  # below it, the rows of a batch share activations
         members = [index for index, row in enumerate(rows) if row.first_layer == layer]

@@ -80,7 +80,28 @@ class HeadReplacement:
     values: Float[Tensor, "replaced_head_index pos d_head"]
 
 
-Intervention = Addition | Ablation | HeadReplacement
+@dataclass(frozen=True, eq=False)
+class LatentClamp:
+    """x <- x + share * sum_j (target_j - z_j(x)) w_dec_j at `resid_pre` of `layers`: latents are set to `targets`.
+
+    What the latents do not explain of x is kept. A latent whose target is NaN is left alone. z_j is the pre-activation
+    x w_enc_j + b_enc_j if that is above 0 and above its threshold or, with `k`, among the k largest of x; else it is 0.
+    `SparseAutoencoder.clamp` makes one. Source: Joad et al. 2602.02132, section 5 (necessity: targets of 0).
+    """
+
+    w_enc: Float[Tensor, "d_model latent"]
+    b_enc: Float[Tensor, " latent"]
+    w_dec: Float[Tensor, "latent d_model"]
+    targets: Float[Tensor, " latent"]
+    layers: tuple[int, ...]
+    threshold: Float[Tensor, " latent"] | None = None
+    k: int | None = None
+    share: float = 1.0
+    tokens: Tokens = "all"
+    every: int = 1
+
+
+Intervention = Addition | Ablation | HeadReplacement | LatentClamp
 
 
 def first_edited_layer(intervention: Intervention, n_layers: int) -> int:
@@ -101,6 +122,9 @@ def require_fit(chat: ChatModel, intervention: Intervention) -> None:
     require(every >= 1, "intervene", "every must be at least 1", every, "Use 1 for all.")
     must, todo = f"tokens must be one of {', '.join(get_args(Tokens))}", "Leave it out for all tokens."
     require(tokens in get_args(Tokens), "intervene", must, repr(tokens), todo)
+    if isinstance(intervention, LatentClamp):
+        _require_latents(chat, intervention)
+        return
     vectors = [intervention.vector] if isinstance(intervention, Addition) else [intervention.directions]
     if isinstance(intervention, Ablation) and intervention.reference is not None:
         vectors.append(intervention.reference)
@@ -121,7 +145,17 @@ def require_fit(chat: ChatModel, intervention: Intervention) -> None:
         require_unit("intervene", intervention.directions)
 
 
-def _require_layers(chat: ChatModel, intervention: Addition | Ablation) -> None:
+def _require_latents(chat: ChatModel, clamp: LatentClamp) -> None:
+    _require_layers(chat, clamp)
+    must, todo = f"the width must be that of {chat.name}, {chat.d_model}", "Take both from the same model."
+    require(len(clamp.w_enc) == chat.d_model, "intervene", must, len(clamp.w_enc), todo)
+    must, got = "latents need either thresholds or k", f"{clamp.threshold is not None} and {clamp.k}"
+    require((clamp.threshold is None) != (clamp.k is None), "intervene", must, got, "Pass one of them.")
+    for weights in (clamp.w_enc, clamp.b_enc, clamp.w_dec):
+        require_finite("intervene", weights, "a weight")
+
+
+def _require_layers(chat: ChatModel, intervention: Addition | Ablation | LatentClamp) -> None:
     layers, kind = intervention.layers, f"in an {type(intervention).__name__}"
     if layers is None and isinstance(intervention, Ablation):
         must = "everything that writes to the residual stream must be known to ablate a direction from all of it"

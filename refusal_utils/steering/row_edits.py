@@ -19,11 +19,13 @@ from .interventions import (
     Addition,
     HeadReplacement,
     Intervention,
+    LatentClamp,
     PartialAblation,
     SequentialAblation,
     Tokens,
     require_fit,
 )
+from .latent_edits import latent_edits
 from .token_marks import TokenMarks
 
 
@@ -39,7 +41,7 @@ class RowEdits:
             require_fit(chat, each)
         self.chat, self.marks = chat, TokenMarks(chat.suffix, n_begin)
         self.edits: dict[str, list[Any]] = defaultdict(list)
-        for name, edit in (*_stream_edits(chat, rows), *_head_edits(chat, rows)):
+        for name, edit in (*_stream_edits(chat, rows), *_head_edits(chat, rows), *latent_edits(chat, rows)):
             self.edits[name].append(edit)
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
@@ -140,7 +142,7 @@ def _stream_edits(chat: ChatModel, rows: Sequence[Sequence[Intervention]]) -> It
     groups: dict[tuple, list[list[Addition | Ablation]]] = defaultdict(lambda: [[] for _ in rows])
     for row, interventions in enumerate(rows):
         for each in interventions:
-            if isinstance(each, HeadReplacement):
+            if isinstance(each, HeadReplacement | LatentClamp):
                 continue
             keep_norm = isinstance(each, Addition) and each.keep_norm
             for name in _hooks(chat, each):

@@ -1,4 +1,4 @@
-"""The commands `run`, `report`, `judge`, `audit`, `settings` and `methods` of `python -m refusal_utils`.
+"""The commands `run`, `report`, `judge`, `audit`, `train-sae`, `settings` and `methods` of `python -m refusal_utils`.
 
 Commands import what they need when they run: `--help` and `--version` load neither PyTorch nor transformers.
 """
@@ -78,7 +78,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         near = next(filter(None, (did_you_mean(each, known) for each in unknown)), "")
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}. {near}".rstrip())
     if options.command is None:
-        options.parser.error("a command is needed: run, report, judge, audit, settings or methods")
+        options.parser.error("a command is needed: run, report, judge, audit, train-sae, settings or methods")
     return options
 
 
@@ -88,7 +88,7 @@ class _Parser(argparse.ArgumentParser):
         if wrong := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
             from ..checks import did_you_mean
 
-            message = f"{message}. {did_you_mean(wrong[1], re.findall(r'[a-z]+', wrong[2]))}".rstrip()
+            message = f"{message}. {did_you_mean(wrong[1], re.findall(r'[a-z-]+', wrong[2]))}".rstrip()
         super().error(message)
 
 
@@ -107,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": [], "metavar": "NAME=VALUE"}
     run.add_argument("--set", help="set parameters of the notebooks (the command `settings` lists them)", **several)
     run.add_argument("--fresh", action="store_true", help="run finished notebooks again")
+    run.add_argument("--jobs", type=int, metavar="N", help="notebooks at once (1; with a small model on a CPU, 2)")
     run.set_defaults(act=_run, parser=run)
     report = commands.add_parser("report", help="compare every number with the paper's; writes CSV and HTML")
     which = report.add_mutually_exclusive_group()
@@ -124,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--model", metavar="ID", help="the chat model that judges, for 'self'")
     judge.set_defaults(act=_judge)
     _add_audit(commands, model)
+    _add_train_sae(commands, model)
     settings = commands.add_parser("settings", help="list the notebooks' parameters, and what --size sets")
     settings.set_defaults(act=_settings, parser=settings)
     methods = commands.add_parser("methods", help="list the ways to find directions, with their options and sources")
@@ -142,6 +144,18 @@ def _add_audit(commands: Any, model: str) -> None:
     audit.set_defaults(act=_audit, parser=audit)
 
 
+def _add_train_sae(commands: Any, model: str) -> None:
+    train = commands.add_parser("train-sae", help="train sparse autoencoders of a model's layers, and measure them")
+    train.add_argument("--model", metavar="ID", help=model)
+    train.add_argument("--prompts", metavar="SOURCE", help="as for `run`")
+    train.add_argument("--layers", type=int, nargs="+", metavar="N", help="blocks whose outputs are read")
+    train.add_argument("--kind", default="topk", metavar="KIND", help="'topk' (the default) or 'jumprelu'")
+    for name, what in (("latents", "number of latents"), ("l0", "how many fire"), ("samples", "states seen")):
+        train.add_argument(f"--{name}", type=int, metavar="N", help=what)
+    train.add_argument("--out", metavar="DIR", help="the folder to write; by default where notebook 14 looks")
+    train.set_defaults(act=_train_sae, parser=train)
+
+
 def _run(options: argparse.Namespace) -> None:
     from .settings import read_settings
 
@@ -152,7 +166,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.list:
         print(list_notebooks(options.notebooks))
         return
-    run_notebooks(settings, options.notebooks, fresh=options.fresh)
+    run_notebooks(settings, options.notebooks, fresh=options.fresh, n_jobs=options.jobs)
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -198,6 +212,26 @@ def _audit(options: argparse.Namespace) -> None:
     prompts = load_prompts(split="train", source=base.PROMPTS)
     found = audit(base.MODEL, edited.MODEL, prompts, n_prompts=options.n, layer=options.layer, pos=options.pos)
     print(found.describe(), found.table().round(2).to_string(), sep="\n\n")
+
+
+def _train_sae(options: argparse.Namespace) -> None:
+    from .settings import read_settings
+
+    settings = read_settings((), MODEL=options.model, PROMPTS=options.prompts)
+    from ..latents.command import train_and_measure
+    from ..model.chat_model import load_chat_model
+    from ..model.names import FIGURES, cache_key
+    from ..prompts.loading import load_prompts
+
+    given = {"architecture": options.kind, "n_latents": options.latents, "l0": options.l0, "n_samples": options.samples}
+    cache = FIGURES.parent / ".cache"
+    folder = options.out or cache / "saes" / cache_key(settings.MODEL)
+    prompts, chat = load_prompts(source=settings.PROMPTS), load_chat_model(settings.MODEL)
+    own = {name: value for name, value in given.items() if value is not None}
+    print(
+        train_and_measure(chat, prompts, options.layers, folder, cache_dir=cache, **own).table().T.round(3).to_string()
+    )
+    print(os.path.relpath(folder))
 
 
 def _settings(options: argparse.Namespace) -> None:

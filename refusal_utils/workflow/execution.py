@@ -1,11 +1,19 @@
 """Executes one notebook in a process of this Python, with a line of progress."""
 
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning import LocalProvisioner
+from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import DeadKernelError
 from papermill import PapermillExecutionError, execute_notebook
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
@@ -16,14 +24,33 @@ from .progress import ProgressLine
 ENGINE = "refusal_utils"
 
 
-def execute(path: Path, out: Path, parameters: dict[str, Any]) -> None:
+class Kernels:
+    """The processes of the notebooks that run now; `variables` are added to their environment."""
+
+    def __init__(self, variables: Mapping[str, str] | None = None) -> None:
+        self.variables, self.processes, self.is_ended = dict(variables or {}), set[Popen](), False
+
+    def add(self, process: Popen) -> None:
+        """Keep a process that has started, or end it if all must end."""
+        self.processes.add(process)
+        if self.is_ended:
+            _kill(process)
+
+    def end(self) -> None:
+        """Kill all of them, and those that start later."""
+        self.is_ended = True
+        for process in [*self.processes]:
+            _kill(process)
+
+
+def execute(path: Path, out: Path, parameters: dict[str, Any], kernels: Kernels) -> None:
     """Execute the notebook and write the executed copy to the file `out`.
 
     Raises `NotebookFailure` if a cell fails, and `NotebookDied` if the notebook's process ends or does not start.
     """
     with ProgressLine(path.stem) as line:
         try:
-            _execute(path, out, parameters, line)
+            _execute(path, out, parameters, line, kernels)
         except PapermillExecutionError as error:
             what = f"{error.ename}: {error.evalue}"
             raise NotebookFailure(path.name, error.cell_index, error.source, what) from error
@@ -35,7 +62,8 @@ def execute(path: Path, out: Path, parameters: dict[str, Any]) -> None:
             raise NotebookDied(path.name, 0, line.cell, str(error)) from error
 
 
-def _execute(path: Path, out: Path, parameters: dict[str, Any], line: ProgressLine) -> None:
+def _execute(path: Path, out: Path, parameters: dict[str, Any], line: ProgressLine, kernels: Kernels) -> None:
+    own = {"variables": line.variables | kernels.variables, "kernels": kernels}
     execute_notebook(
         str(path),
         str(out),
@@ -45,17 +73,41 @@ def _execute(path: Path, out: Path, parameters: dict[str, Any], line: ProgressLi
         engine_name=ENGINE,
         progress_bar=False,
         extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-        kernel_manager_class=_OwnKernel,
+        kernel_manager_class=type("_ThisKernel", (_OwnKernel,), own),  # papermill takes a class
         line=line,
     )
+
+
+def close_loop() -> None:
+    """Close the event loop that nbclient made for this thread; without effect in the main thread, which keeps it."""
+    if threading.current_thread() is not threading.main_thread():
+        ensure_event_loop().close()
+
+
+def _kill(process: Popen) -> None:
+    """Kill a kernel that still runs, with what it has started; on Windows the kernel alone."""
+    with suppress(ProcessLookupError):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
 
 
 class _OwnKernel(AsyncKernelManager):
     """Starts the kernel of the running interpreter, whatever `python3` means on the user's `JUPYTER_PATH`."""
 
+    variables: dict[str, str]
+    kernels: Kernels
+
     @property
     def kernel_spec(self) -> KernelSpec:
         return KernelSpec(**get_kernel_dict())
+
+    async def _async_pre_start_kernel(self, **options: Any) -> tuple[list[str], dict[str, Any]]:
+        return await super()._async_pre_start_kernel(env={**os.environ, **self.variables}, **options)
+
+    async def _async_post_start_kernel(self, **options: Any) -> None:
+        await super()._async_post_start_kernel(**options)
+        if isinstance(self.provisioner, LocalProvisioner) and self.provisioner.process:
+            self.kernels.add(self.provisioner.process)
 
 
 class _Engine(NBClientEngine):

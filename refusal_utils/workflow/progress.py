@@ -1,7 +1,6 @@
 """What the terminal shows while a notebook executes: its cell, and how far the loop in the kernel is."""
 
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -15,12 +14,14 @@ from ..model.progress import STATUS
 
 EVERY = 1.0, 30.0  # seconds between two updates: on a terminal, elsewhere
 _CLEAR = "\r\x1b[K"
+_OPEN: list["ProgressLine"] = []  # notebooks that run side by side share the line of a terminal
+_WRITING = threading.RLock()
 
 
 class ProgressLine:
     """While open, shows progress on `stream`: one line that is updated on a terminal, elsewhere a line every 30 s.
 
-    The kernel inherits the variable `STATUS`, which names the file in which its loops report (`model.progress`).
+    `variables` are for the kernel's environment: they name the file in which its loops report (`model.progress`).
     """
 
     def __init__(self, name: str, stream: Any = None, every: float | None = None) -> None:
@@ -35,7 +36,8 @@ class ProgressLine:
         """Start to show."""
         self._folder = tempfile.TemporaryDirectory(prefix="refusal_utils_")
         self._file = Path(self._folder.name) / "status.json"
-        os.environ[STATUS] = str(self._file)
+        self.variables = {STATUS: str(self._file)}
+        _OPEN.append(self)
         self._thread.start()
         return self
 
@@ -45,7 +47,7 @@ class ProgressLine:
         """Stop, and clear the line of a terminal."""
         self._done.set()
         self._thread.join()
-        os.environ.pop(STATUS, None)
+        _OPEN.remove(self)
         self._folder.cleanup()
         if self.on_terminal:
             self._put(_CLEAR)
@@ -70,11 +72,27 @@ class ProgressLine:
                 continue
             if is_new:
                 self._put(f"{_CLEAR}{estimate}\n")
-            self._put(_CLEAR + self.text()[: shutil.get_terminal_size().columns - 1])
+            self._put(_CLEAR + _side_by_side([line.text() for line in [*_OPEN]]))
 
     def _put(self, text: str) -> None:
-        self.stream.write(text)
-        self.stream.flush()
+        with _WRITING:
+            self.stream.write(text)
+            self.stream.flush()
+
+
+def announce(text: str) -> None:
+    """Print a line that stays, above the line of running notebooks."""
+    with _WRITING:
+        for line in [each for each in _OPEN if each.on_terminal][:1]:
+            line._put(_CLEAR)
+        print(text, flush=True)
+
+
+def _side_by_side(texts: list[str]) -> str:
+    """The texts in one line of the terminal, all of them cut to the same width if they do not fit."""
+    width = shutil.get_terminal_size().columns - 1
+    line = " | ".join(texts)
+    return line if len(line) <= width else " | ".join(text[: (width + 3) // len(texts) - 3] for text in texts)
 
 
 def describe_status(status: dict[str, Any]) -> str:

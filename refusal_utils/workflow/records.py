@@ -22,7 +22,7 @@ _KEY = "refusal_utils"
 
 @dataclass(frozen=True)
 class Record:
-    """A finished run: the digest of its inputs, its id, the ids of earlier notebooks' runs, and the files it wrote."""
+    """A finished run: the digest of its inputs, its id, the ids of the runs that it used, and the files it wrote."""
 
     digest: str
     run: str
@@ -64,7 +64,7 @@ class Run:
     def is_done(self, digest: str) -> bool:
         """Whether the executed copy is a finished run whose results would be the same now, given this `digest`.
 
-        They may differ if an earlier notebook has run since then, or if a file that the run wrote is gone.
+        They may differ if a notebook that it needs has run since then, or if a file that the run wrote is gone.
         """
         record = read_record(self.executed)
         return (
@@ -84,6 +84,11 @@ class Run:
                 cell["source"] = "".join(cell["source"]).replace(_REFERENCE, "](../").splitlines(keepends=True)
         self.executed.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The numbers of the notebooks that must run before this one."""
+        return read_title(self.notebook).earlier
+
     def missing_inputs(self) -> list[Path]:
         """The files that the notebook's title cell names under **Needs** and that do not exist."""
         names = [name.replace("<model>", self._key) for name in read_title(self.notebook).inputs]
@@ -96,7 +101,7 @@ class Run:
         return cache_key(self.parameters.get("MODEL", self.figures.name))
 
     def _earlier_runs(self) -> dict[str, str]:
-        names = [path.name for path in find_notebooks() if path.name < self.notebook.name]
+        names = [path.name for path in find_notebooks() if path.name[:2] in self.needs]
         records = {name: read_record(self.executed.parent / name) for name in names}
         return {name: record.run for name, record in records.items() if record}
 

@@ -1,4 +1,4 @@
-"""Execute the notebooks in order, skipping finished ones: `python -m refusal_utils run`."""
+"""Execute the notebooks, skipping finished ones: `python -m refusal_utils run`."""
 
 import os
 import textwrap
@@ -6,24 +6,28 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..checks import did_you_mean, invalid, require_folder
+from ..checks import did_you_mean, invalid, require, require_folder
 from ..gallery import build_gallery
 from ..model.defaults import check_layer
 from ..model.names import BUNDLED, FIGURES, claim_folder, folder_names, model_folder, recorded_layers
 from ..notebooks import find_notebooks, parameter_defaults, read_title
 from .records import RENDERER, Run
 from .settings import Settings
+from .side_by_side import run_side_by_side, shared_threads, usual_jobs
+
+if TYPE_CHECKING:
+    from .execution import Kernels
 
 
-def run_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> float:
+def run_notebook(path: Path, out: Path, parameters: dict[str, Any], kernels: "Kernels | None" = None) -> float:
     """Execute one notebook, write the executed copy to the folder `out`, and return the minutes it took.
 
-    Raises `ValueError` for a parameter that the notebook does not have, `NotebookFailure` if a cell fails, and
-    `NotebookDied` if the notebook's process ends.
+    `kernels` collects the processes of several that run side by side. Raises `ValueError` for a parameter that the
+    notebook does not have, `NotebookFailure` if a cell fails, and `NotebookDied` if the notebook's process ends.
     """
-    from .execution import execute
+    from .execution import Kernels, execute
 
     known = parameter_defaults(path)
     if unknown := sorted(set(parameters) - set(known)):
@@ -33,20 +37,26 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> float:
     out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PLOTLY_RENDERER", RENDERER)
     began = time.time()
-    execute(path, out / path.name, parameters)
+    execute(path, out / path.name, parameters, kernels or Kernels())
     return (time.time() - began) / 60
 
 
-def run_notebooks(settings: Settings | None = None, numbers: Sequence[str] = (), *, fresh: bool = False) -> None:
-    """Execute notebooks in order, printing a line with the minutes of each; the first failure stops the run.
+def run_notebooks(
+    settings: Settings | None = None, numbers: Sequence[str] = (), *, fresh: bool = False, n_jobs: int | None = None
+) -> None:
+    """Execute notebooks, printing a line with the minutes of each; after the first failure no other begins.
 
     Each notebook gets the `settings` that are among its parameters, and what their SIZE sets. A finished notebook
-    (`Run.is_done`) is skipped unless `fresh`. Raises `ValueError` for a setting that no chosen notebook has, for a
-    model or prompts that cannot be found, for folders that cannot be written to, for a notebook whose inputs neither
-    exist nor are written by a chosen one, all before anything runs, and as `run_notebook` does.
+    (`Run.is_done`) is skipped unless `fresh`. `n_jobs` notebooks run at once, each after those that it needs; by
+    default two with a small model on two or more cores, which they share. Raises `ValueError` for a setting that no
+    chosen notebook has, for a model or prompts that cannot be found, for folders that cannot be written to, for a
+    notebook whose inputs neither exist nor are written by a chosen one, all before anything runs, and as `run_notebook`
+    does.
     """
-
     settings = settings or Settings()
+    n_jobs = usual_jobs(settings.MODEL) if n_jobs is None else n_jobs
+    todo = "Choose one if memory is short."
+    require(n_jobs >= 1, "run_notebooks", "at least one notebook must run at once", n_jobs, todo)
     chosen = find_notebooks(numbers)
     _require_known(chosen, settings)
     runs = [_plan(path, settings) for path in chosen]
@@ -55,17 +65,34 @@ def run_notebooks(settings: Settings | None = None, numbers: Sequence[str] = (),
         require_folder("run_notebooks", folder)
     _require_sources(settings)
     claim_folder(settings.MODEL, runs[0].figures.parent)
-    for run in runs:
-        digest = run.digest()
-        if not fresh and run.is_done(digest):
-            print(f"{run.notebook.stem:<28} already finished, skipped (--fresh runs it again)", flush=True)
-            continue
-        minutes = run_notebook(run.notebook, run.executed.parent, run.parameters)
-        run.write_record(digest)
-        print(f"{run.notebook.stem:<28} {minutes:5.1f} min", flush=True)
+    _run_all(runs, fresh, min(n_jobs, len(runs)))
     for page in build_gallery(runs[0].figures.parent, runs[0].cache, show_prompts=settings.SHOW_PROMPTS):
         print(f"All models so far: {os.path.relpath(page)}")
     print(f"Figures and executed notebooks are in {os.path.relpath(runs[0].figures)}")
+
+
+def _run_all(runs: Sequence[Run], fresh: bool, n_jobs: int) -> None:
+    from .execution import Kernels, close_loop
+    from .progress import announce
+
+    kernels = Kernels(shared_threads(n_jobs))
+    by_number = {run.number: run for run in runs}
+
+    def work(number: str) -> None:
+        run = by_number[number]
+        digest = run.digest()
+        if not fresh and run.is_done(digest):
+            announce(f"{run.notebook.stem:<28} already finished, skipped (--fresh runs it again)")
+            return
+        try:
+            minutes = run_notebook(run.notebook, run.executed.parent, run.parameters, kernels)
+        finally:
+            close_loop()
+        run.write_record(digest)
+        announce(f"{run.notebook.stem:<28} {minutes:5.1f} min")
+
+    needs = {run.number: [number for number in run.needs if number in by_number] for run in runs}
+    run_side_by_side(needs, work, n_jobs, kernels.end)
 
 
 def figures_root(settings: Settings) -> Path:

@@ -67,7 +67,7 @@ def test_nothing_is_read_that_was_stored_before_an_edit(model_folder, prompts, t
     assert not torch.equal(after.values, before.values)
     changed = generate(chat, prompts[:2], max_new_tokens=3, cache_dir=tmp_path)
     assert changed.equals(generate(chat, prompts[:2], max_new_tokens=3))
-    assert len([*tmp_path.glob("*.jsonl")]) == 2
+    assert len([*tmp_path.glob("*.rows")]) == 2
     assert text is not changed
 
 

@@ -1,6 +1,6 @@
 import errno
-import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from refusal_utils.model import store
-from refusal_utils.model.store import DamagedFileError, RowLog, list_files, pack, read_notes, unpack, write_whole
+from refusal_utils.model.store import (
+    DamagedFileError,
+    RowLog,
+    list_files,
+    one_at_a_time,
+    pack,
+    read_notes,
+    unpack,
+    write_whole,
+)
 
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor([True, False])}
 NOTES = {"model": "x", "prompts": "one,two"}
@@ -76,22 +85,85 @@ def test_a_row_log_keeps_what_was_written(tmp_path):
     assert in_memory.values == {"a": [1]}
 
 
-def test_a_row_log_drops_a_line_that_was_cut_off(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(b'["a", 1]\n["half a li')
+def test_a_row_log_skips_a_line_that_a_killed_run_did_not_finish_and_goes_on_below_it(tmp_path, capsys):
+    path = tmp_path / "rows"
+    for key in ("a", "b"):
+        RowLog("generate", path).write(key, 1)
+    whole = path.read_bytes()
+    for n_cut in range(1, len(whole) // 2):
+        path.write_bytes(whole[:-n_cut])
+        RowLog("generate", path).write("c", 2)
+        assert RowLog("generate", path).values == {"a": [1], "c": [2]}
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("line", [b"[1, 2]", b"3", b"", b"null", b'["b", [2]]', b'00000000 ["b", [2]]', b"\xff\xfe ]"])
+def test_a_line_that_no_run_wrote_is_skipped_and_counted(tmp_path, line, capsys):
+    path = tmp_path / "rows"
     log = RowLog("generate", path)
-    log.write("b", 2)
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [["a", 1], ["b", 2]]
+    log.write("a", 1)
+    path.write_bytes(line + b"\n" + path.read_bytes())
+    assert RowLog("generate", path).values == {"a": [1]}
+    assert ("1 line of" in capsys.readouterr().err) == line.endswith(b"]")
 
 
-@pytest.mark.parametrize("line", ["[1, 2]", "3", "{}", "null", "{oops", "[]"])
-def test_a_broken_line_is_named_and_the_file_is_kept(tmp_path, line):
-    path = tmp_path / "rows.jsonl"
-    path.write_text(f'["a", 1]\n{line}\n["b", 2]\n')
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match=f"^generate: every line of the results must be whole; got .*{path.name}:2"):
-        RowLog("generate", path)
-    assert path.read_bytes() == before
+def test_every_flipped_bit_of_a_row_log_costs_at_most_the_rows_it_touches(tmp_path):
+    """A changed line break joins two rows."""
+    path = tmp_path / "rows"
+    log = RowLog("generate", path)
+    for key in "abc":
+        log.write(key, [ord(key)], True)
+    whole = path.read_bytes()
+    for place in range(8 * len(whole)):
+        content = bytearray(whole)
+        content[place // 8] ^= 1 << place % 8
+        path.write_bytes(content)
+        found = RowLog("generate", path).values
+        assert found.items() <= log.values.items()
+        assert len(found) >= (1 if whole[place // 8 : place // 8 + 1] == b"\n" else 2)
+
+
+def test_two_logs_of_one_file_see_each_others_rows(tmp_path):
+    one, other = (RowLog("generate", tmp_path / "rows") for _ in range(2))
+    one.write("a", 1)
+    other.write("b", 2)
+    other.read()
+    assert other.values == {"a": [1], "b": [2]} == RowLog("generate", one.path).values
+
+
+def test_one_process_at_a_time_works_on_the_same(tmp_path, capsys):
+    events, begun = [], threading.Event()
+
+    def work(name, part, until=""):
+        with one_at_a_time(tmp_path, part):
+            events.append(f"+{name}")
+            begun.set()
+            said = ""
+            while until not in said:
+                said += capsys.readouterr().err
+                time.sleep(0.01)
+            events.append(f"-{name}")
+
+    first = threading.Thread(target=work, args=["first", "same", "Waiting for another process"])
+    first.start()
+    begun.wait(10)
+    others = [threading.Thread(target=work, args=each) for each in (["second", "same"], ["third", "other"])]
+    for each in others:
+        each.start()
+    for each in (first, *others):
+        each.join(20)
+    assert events == ["+first", "+third", "-third", "-first", "+second", "-second"]
+
+
+def test_without_a_folder_or_on_a_system_without_locks_nobody_waits(tmp_path, monkeypatch):
+    def none(*args, **options):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    with one_at_a_time(None, 1), one_at_a_time(None, 1):
+        pass
+    monkeypatch.setattr(store.FileLock, "acquire", none)
+    with one_at_a_time(tmp_path, 1), one_at_a_time(tmp_path, 1):
+        pass
 
 
 def test_a_row_log_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):

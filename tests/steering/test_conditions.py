@@ -71,7 +71,7 @@ def test_strengths_that_agree_to_four_digits_are_two_conditions(chat, prompts, d
     rows = generate(chat, prompts[:3], pair, max_new_tokens=4, cache_dir=tmp_path)
     assert rows["coefficient"].tolist() == [40.0] * 3 + [40.0001] * 3
     (path,) = tmp_path.iterdir()
-    assert len(path.read_text().splitlines()) == 6
+    assert path.read_text().count("\n") == 6
     for condition in pair:
         alone = generate(chat, prompts[:3], [condition], max_new_tokens=4)
         own = rows[rows["coefficient"] == condition.coefficient]

@@ -8,7 +8,7 @@ import pytest
 
 from refusal_utils.model.progress import STATUS
 from refusal_utils.workflow import progress
-from refusal_utils.workflow.progress import ProgressLine
+from refusal_utils.workflow.progress import ProgressLine, announce
 from refusal_utils.workflow.runner import run_notebook
 
 STATE = {"name": "generate", "done": 40, "total": 1200, "rate": 4.0, "left": 290.0, "estimate": "about 5 min left"}
@@ -23,11 +23,10 @@ def shown_while(stream: io.StringIO, every: float, ask) -> str:
     """What a line shows on `stream` while its loop reports STATE, once `ask(text)` holds."""
     with ProgressLine("07_steering", stream, every) as line:
         line.cell = "cell 3 of 14"
-        with open(os.environ[STATUS], "w") as file:
+        with open(line.variables[STATUS], "w") as file:
             json.dump(STATE, file)
         while not ask(stream.getvalue()):
             pass
-    assert STATUS not in os.environ
     return stream.getvalue()
 
 
@@ -48,6 +47,20 @@ def test_elsewhere_there_are_whole_lines_and_the_estimate_is_told_once():
     assert text.count("about 5 min") == 1
     assert ProgressLine("a", io.StringIO()).every == 30
     assert ProgressLine("a", Terminal()).every == 1
+
+
+def test_notebooks_side_by_side_share_the_line_of_a_terminal_and_what_stays_is_above_it(monkeypatch, capsys):
+    monkeypatch.setattr(progress.shutil, "get_terminal_size", lambda: os.terminal_size((40, 24)))
+    screen = Terminal()
+    with ProgressLine("03_geometry", screen, 0.01) as one, ProgressLine("09_methods", screen, 0.01) as other:
+        one.cell = other.cell = "cell 12 of 14"
+        while "03_geometry: 0.0 m | 09_methods: 0.0 mi" not in screen.getvalue():
+            pass
+        before = screen.getvalue()
+        announce("01_draw done")
+        assert "\r\x1b[K" in screen.getvalue()[len(before) :]
+    assert capsys.readouterr().out == "01_draw done\n"
+    assert max(map(len, re.split("[\n\r]", screen.getvalue().replace("\x1b[K", "")))) < 40
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5.4, "0:05"), (290, "4:50"), (3600 + 61, "1:01:01")])

@@ -21,19 +21,20 @@ def test_a_second_run_skips_what_is_finished_and_fresh_does_not(notebook, instan
         assert numbers(instant) == expected
 
 
-def test_a_changed_notebook_runs_again_with_all_that_follow(notebook, instant):
-    for name in ("01_a.ipynb", "02_b.ipynb", "03_c.ipynb"):
-        notebook(name)
+def test_a_changed_notebook_runs_again_with_those_that_need_it(notebook, instant):
+    needs = {"01_a": "nothing", "02_b": "notebook 01", "03_c": "the cache of notebook 02", "04_d": "nothing"}
+    for name, text in needs.items():
+        notebook(f"{name}.ipynb", needs=text)
     main(["run"])
     instant.clear()
-    notebook("02_b.ipynb", "pass  # changed")
+    notebook("02_b.ipynb", "pass  # changed", needs="notebook 01")
     main(["run"])
     assert numbers(instant) == ["02", "03"]
 
 
-def test_an_earlier_notebook_run_on_its_own_makes_later_ones_run_again(notebook, instant):
-    for name in ("01_a.ipynb", "02_b.ipynb"):
-        notebook(name)
+def test_a_notebook_run_on_its_own_makes_those_that_need_it_run_again(notebook, instant):
+    for name, needs in (("01_a.ipynb", "nothing"), ("02_b.ipynb", "notebook 01"), ("03_c.ipynb", "nothing")):
+        notebook(name, needs=needs)
     main(["run"])
     main(["run", "--notebooks", "1", "--fresh"])
     instant.clear()

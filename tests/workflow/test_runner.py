@@ -15,6 +15,7 @@ from refusal_utils.workflow.records import read_record
 from refusal_utils.workflow.runner import figures_root, run_notebook
 from refusal_utils.workflow.settings import Settings
 
+AFTER_01 = "the cache of notebook 01"
 DRAW = "`01_draw.csv`"
 BOTH = "`01_draw.csv` and `03_directions.safetensors`"
 SWEEP = "`06_sweep_<model>.jsonl.gz`"
@@ -34,14 +35,14 @@ def test_run_notebook_refuses_an_unknown_parameter(notebook, tmp_path):
 
 def test_run_prints_a_line_per_notebook_stops_at_the_first_failure_and_continues_there(notebook, capsys):
     notebook("01_good.ipynb")
-    notebook("02_bad.ipynb", "assert N_DRAWS == 2, 'no'")
-    notebook("03_never.ipynb")
+    notebook("02_bad.ipynb", "assert N_DRAWS == 2, 'no'", needs=AFTER_01)
+    notebook("03_never.ipynb", needs=AFTER_01.replace("01", "02"))
     assert main(["run"]) == 1
     out, err = capsys.readouterr()
     assert re.match(r"01_good +0\.\d min\n", out)
     assert "03_never" not in out
     assert re.search(r"02_bad.ipynb failed in cell \d+:\n    assert N_DRAWS == 2, 'no'\nAssertionError: no", err)
-    notebook("02_bad.ipynb", "pass")
+    notebook("02_bad.ipynb", "pass", needs=AFTER_01)
     assert main(["run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert ["skipped" in line for line in lines[:3]] == [True, False, False]
@@ -125,7 +126,7 @@ def test_list_shows_every_notebook_and_runs_none(notebook, instant, capsys):
 @pytest.mark.skipif(os.name == "nt", reason="the process is killed with a signal")
 def test_a_killed_notebook_is_one_sentence_that_says_what_is_kept(notebook, capsys):
     notebook("01_good.ipynb")
-    notebook("02_big.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    notebook("02_big.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", needs=AFTER_01)
     assert main(["run"]) == 1
     said = capsys.readouterr().err
     assert re.search(
@@ -153,7 +154,7 @@ def test_a_stopped_run_keeps_what_is_finished_and_ends_the_notebooks_process(not
     notebook("01_good.ipynb")
     began = f"import os, time\nopen({str(tmp_path / 'part')!r}, 'w').write(str(os.getpid()))\n"
     began += f"os.rename({str(tmp_path / 'part')!r}, {str(tmp_path / 'began')!r})\ntime.sleep(120)"
-    notebook("02_long.ipynb", began)
+    notebook("02_long.ipynb", began, needs=AFTER_01)
     code = (
         "import signal, sys; from pathlib import Path; from refusal_utils import notebooks; "
         "from refusal_utils.workflow import runner; "

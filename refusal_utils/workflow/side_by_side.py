@@ -1,0 +1,56 @@
+"""Run notebooks side by side: each begins as soon as those that it needs have finished."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from graphlib import TopologicalSorter
+
+from ..model.names import BUNDLED, SMOLLM2
+
+THREADS = "OMP_NUM_THREADS"
+
+
+def usual_jobs(model: str) -> int:
+    """How many notebooks run at once by default: two with a small model on two or more cores, else one."""
+    return min(2, n_cores()) if model in (BUNDLED, SMOLLM2) else 1
+
+
+def shared_threads(n_jobs: int) -> dict[str, str]:
+    """The variable that gives each of several notebooks its share of the cores, unless the user has set it."""
+    return {} if n_jobs == 1 or THREADS in os.environ else {THREADS: str(max(1, n_cores() // n_jobs))}
+
+
+def n_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_side_by_side(
+    needs: Mapping[str, Iterable[str]], work: Callable[[str], None], n_jobs: int, stop: Callable[[], None]
+) -> None:
+    """Call `work(name)` for every key of `needs`, at most `n_jobs` at once, each after the names that it needs.
+
+    Of those that can begin, the first is one that others need, in the order of `needs`. After the first failure no
+    other begins; those that run are finished, and it is raised. If the user interrupts, `stop` must end those.
+    """
+    sorter, running = TopologicalSorter(needs), dict[Future, str]()
+    sorter.prepare()
+    needed, order = {name for each in needs.values() for name in each}, list(needs)
+    waiting, failures = list[str](), list[BaseException]()
+    with ThreadPoolExecutor(n_jobs) as pool:
+        try:
+            while sorter.is_active() and not (failures and not running):
+                waiting = sorted(
+                    [*waiting, *sorter.get_ready()], key=lambda name: (name not in needed, order.index(name))
+                )
+                while waiting and not failures and len(running) < n_jobs:
+                    name = waiting.pop(0)
+                    running[pool.submit(work, name)] = name
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    sorter.done(running.pop(done))
+                    failures += [error] if (error := done.exception()) else []
+        except BaseException:
+            stop()
+            raise
+    if failures:
+        raise failures[0]
