@@ -44,9 +44,8 @@ lab: $(INSTALLED)
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(PYTEST) -m "not slow"
+	$(BIN)/mypy & $(PYTEST) -m "not slow" && wait $$!
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -7,10 +7,14 @@ import statistics
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+
+from refusal_utils.directions import cosine_matrix
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "refusal_utils"
@@ -82,6 +86,15 @@ def test_axes_have_the_names_of_the_closed_list(module):
     named = {axis for axis in axes_of(module) if not re.fullmatch(r"\d*|\.\.\.", axis)}
     known = {axis for axis in named if any(axis == each or axis.endswith(f"_{each}") for each in AXES)}
     assert not named - known
+
+
+def test_modules_that_annotate_shapes_check_them_in_tests():
+    names = {module: f"refusal_utils.{module.replace('/', '.')}".removesuffix(".__init__") for module in MODULES}
+    loaders = {module: type(import_module(name).__loader__).__name__ for module, name in names.items()}
+    checked = {module for module, loader in loaders.items() if loader == "_JaxtypingLoader"}
+    assert not {module for module in MODULES if axes_of(module)} - checked
+    with pytest.raises(TypeError, match="cosine_matrix"):
+        cosine_matrix(torch.ones(3))
 
 
 def public_functions(module: str) -> list[ast.FunctionDef]:
