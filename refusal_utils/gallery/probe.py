@@ -18,7 +18,7 @@ from ..steering import UNSTEERED
 from ..steering.conditions import steering_condition
 from ..steering.responses import respond
 
-_WIDEST = 24  # tokens up to which the numbers fit into the cells
+_WIDEST = 16  # tokens up to which the numbers fit into the cells
 
 
 @dataclass(frozen=True, eq=False)

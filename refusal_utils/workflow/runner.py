@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checks import did_you_mean, invalid, require, require_folder
-from ..gallery import build_gallery
 from ..model.defaults import check_layer
 from ..model.names import BUNDLED, FIGURES, claim_folder, folder_names, model_folder, recorded_layers
 from ..notebooks import find_notebooks, parameter_defaults, read_title
@@ -66,6 +65,8 @@ def run_notebooks(
     _require_sources(settings)
     claim_folder(settings.MODEL, runs[0].figures.parent)
     _run_all(runs, fresh, min(n_jobs, len(runs)))
+    from ..gallery import build_gallery  # loads PyTorch
+
     for page in build_gallery(runs[0].figures.parent, runs[0].cache, show_prompts=settings.SHOW_PROMPTS):
         print(f"All models so far: {os.path.relpath(page)}")
     print(f"Figures and executed notebooks are in {os.path.relpath(runs[0].figures)}")

@@ -134,7 +134,7 @@ function picked(side) {
   const own = direction(side), at = step(own, chosen[side].direction);
   if (!isPoint(own, at)) return [];
   const [left, top] = [x(own.ORR[at]), y(own.RR[at])], isLeft = side === "A" && own.ORR[at] > 0.1;
-  const below = (own.RR[at] > 0.9 ? 24 : -12) + (side === "A" && !isLeft ? -20 : 0); // clear of B and of the axis
+  const below = (own.RR[at] > 0.9 ? 24 : -12) + (side === "A" && !isLeft ? -28 : 0); // clear of B and of the axis
   const tag = { class: `tag ${side}`, x: left + (isLeft ? -15 : 15), y: top + below, "text-anchor": isLeft ? "end" : "start" };
   const vertical = { x1: left, x2: left, y1: y(own["RR low"][at]), y2: y(own["RR high"][at]) };
   const horizontal = { x1: x(own["ORR low"][at]), x2: x(own["ORR high"][at]), y1: top, y2: top };
