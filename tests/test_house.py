@@ -46,6 +46,18 @@ def test_modules_and_functions_stay_short(module):
     assert not long
 
 
+def test_nothing_is_unpickled_and_no_code_of_a_model_is_run():
+    """PyTorch's and numpy's own readers can be told to run what is in a file; they may not be."""
+    unsafe = re.compile(
+        r"weights_only=False|allow_pickle=True|trust_remote_code=True|pickle\.loads?\(|joblib\.load|read_pickle"
+    )
+    sources = {module: (PACKAGE / f"{module}.py").read_text() for module in MODULES}
+    assert {module: unsafe.findall(source) for module, source in sources.items() if unsafe.search(source)} == {}
+    for source in sources.values():
+        for call in re.findall(r"(?<!safetensors\.)torch\.load\([^)]*\)", source):
+            assert "weights_only=True" in call
+
+
 def length(node: ast.FunctionDef) -> int:
     """Lines of a function without its docstring."""
     doc = node.body[0] if ast.get_docstring(node) else None
