@@ -128,7 +128,7 @@ class Study:
         self.draw["confidence"] = list(confidence)
         self.draw.drop(columns="text").to_csv(self.folder / "01_draw.csv", index=False)
 
-    def confidence(self) -> dict[str, Float[Tensor, "_"]] | None:
+    def confidence(self) -> dict[str, Float[Tensor, " _"]] | None:
         """The confidence of the drawn prompts by category; None before `rate_draw`."""
         rated = confidence_by_category(self.draw)
         return None if rated is None else {name: Tensor(values) for name, values in rated.items()}

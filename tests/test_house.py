@@ -46,6 +46,18 @@ def test_modules_and_functions_stay_short(module):
     assert not long
 
 
+def test_nothing_is_unpickled_and_no_code_of_a_model_is_run():
+    """PyTorch's and numpy's own readers can be told to run what is in a file; they may not be."""
+    unsafe = re.compile(
+        r"weights_only=False|allow_pickle=True|trust_remote_code=True|pickle\.loads?\(|joblib\.load|read_pickle"
+    )
+    sources = {module: (PACKAGE / f"{module}.py").read_text() for module in MODULES}
+    assert {module: unsafe.findall(source) for module, source in sources.items() if unsafe.search(source)} == {}
+    for source in sources.values():
+        for call in re.findall(r"(?<!safetensors\.)torch\.load\([^)]*\)", source):
+            assert "weights_only=True" in call
+
+
 def length(node: ast.FunctionDef) -> int:
     """Lines of a function without its docstring."""
     doc = node.body[0] if ast.get_docstring(node) else None
@@ -181,10 +193,12 @@ def test_the_readmes_windows_lines_work_in_its_old_shell_and_name_a_python():
 
 
 def test_make_clean_removes_what_git_ignores_and_nothing_else(tmp_path):
-    ignored = [line for line in (ROOT / ".gitignore").read_text().split() if not line.startswith("#")]
+    lines = [line for line in (ROOT / ".gitignore").read_text().split() if not line.startswith("#")]
+    ignored = [line for line in lines if not line.startswith("!")]
     made = [tmp_path / each.strip("/").replace("**", "deep/er").replace("*", "any") for each in ignored]
     made += [tmp_path / "notebooks" / "deep" / folder / "file" for folder in (".ipynb_checkpoints", "__pycache__")]
     kept = [tmp_path / each for each in ("figures/any/01.png", "figures/any/01.csv", "notebooks/01.ipynb", "Makefile")]
+    kept += [tmp_path / line.lstrip("!/") for line in lines if line.startswith("!")]
     for path in (*made, *kept):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..checks import require, require_types
-from ..model.artifacts import load_tensors, save_tensors
+from ..model.artifacts import load_kept, load_tensors, save_tensors
 from ..model.progress import Progress
 
 Point = Float[Tensor, "rank d_model"]
@@ -92,7 +92,7 @@ def descend(
     and one that was killed goes on from there as if it had not been. Source: 2502.17420, appendix C.
     """
     empty = Descent(start.new_empty(0, *start.shape), torch.empty(0, 3), {})
-    state = _load(path) if path is not None and path.is_file() else empty
+    state = load_kept(_load, path) or empty
     with Progress(function, schedule.n_updates, "updates", bar=progress) as shown:
         shown.skip(len(state))
         while not state.is_over(schedule):
@@ -131,4 +131,5 @@ def _save(path: Path | None, state: Descent) -> None:
 
 def _load(path: Path) -> Descent:
     tensors, _ = load_tensors(path)
+    require(set(tensors) == {"points", "losses", *STATE}, "descend", "the file must hold a descent", path, "Delete it.")
     return Descent(tensors["points"], tensors["losses"], {name: tensors[name] for name in STATE})
