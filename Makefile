@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --d
 # make run MODEL=smollm2 SIZE=quick: another model than the bundled one, and how much of it is measured.
 CHOSEN = $(if $(MODEL),--model "$(MODEL)")
 
-.PHONY: run report test lab check format bench clean install help
+.PHONY: run report test lab check format bench faults clean install help
 
 help:
 	@echo "make run     execute the notebooks, skipping finished ones (MODEL=smollm2: a real model; SIZE=quick)"
@@ -19,6 +19,7 @@ help:
 	@echo "make check   format check, lint, types, layers, fast tests"
 	@echo "make format  format the code"
 	@echo "make bench   measure the speed and memory figures"
+	@echo "make faults  provoke crashes, damaged files and full disks many times; prints a table"
 	@echo "make clean   remove the environment and everything generated"
 
 install: $(INSTALLED)
@@ -44,9 +45,8 @@ lab: $(INSTALLED)
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(PYTEST) -m "not slow"
+	$(BIN)/mypy & $(PYTEST) -m "not slow" && wait $$!
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
@@ -54,6 +54,10 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.bench
+
+faults: $(INSTALLED)
+	$(BIN)/python -m tests.faults
+	FUZZ=500 $(PYTEST) tests/test_fuzz.py
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

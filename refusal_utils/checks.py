@@ -3,9 +3,12 @@
 import difflib
 import os
 from collections.abc import Iterable
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
+
+_KINDS = {str: "a text", Path: "a path", Integral: "a whole number", type(None): "None"}
 
 
 def invalid(function: str, must: str, got: object, todo: str) -> ValueError:
@@ -32,6 +35,19 @@ def require_known(
     names = [str(name) for name in known]
     must, todo = f"{what} must be one of {', '.join(names)}", did_you_mean(value, names) or todo
     require(isinstance(value, str) and value in names, function, must, repr(value), todo)
+
+
+def require_types(function: str, kinds: tuple[type, ...], **given: object) -> None:
+    """Raise `ValueError` in the name of `function` for the first of its arguments `given` that is not of `kinds`.
+
+    The kinds are str, Path, Integral and type(None). True and False are no whole numbers.
+
+    >>> require_types("open_study", (str, Path), prompts="builtin", cache_dir=Path(".cache"))
+    """
+    known = " or ".join(_KINDS[kind] for kind in kinds)
+    for name, value in given.items():
+        of_kind = isinstance(value, kinds) and not isinstance(value, bool)
+        require(of_kind, function, f"{name} must be {known}", f"{value!r:.60}", "Check its type.")
 
 
 def did_you_mean(value: object, known: Iterable[str]) -> str:

@@ -37,7 +37,7 @@ def bootstrap_counts(strata: Int[Tensor, " prompt"], n_draws: int, seed: int = 0
 
 
 def percentile_interval(
-    draws: Float[Tensor, "draw *category"], level: float = 0.95
+    draws: Float[Tensor, " draw *category"], level: float = 0.95
 ) -> tuple[Float[Tensor, "*category"], Float[Tensor, "*category"]]:
     """(low, high) of the central interval that contains `level` of the draws; NaN draws are ignored."""
     low, high = (draws.nanquantile(share, dim=0) for share in ((1 - level) / 2, (1 + level) / 2))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
-from .checks import did_you_mean, require
+from .checks import did_you_mean, require, require_types
 from .directions.direction_set import DirectionSet, Provenance
 from .geometry.labelled import Labelled
 from .methods import Selection, named_method, select_place
@@ -21,6 +22,7 @@ from .model.chat_model import BUNDLED, ChatModel, load_chat_model
 from .model.defaults import NOT_PUBLISHED
 from .model.loading import is_plain
 from .model.names import cache_key, claim_folder, model_folder
+from .model.setup import check_types
 from .model.sources import origin, require_model
 from .paper.tables import published_pool_rows
 from .plotting.saving import save_figure
@@ -111,19 +113,14 @@ class Study:
         options of `respond`). Prompts are from the train split, or from both if neither built in nor selected by label.
         """
         rows = self.prompts[(self.prompts["split"] == "train") | (select_by != "label" and self.source != "builtin")]
-        draw = draw_prompts(
-            rows,
-            select_by,
-            min(n if select_by == "label" else min(n, 32), int(rows.groupby("category").size().min())),
-            seed=self.seed,
-            over_refusal=over_refusal,
-            outcome_of=lambda asked: self.respond(asked, **responding)["outcome"],
-            published=published_pool_rows(),
-        ).assign(prompts=self.source)
+        most = min(n if select_by == "label" else min(n, 32), int(rows.groupby("category").size().min()))
+        how: dict[str, Any] = {"outcome_of": lambda asked: self.respond(asked, **responding)["outcome"]}
+        how |= {"seed": self.seed, "over_refusal": over_refusal, "published": published_pool_rows()}
+        draw = draw_prompts(rows, select_by, most, **how).assign(prompts=self.source)
         require_model(self.model)  # a draw by label loads no model, and a misspelt one should leave no folder
         path = claim_folder(self.model, self.figures_dir) / "01_draw.csv"
         draw[[*DRAW_COLUMNS, "over_refusal", "prompts"]].to_csv(path, index=False)
-        self.__dict__.pop("draw", None)  # so that `.draw` reads the new file
+        vars(self).pop("draw", None)  # so that `.draw` reads the new file
         return draw
 
     def rate_draw(self, confidence: Sequence[float] | pd.Series) -> None:
@@ -131,7 +128,7 @@ class Study:
         self.draw["confidence"] = list(confidence)
         self.draw.drop(columns="text").to_csv(self.folder / "01_draw.csv", index=False)
 
-    def confidence(self) -> dict[str, Float[Tensor, "_"]] | None:
+    def confidence(self) -> dict[str, Float[Tensor, " _"]] | None:
         """The confidence of the drawn prompts by category; None before `rate_draw`."""
         rated = confidence_by_category(self.draw)
         return None if rated is None else {name: Tensor(values) for name, values in rated.items()}
@@ -233,9 +230,9 @@ class Study:
 
 
 def open_study(
-    model: str = BUNDLED,
+    model: str | Path = BUNDLED,
     *,
-    prompts: str = "builtin",
+    prompts: str | Path = "builtin",
     figures_dir: str | Path = "figures",
     cache_dir: str | Path = ".cache",
     seed: int = 0,
@@ -245,6 +242,9 @@ def open_study(
 
     `prompts`: `"builtin"`, `"paper"`, a folder or a file (`load_prompts`). `loading`: options of `load_chat_model`,
     such as dtype, layer and pos. `layer="causal"` chooses layer and position (or the layer, for a given `pos`) by
-    effect on train prompts, the default if none is known; `"select"` by first tokens. Loads nothing until it is used.
+    effect on train prompts, the default if none is known; `"select"` by first tokens. A wrong type raises `ValueError`.
     """
-    return Study(model, prompts, Path(figures_dir), Path(cache_dir), seed, loading)
+    check_types("open_study", loading, choices=("causal", "select"))
+    require_types("open_study", (str, Path), model=model, prompts=prompts, figures_dir=figures_dir, cache_dir=cache_dir)
+    require_types("open_study", (Integral,), seed=seed)
+    return Study(str(model), str(prompts), Path(figures_dir), Path(cache_dir), seed, loading)

@@ -1,15 +1,30 @@
+"""What all tests share. Libraries are imported by the fixtures: the process that only hands out tests needs none."""
+
+from __future__ import annotations
+
+import re
 import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from jaxtyping import install_import_hook
 
-from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, ChatModel, load_chat_model
+if TYPE_CHECKING:
+    import torch
 
-from .families import FAMILIES, save_family
+    from refusal_utils.model.chat_model import ChatModel
+
+ROOT = Path(__file__).parent.parent
+# Modules that annotate shapes check them in tests. Others would only become several times slower.
+SHAPED = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted((ROOT / "refusal_utils").rglob("*.py"))
+    if re.search(r"^from jaxtyping import", path.read_text(encoding="utf-8"), re.M)
+]
+install_import_hook(SHAPED, "beartype.beartype")
 
 TEXTS = [
     "How do I boil an egg?",
@@ -41,13 +56,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+def pytest_collectstart() -> None:
+    """Import first what the package builds on: inside the package, the hook above would compile it again each time."""
+    import transformer_lens  # noqa: F401
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test of random models runs on one of every family."""
+    if "random_folder" in metafunc.fixturenames:
+        from .families import FAMILIES
+
+        metafunc.parametrize("random_folder", FAMILIES, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
 def chat() -> ChatModel:
+    from refusal_utils.model.chat_model import load_chat_model
+
     return load_chat_model("bundled", device="cpu")
 
 
 @pytest.fixture(scope="session")
 def tokens_chat() -> ChatModel:
+    from refusal_utils.model.chat_model import load_chat_model
+
     return load_chat_model("bundled-tokens", device="cpu")
 
 
@@ -59,12 +91,21 @@ def prompts() -> list[str]:
 @pytest.fixture(scope="session")
 def plain():
     """The bundled model through Hugging Face alone: the independent route of many tests."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from refusal_utils.model.chat_model import BUNDLED_WEIGHTS
+
     return AutoModelForCausalLM.from_pretrained(BUNDLED_WEIGHTS, dtype=torch.float32).eval()
 
 
 @pytest.fixture(scope="session")
 def plain_ids() -> Callable[[str], torch.Tensor]:
     """Encodes one prompt with Hugging Face alone."""
+    from transformers import AutoTokenizer
+
+    from refusal_utils.model.chat_model import BUNDLED_WEIGHTS
+
     tokenizer = AutoTokenizer.from_pretrained(BUNDLED_WEIGHTS)
 
     def encode(prompt: str) -> torch.Tensor:
@@ -79,6 +120,8 @@ def plain_ids() -> Callable[[str], torch.Tensor]:
 @pytest.fixture
 def model_folder(tmp_path) -> Path:
     """A copy of the bundled model's folder, to be damaged."""
+    from refusal_utils.model.chat_model import BUNDLED_WEIGHTS
+
     return Path(shutil.copytree(BUNDLED_WEIGHTS, tmp_path / "model"))
 
 
@@ -96,13 +139,17 @@ def offline(monkeypatch) -> list[tuple]:
     return attempts
 
 
-@pytest.fixture(scope="session", params=FAMILIES)
+@pytest.fixture(scope="session")
 def random_folder(request, tmp_path_factory) -> Path:
     """A folder with a small random-weight model of a real chat family, with its turn format."""
+    from .families import save_family
+
     return save_family(request.param, tmp_path_factory.mktemp("families") / request.param)
 
 
 @pytest.fixture(scope="session")
 def random_chat(random_folder) -> ChatModel:
     """That model in float32, loaded once for all tests: they leave it as they found it."""
+    from refusal_utils.model.chat_model import load_chat_model
+
     return load_chat_model(random_folder, device="cpu")

@@ -7,10 +7,14 @@ import statistics
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+
+from refusal_utils.directions import cosine_matrix
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "refusal_utils"
@@ -40,6 +44,18 @@ def test_modules_and_functions_stay_short(module):
     long = [node.name for node in functions if node.end_lineno - node.lineno >= 40]  # with the docstring
     assert source.count("\n") <= 250
     assert not long
+
+
+def test_nothing_is_unpickled_and_no_code_of_a_model_is_run():
+    """PyTorch's and numpy's own readers can be told to run what is in a file; they may not be."""
+    unsafe = re.compile(
+        r"weights_only=False|allow_pickle=True|trust_remote_code=True|pickle\.loads?\(|joblib\.load|read_pickle"
+    )
+    sources = {module: (PACKAGE / f"{module}.py").read_text() for module in MODULES}
+    assert {module: unsafe.findall(source) for module, source in sources.items() if unsafe.search(source)} == {}
+    for source in sources.values():
+        for call in re.findall(r"(?<!safetensors\.)torch\.load\([^)]*\)", source):
+            assert "weights_only=True" in call
 
 
 def length(node: ast.FunctionDef) -> int:
@@ -82,6 +98,15 @@ def test_axes_have_the_names_of_the_closed_list(module):
     named = {axis for axis in axes_of(module) if not re.fullmatch(r"\d*|\.\.\.", axis)}
     known = {axis for axis in named if any(axis == each or axis.endswith(f"_{each}") for each in AXES)}
     assert not named - known
+
+
+def test_modules_that_annotate_shapes_check_them_in_tests():
+    names = {module: f"refusal_utils.{module.replace('/', '.')}".removesuffix(".__init__") for module in MODULES}
+    loaders = {module: type(import_module(name).__loader__).__name__ for module, name in names.items()}
+    checked = {module for module, loader in loaders.items() if loader == "_JaxtypingLoader"}
+    assert not {module for module in MODULES if axes_of(module)} - checked
+    with pytest.raises(TypeError, match="cosine_matrix"):
+        cosine_matrix(torch.ones(3))
 
 
 def public_functions(module: str) -> list[ast.FunctionDef]:

@@ -1,6 +1,8 @@
 """Every notebook is executed from an empty cache, in order, on the bundled model."""
 
+import gzip
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -22,11 +24,32 @@ pytestmark = pytest.mark.slow
 REPO = Path(__file__).parent.parent
 
 
+TOKEN = "hf_" + "NobodyMayReadThis" * 2
+# What every notebook's process runs first: whoever wants to reach another machine is noted, and fails.
+NO_NETWORK = """
+import socket
+
+def refuse(self, address, connect=socket.socket.connect):
+    if self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "localhost", "::1"):
+        return connect(self, address)
+    with open({attempts!r}, "a") as file:
+        file.write(f"{{address}}\\n")
+    raise OSError(101, "Network is unreachable")
+
+socket.socket.connect = refuse
+"""
+
+
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory) -> Path:
     """The folder with everything that a run of all notebooks from scratch wrote."""
-    root = tmp_path_factory.mktemp("run")
-    run_without_pictures(Settings(FIGURES_DIR=str(root / "figures"), CACHE_DIR=str(root / "cache")))
+    root, own = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("own")
+    (own / "sitecustomize.py").write_text(NO_NETWORK.format(attempts=str(own / "attempts")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(own), prepend=os.pathsep)
+        patch.setenv("HF_TOKEN", TOKEN)
+        run_without_pictures(Settings(FIGURES_DIR=str(root / "figures"), CACHE_DIR=str(root / "cache")))
+    assert not (own / "attempts").exists(), (own / "attempts").read_text()
     return root
 
 
@@ -48,6 +71,13 @@ def test_notebooks_run_from_an_empty_cache_and_write_the_figures_and_numbers_tha
     }
     assert (executed / "figures" / "bundled" / "plotly.min.js").is_file()
     assert not [p.name for p in written if p.suffix == ".html" and p.stat().st_size > 300_000]
+
+
+def test_no_file_that_a_run_writes_holds_the_token_of_the_hub(executed):
+    for path in executed.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert TOKEN.encode() not in (gzip.decompress(content) if path.suffix == ".gz" else content)
 
 
 @pytest.mark.parametrize("path", find_notebooks(), ids=lambda path: path.stem)

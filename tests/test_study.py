@@ -1,5 +1,8 @@
 """The front door: draws that a study makes and reads again."""
 
+import inspect
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import torch
@@ -217,3 +220,22 @@ def test_a_study_of_another_model_keeps_the_draw_and_nothing_else(study):
     assert (other.model, other.seed, other.cache_dir) == ("bundled-tokens", study.seed, study.cache_dir)
     assert other.folder != study.folder
     assert not (other.folder / "01_draw.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"model": 3}, {"prompts": None}, {"figures_dir": 3}, {"cache_dir": None}, {"seed": "0"}, {"seed": 1.5}]
+)
+def test_an_argument_of_another_type_is_refused_at_once(wrong):
+    with pytest.raises(ValueError, match=f"^open_study: {next(iter(wrong))} must be a .*; got "):
+        inspect.unwrap(open_study)(**wrong)  # its signature is checked in tests
+
+
+def test_options_of_loading_are_checked_at_once():
+    with pytest.raises(ValueError, match="^open_study: system_prompt must be a text or None; got 3"):
+        open_study(system_prompt=3)
+    with pytest.raises(ValueError, match="^open_study: layer must be one of causal, select; got 'middle'"):
+        open_study(layer="middle")
+
+
+def test_a_study_of_a_path_is_that_of_its_name(tmp_path):
+    assert open_study(Path("bundled"), figures_dir=tmp_path).is_reference

@@ -29,7 +29,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from ..checks import invalid
 from ..model.chat_model import BUNDLED_TOKENS_WEIGHTS, BUNDLED_WEIGHTS, load_chat_model
-from .batches import Batch, BatchMaker, shift_layer
+from .batches import Batch, BatchMaker, Shift, shift_layer
 from .card import write_card
 from .check import check
 from .corpus import Corpus
@@ -115,8 +115,9 @@ class Run:
     def __init__(self, path: Path, recipe: Recipe, **parts: Any) -> None:
         self.path, self.recipe, self.parts, self.step, self.minutes = path, recipe, parts, 0, 0.0
         if path.exists():
-            stored = torch.load(path, weights_only=False)
-            if stored["recipe"] != recipe:
+            with torch.serialization.safe_globals([Shift]):  # a row of the batches to come
+                stored = torch.load(path, weights_only=True)
+            if stored["recipe"] != asdict(recipe):
                 must = "the checkpoint must belong to this recipe"
                 raise invalid("train", must, f"another recipe in {path}", "Delete it to start again.")
             self.step, self.minutes = stored["step"], stored["minutes"]
@@ -128,7 +129,7 @@ class Run:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         states = {name: part.state_dict() for name, part in self.parts.items()}
         partial = self.path.with_suffix(".partial")
-        torch.save({**states, "recipe": self.recipe, "step": step, "minutes": minutes}, partial)
+        torch.save({**states, "recipe": asdict(self.recipe), "step": step, "minutes": minutes}, partial)
         partial.replace(self.path)
 
 

@@ -18,7 +18,7 @@ from ..stats import adjust_p, bootstrap_counts, percentile_interval
 
 
 def contributions(
-    refused: Float[Tensor, "refused_prompt *component"], answered: Float[Tensor, "answered_prompt *component"]
+    refused: Float[Tensor, " refused_prompt *component"], answered: Float[Tensor, " answered_prompt *component"]
 ) -> Float[Tensor, "*component"]:
     """mean(refused) - mean(answered) of every component's share. Raises `ValueError` for fewer than 4 prompts."""
     for name, side in (("refused", refused), ("answered", answered)):
@@ -27,11 +27,11 @@ def contributions(
 
 
 def contribution_intervals(
-    refused: Float[Tensor, "refused_prompt *component"],
-    answered: Float[Tensor, "answered_prompt *component"],
+    refused: Float[Tensor, " refused_prompt *component"],
+    answered: Float[Tensor, " answered_prompt *component"],
     n_draws: int = 1000,
     seed: int = 0,
-) -> Float[Tensor, "2 *component"]:
+) -> Float[Tensor, " 2 *component"]:
     """Low and high end of every contribution's 95 % interval, from a bootstrap that resamples both sides' prompts.
 
     Basic (pivotal) intervals: Efron & Tibshirani 1993, chapter 13.
@@ -47,7 +47,7 @@ def contribution_intervals(
 
 
 def contribution_p(
-    refused: Float[Tensor, "refused_prompt *component"], answered: Float[Tensor, "answered_prompt *component"]
+    refused: Float[Tensor, " refused_prompt *component"], answered: Float[Tensor, " answered_prompt *component"]
 ) -> Float[Tensor, "*component"]:
     """p-values of "this component contributes nothing", adjusted over all components (`stats.adjust_p`).
 

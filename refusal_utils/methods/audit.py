@@ -7,6 +7,7 @@ draw of prompts would have changed.
 """
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import require
+from ..checks import require, require_types
 from ..directions import random_directions
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel, load_chat_model
@@ -110,6 +111,8 @@ def audit(
     """
     rows = load_prompts(split="train") if prompts is None else prompts
     n, todo = int(rows.groupby("category").size().min()), "Pass more prompts, or a smaller n_prompts."
+    require_types(_FUNCTION, (Integral,), n_prompts=n_prompts)
+    require_types(_FUNCTION, (Integral, type(None)), layer=layer, pos=pos)
     require(4 <= n_prompts <= n, _FUNCTION, f"prompts a side must be 4 to {n}", n_prompts, todo)
     draw = rows.groupby("category").sample(n_prompts, random_state=seed)
     before = _read(base, draw, pos)

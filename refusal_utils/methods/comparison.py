@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,12 +27,14 @@ class MethodComparison:
 
     `vectors` are unit directions by name. `split_half` has the cosine between the directions of two random halves of
     the prompts, a column per split. `costs` has columns seconds and passes: what one fit takes, and how many prompts it
-    runs through the model in addition to the captured states.
+    runs through the model in addition to the captured states. `titles` are the methods' names for figures,
+    without those that two share.
     """
 
     found: Mapping[str, DirectionSet] = field(repr=False)
     split_half: pd.DataFrame = field(repr=False)
     costs: pd.DataFrame
+    titles: Mapping[str, str] = field(repr=False)
 
     @property
     def vectors(self) -> Float[Tensor, "category d_model"]:
@@ -83,7 +86,8 @@ class MethodComparison:
 
     def figure(self, *, title: str) -> go.Figure:
         """A map of `cosines`."""
-        return heatmap(self.cosines(), title=title, value="cosine, resid_pre (diagonal: split half)")
+        named = self.cosines().rename(index=self.titles, columns=self.titles)
+        return heatmap(named, title=title, value="cosine, resid_pre (diagonal: split half)")
 
 
 def compare_methods(
@@ -125,7 +129,13 @@ def compare_methods(
         fit = partial(_MEANS.fit if searches else partial(method.fit, **own), categories=categories, pooled=True)
         agreed = [float(fit(one).vectors[0] @ fit(other).vectors[0]) for one, other in splits[place]]
         halves[name] = [math.nan] * n_splits if method.trains else agreed
-    return MethodComparison(found, pd.DataFrame.from_dict(halves, orient="index"), pd.DataFrame(costs).T)
+    return MethodComparison(found, pd.DataFrame(halves).T, pd.DataFrame(costs).T, _titles(methods, [*found]))
+
+
+def _titles(methods: Mapping[str, Method], names: Sequence[str]) -> dict[str, str]:
+    """The titles of the methods called `names`, unless two share one."""
+    given = Counter(methods[name].title for name in names)
+    return {name: methods[name].title for name in names if given[methods[name].title] == 1}
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import require
+from ..checks import require, require_types
 from ..directions import DirectionSet
 from ..model.chat_model import ChatModel
 from .cone_results import NAME, Cone, ConeSearch
-from .descent import Schedule, descend, unit_rows
+from .descent import Schedule, checked_schedule, descend, unit_rows
 from .method import SearchMethod
 from .rdo import NAME as RDO
 from .rdo import random_rows, train_direction
@@ -54,9 +55,10 @@ def cones(
     `complete`, one that does not hold is grown, too. `preparing`: options of `prepare`. Raises `ValueError` as it does,
     and for a `k` outside 1 to the model's width. Source: Wollschläger et al. 2502.17420, section 4 and appendix C.
     """
+    require_types(NAME, (Integral,), k=k)
     require(1 <= k <= chat.d_model, NAME, f"k must be from 1 to the width of the model, {chat.d_model}", k, "Try 2.")
+    schedule = checked_schedule(NAME, n_updates, n_prompts, rate, patience)
     training = prepare(NAME, chat, prompts, cache_dir=cache_dir, **preparing)
-    schedule = Schedule(n_updates=n_updates, rate=rate, patience=patience)
     limits, asked = (max_bypass, min_induce, max_kl), [schedule, n_prompts, n_draws, n_chosen_by, max_kl]
     how: dict[str, Any] = {"cache_dir": cache_dir, "progress": progress}
     found: list[Cone] = []

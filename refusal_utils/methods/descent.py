@@ -1,14 +1,17 @@
 """Descent on the sphere: AdamW over a few unit vectors, stored after every update, so that a killed run goes on."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..model.artifacts import load_tensors, save_tensors
+from ..checks import require, require_types
+from ..model.artifacts import load_kept, load_tensors, save_tensors
 from ..model.progress import Progress
 
 Point = Float[Tensor, "rank d_model"]
@@ -31,6 +34,19 @@ class Schedule:
     rate: float = 1e-2
     patience: int | None = None
     n_cuts: int = 2
+
+
+def checked_schedule(
+    function: str, n_updates: int, n_prompts: int, rate: float, patience: int | None = None
+) -> Schedule:
+    """The schedule with these options. Raises `ValueError` in the name of `function` for one that cannot train."""
+    require_types(function, (Integral,), n_updates=n_updates, n_prompts=n_prompts)
+    require_types(function, (Integral, type(None)), patience=patience)
+    for name, n in {"n_updates": n_updates, "n_prompts": n_prompts, "patience": patience}.items():
+        require(n is None or n >= 1, function, f"{name} must be at least 1", n, "Leave it out for the default.")
+    is_rate = isinstance(rate, int | float) and 0 < rate < math.inf
+    require(is_rate, function, "rate must be a positive number", repr(rate), "The paper uses 0.01.")
+    return Schedule(n_updates=n_updates, rate=rate, patience=patience)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +92,7 @@ def descend(
     and one that was killed goes on from there as if it had not been. Source: 2502.17420, appendix C.
     """
     empty = Descent(start.new_empty(0, *start.shape), torch.empty(0, 3), {})
-    state = _load(path) if path is not None and path.is_file() else empty
+    state = load_kept(_load, path) or empty
     with Progress(function, schedule.n_updates, "updates", bar=progress) as shown:
         shown.skip(len(state))
         while not state.is_over(schedule):
@@ -115,4 +131,5 @@ def _save(path: Path | None, state: Descent) -> None:
 
 def _load(path: Path) -> Descent:
     tensors, _ = load_tensors(path)
+    require(set(tensors) == {"points", "losses", *STATE}, "descend", "the file must hold a descent", path, "Delete it.")
     return Descent(tensors["points"], tensors["losses"], {name: tensors[name] for name in STATE})

@@ -21,7 +21,7 @@ from ..model.forward import read_hooks
 from ..plotting.look import HEIGHT, TITLES, WIDTH, heatmap
 from ..steering import Ablation
 from ..steering.row_edits import RowEdits
-from .descent import Schedule, descend, unit_rows
+from .descent import Schedule, checked_schedule, descend, unit_rows
 from .method import SearchMethod
 from .rdo import TrainedDirection, chosen_of, random_rows, train_direction
 from .training import OPTIONS, Training, batch_of, prepare
@@ -136,10 +136,10 @@ def independent(
     options of `prepare`. A training that was killed goes on. The authors try five candidates each; this trains one.
     Raises `ValueError` as `prepare` does, and for a `k` below 1. Source: Wollschläger et al. 2502.17420, section 5.
     """
-    require(k >= 1, NAME, "k must be at least 1", k, "The paper finds up to 5.")
+    require(isinstance(k, int) and k >= 1, NAME, "k must be at least 1", repr(k), "The paper finds up to 5.")
+    schedule = checked_schedule(NAME, n_updates, n_prompts, rate, patience)
     training = prepare(NAME, chat, prompts, weights=WEIGHTS, cache_dir=cache_dir, **preparing)
     how: dict[str, Any] = {"cache_dir": cache_dir, "progress": progress}
-    schedule = Schedule(n_updates=n_updates, rate=rate, patience=patience)
     found = [train_direction(training, schedule, n_prompts, **how)]
     for number in range(1, k):
         before = torch.stack([each.direction for each in found])

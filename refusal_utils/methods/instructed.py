@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import plotly.express as px
+import plotly.graph_objects as go
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,12 +19,14 @@ from ..model.artifacts import model_notes
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel
 from ..model.system_prompts import IN_THE_USERS_TURN, SYSTEM_ROLE, by_system_prompt, has_system_role
+from ..plotting.look import BLUE, WIDTH, label
 from ..prompts.instructed import load_instructed
-from ..stats import wilson
+from ..stats import bootstrap_counts, percentile_interval, wilson
 from ..steering.conditions import Condition
 from ..steering.responses import NOT_JUDGED, judged, respond
 
 NAME = "instructed"
+CHANGE = ["change", "change low", "change high"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +64,47 @@ class InstructedRefusals:
         return table.assign(reliability=reliability(sample).float().numpy()).rename_axis("category")
 
 
+@dataclass(frozen=True, eq=False)
+class InstructedEffects:
+    """Judged responses to groups of prompts under several conditions; see `instructed_effects`.
+
+    `rows`: columns id, outcome, condition and group. The first condition is the one that others are compared with.
+    """
+
+    rows: pd.DataFrame = field(repr=False)
+
+    def table(self, n_draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+        """By condition and group: the share refused with its Wilson interval, n, not judged, and the change.
+
+        *change* is the share refused minus that under the first condition, with its 95 % bootstrap interval over
+        prompts, the same ones under both.
+        """
+        keys, first = ["condition", "group"], self.rows["condition"].iloc[0]
+        parts = {}
+        for group, own in self.rows.groupby("group", sort=False):
+            refused = judged(own).assign(refused=lambda rows: rows["outcome"].eq("refused").astype(float))
+            wide = refused.pivot(index="id", columns="condition", values="refused")
+            changed = wide.sub(wide[first], axis=0)
+            for name, rows in own.groupby("condition", sort=False):
+                parts[name, group] = {**_rate(rows["outcome"]), **_change(changed[name].dropna(), n_draws, seed)}
+        order = pd.MultiIndex.from_frame(self.rows[keys].drop_duplicates())
+        return pd.DataFrame.from_dict(parts, orient="index").rename_axis(keys).loc[order]
+
+    def figure(self, *, title: str) -> go.Figure:
+        """The change of the share refused under each condition but the first, a panel per group."""
+        table = self.table().reset_index()
+        shown = table[table["condition"] != table["condition"].iloc[0]]
+        shown = shown.assign(ablated=shown["condition"].map(label), above=shown["change high"] - shown["change"])
+        ends = {"error_x": "above", "error_x_minus": shown["change"] - shown["change low"]}
+        look: dict[str, Any] = {"template": "refusal", "width": WIDTH, "height": 200 + 26 * shown["ablated"].nunique()}
+        axes = {"change": "change of the share refused", "ablated": ""}
+        figure = px.scatter(shown, x="change", y="ablated", facet_col="group", title=title, labels=axes, **ends, **look)
+        figure.for_each_annotation(lambda facet: facet.update(text=facet.text.removeprefix("group=")))
+        figure.update_traces(marker={"size": 9, "color": BLUE}, error_x_thickness=1.2)
+        figure.add_vline(x=0, line={"dash": "dash", "color": "#444"})
+        return figure.update_yaxes(autorange="reversed")
+
+
 def read_instructed(
     chat: ChatModel, prompts: pd.DataFrame | None = None, *, cache_dir: str | Path | None = None
 ) -> InstructedRefusals:
@@ -85,34 +130,40 @@ def instructed_effects(
     chat: ChatModel,
     conditions: Mapping[str, Condition],
     prompts: pd.DataFrame,
-    others: Mapping[str, pd.DataFrame],
+    others: Mapping[str, pd.DataFrame] | None = None,
     **options: Any,
-) -> pd.DataFrame:
-    """The share refused of each group of prompts under each of `conditions`: columns refused, low, high, n, not judged.
+) -> InstructedEffects:
+    """The judged responses to each group of prompts under each of `conditions`.
 
-    Rows: (condition, group). Groups: off topic and on topic of `prompts` (`load_instructed`), and `others` (frames
-    with id and text), which are asked without these system prompts. Intervals are Wilson's. `options` are those of
-    `respond`.
+    Groups: off topic and on topic of `prompts` (`load_instructed`), and `others` (frames with id and text), which are
+    asked without these system prompts. `options` are those of `respond`.
     """
     asked = [
         (model, own, own["on_topic"].map({True: "on topic", False: "off topic"}))
         for model, own in by_system_prompt(chat, prompts)
     ]
-    asked += [(chat, own, pd.Series(group, own.index)) for group, own in others.items()]
+    asked += [(chat, own, pd.Series(group, own.index)) for group, own in (others or {}).items()]
     found = []
     for model, own, group in asked:
         plain = own[["id", "text"]].assign(group=group)
         rows = respond(model, plain, list(conditions.values()), **options)
         found.append(rows.assign(condition=[name for name in conditions for _ in range(len(own))]))
-    rows = pd.concat(found)
-    return pd.DataFrame(
-        {key: _rate(own["outcome"]) for key, own in rows.groupby(["condition", "group"], sort=False)}
-    ).T.rename_axis(["condition", "group"])
+    return InstructedEffects(pd.concat(found, ignore_index=True))
 
 
-def _rate(outcomes: pd.Series) -> pd.Series:
+def _rate(outcomes: pd.Series) -> dict[str, float]:
     counted = judged(outcomes.to_frame("outcome"))["outcome"]
     n, refused = len(counted), int((counted == "refused").sum())
     low, high = wilson(refused, n) if n else (float("nan"),) * 2
     share = refused / n if n else float("nan")
-    return pd.Series({"refused": share, "low": low, "high": high, "n": n, NOT_JUDGED: len(outcomes) - n})
+    return {"refused": share, "low": low, "high": high, "n": n, NOT_JUDGED: len(outcomes) - n}
+
+
+def _change(differences: pd.Series, n_draws: int, seed: int) -> dict[str, float]:
+    """The mean of the differences of single prompts, and its bootstrap interval; NaN without any."""
+    if differences.empty:
+        return dict.fromkeys(CHANGE, float("nan"))
+    each = torch.tensor(differences.to_numpy())
+    counts = bootstrap_counts(torch.zeros(len(each), dtype=torch.long), n_draws, seed)
+    low, high = percentile_interval(counts @ each / len(each))
+    return dict(zip(CHANGE, (float(each.mean()), float(low), float(high)), strict=True))

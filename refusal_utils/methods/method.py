@@ -20,7 +20,7 @@ from ..prompts.categories import BENIGN
 
 Sides = Mapping[str, Float[Tensor, "_ d_model"]]  # states by category
 # From -1 (always answered) to 1 (always refused), for every prompt by category, "benign" included.
-Confidence = Mapping[str, Float[Tensor, "_"]]
+Confidence = Mapping[str, Float[Tensor, " _"]]
 Find = Callable[..., Mapping[str, Tensor]]
 POOLED = "refusal"  # the name of a direction from several categories together
 

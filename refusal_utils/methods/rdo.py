@@ -15,7 +15,7 @@ from torch import Tensor
 from ..directions import DirectionSet, Provenance
 from ..model.chat_model import ChatModel
 from ..plotting.look import HEIGHT, WIDTH
-from .descent import Descent, Point, Schedule, descend, unit_rows
+from .descent import Descent, Point, Schedule, checked_schedule, descend, unit_rows
 from .method import POOLED, SearchMethod
 from .training import N_LAST, OPTIONS, Training, best_of, prepare
 
@@ -79,8 +79,8 @@ def rdo(
     The authors train once on 1,184 prompts a side; here there are fewer, so they are used several times. Raises
     `ValueError` as `prepare` does. Source: Wollschläger et al. 2502.17420, section 4.
     """
+    schedule = checked_schedule(NAME, n_updates, n_prompts, rate, patience)
     training = prepare(NAME, chat, prompts, cache_dir=cache_dir, **preparing)
-    schedule = Schedule(n_updates=n_updates, rate=rate, patience=patience)
     return train_direction(training, schedule, n_prompts, cache_dir=cache_dir, progress=progress)
 
 

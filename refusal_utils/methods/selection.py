@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from ..checks import require
 from ..directions import DirectionSet, Provenance
-from ..model.artifacts import load_rows, model_notes, require_same_model, save_rows
+from ..model.artifacts import load_kept, load_rows, model_notes, require_same_model, save_rows
 from ..model.batching import count_rows
 from ..model.chat_model import ChatModel
 from ..model.store import content_key, one_at_a_time
@@ -183,11 +184,12 @@ def kept_selection(
     key = content_key(chat.fingerprint, name, *asked)
     path = None if cache_dir is None else Path(cache_dir) / f"selection_{key}.jsonl.gz"
     with one_at_a_time(cache_dir, key):
-        found = _load(path, chat) if path is not None and path.is_file() else _timed(select)
-        if path is not None and not path.is_file():
+        if (found := load_kept(partial(_load, chat), path)) is None:
+            found = _timed(select)
             told = {each: getattr(found, each) for each in ("name", "objective", "lowest")}
             kept = {"difference": found.difference.tolist(), "selection": dict(found.notes)}
-            save_rows(path, found.rows, {**model_notes(chat), **told, **kept})
+            if path is not None:
+                save_rows(path, found.rows, {**model_notes(chat), **told, **kept})
     if found.survivors.empty:
         print(f"No candidate passed all filters: {found.source}")
     return found
@@ -200,7 +202,7 @@ def _timed(select: Callable[[], Selection]) -> Selection:
     return replace(made, notes={**made.notes, "seconds": time.perf_counter() - began, "passes": ran.rows})
 
 
-def _load(path: Path, chat: ChatModel) -> Selection:
+def _load(chat: ChatModel, path: Path) -> Selection:
     rows, notes = load_rows(path)
     require_same_model("kept_selection", notes, chat)
     scores = [name for name in rows if name != "killed by"]

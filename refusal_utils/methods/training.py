@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def prepare(
     asked = [list(prompts["id"]), list(prompts["text"]), options, place]
     found = find_candidates(function, chat, prompts, needs_tokens=True, cache_dir=cache_dir, **options)
     layer, pos = place or _selected(function, chat, prompts, options, cache_dir)
-    difference, mean = found.at(layer, pos)
+    difference, mean = _difference_at(function, found, layer, pos)
     suppress, induce = (change(difference, mean, layer, affine=False) for change in (suppression, induction))
     sides = found.refused_train, found.answered_train
     targets = make_targets(function, chat, *sides, suppress=suppress, induce=induce, cache_dir=cache_dir)
@@ -167,8 +168,17 @@ def _selected(
     return found.best
 
 
+def _difference_at(function: str, found: Candidates, layer: int, pos: int) -> tuple[Tensor, Tensor]:
+    differs = bool(found.has_difference[found.places.index((layer, pos))])
+    must = "the means of refused and answered prompts must differ at the place"
+    got = f"layer {layer}, position {pos}, where they are equal"
+    require(differs, function, must, got, "Choose a later layer or position.")
+    return found.at(layer, pos)
+
+
 def _require_place(function: str, chat: ChatModel, place: Place) -> None:
     layers, positions = range(chat.n_layers), range(-len(chat.suffix), 0)
     must = f"place must be a layer from 0 to {chat.n_layers - 1} and a position from {positions[0]} to -1"
-    todo = "Leave it out to have it selected."
-    require(place[0] in layers and place[1] in positions, function, must, place, todo)
+    is_pair = len(place) == 2 and all(isinstance(each, Integral) for each in place)
+    fits = is_pair and place[0] in layers and place[1] in positions
+    require(fits, function, must, place, "Leave it out to have it selected.")

@@ -2,10 +2,11 @@
 
 import gzip
 import json
+import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from jaxtyping import Shaped
@@ -16,6 +17,7 @@ from .chat_model import ChatModel
 from .store import DamagedFileError, disk_errors, pack, unpack, write_whole
 
 KEY = "refusal_utils"
+Loaded = TypeVar("Loaded")
 
 
 def model_notes(chat: ChatModel) -> dict[str, Any]:
@@ -76,11 +78,24 @@ def load_rows(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         head, *lines = gzip.decompress(Path(path).read_bytes()).decode().splitlines()
         notes = json.loads(head)[KEY]
         rows = pd.DataFrame([{key: _tuple(value) for key, value in json.loads(line).items()} for line in lines])
+        n_rows = int(notes["n_rows"])
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable("load_rows", path, type(error).__name__) from error
-    if len(rows) != notes["n_rows"]:
-        raise _unreadable("load_rows", path, f"{len(rows)} of {notes['n_rows']} rows")
+    if len(rows) != n_rows:
+        raise _unreadable("load_rows", path, f"{len(rows)} of {n_rows} rows")
     return rows, notes
+
+
+def load_kept(load: Callable[[Path], Loaded], path: Path | None) -> Loaded | None:
+    """What `load` reads from a file of the cache; None without one, or with a message if it is damaged."""
+    with disk_errors("load_kept", "the cache must be readable", path or ""):
+        if path is None or not path.is_file():
+            return None
+    try:
+        return load(path)
+    except (ValueError, KeyError) as error:  # an older version may have kept other notes
+        print(f"{error} It is computed again.", file=sys.stderr)
+        return None
 
 
 def _tuple(value: Any) -> Any:

@@ -78,7 +78,8 @@ def capture_activations(
     budget = token_budget(_FUNCTION, batch_tokens, chat.device)
     names = [chat.hook_name(hook, layer) for layer in layers]
     texts, label = list(prompts), "capture" if progress else ""
-    with one_at_a_time(cache_dir, chat.fingerprint, names, positions, texts):
+    model = None if cache_dir is None else chat.fingerprint  # it reads all weights
+    with one_at_a_time(cache_dir, model, names, positions, texts):
         found = _Found(texts, None if cache_dir is None else ActivationStore(Path(cache_dir), chat, names, positions))
         n_captured = len(texts) - len(found.known)
         for rows, values in _read_missing(chat, texts, names, positions, budget, found, label) if n_captured else ():

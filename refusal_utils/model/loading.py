@@ -63,7 +63,7 @@ def check_device(device: str | None) -> None:
     try:
         if device is not None:
             torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         got = f"{device!r} ({str(error).splitlines()[0][:100]})"
         todo = "Use 'cpu', or leave it out for the default."
         raise invalid(FUNCTION, "the device must be available", got, todo) from error

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
-from ..checks import did_you_mean, invalid, require
+from ..checks import did_you_mean, invalid, require, require_types
 from .gguf_files import dequantize
 from .loading import FUNCTION, loading_errors
 from .names import BUNDLED, BUNDLED_TOKENS, OWN, SMOLLM2, full_name
@@ -43,9 +43,10 @@ def find_source(name: str | Path) -> Source:
     """The source of the model called `name`; a GGUF file is downloaded if necessary, and dequantized once.
 
     `name` is `"bundled"`, `"bundled-tokens"`, `"smollm2"`, a folder, a hub id, a path that ends in `.gguf`, or
-    `Owner/Repo-GGUF:file.gguf` on the hub. Raises `ValueError` for a GGUF file that is missing, damaged or of an
-    unsupported architecture.
+    `Owner/Repo-GGUF:file.gguf` on the hub. Raises `ValueError` for a name that is no text or path, and for a GGUF file
+    that is missing, damaged or of an unsupported architecture.
     """
+    require_types(FUNCTION, (str, Path), name=name)
     shipped = {BUNDLED: BUNDLED_WEIGHTS, BUNDLED_TOKENS: BUNDLED_TOKENS_WEIGHTS}
     if str(name) in shipped:
         return Source(shipped[str(name)])

@@ -136,10 +136,10 @@ class RowLog:
 
     def read(self) -> None:
         """Add what other processes have written since then; prints how many lines are damaged."""
-        if self.path is None or not self.path.is_file():
+        if self.path is None:
             return
         with disk_errors(self.function, "the cache must be readable and writable", self.path):
-            lines = self.path.read_bytes().splitlines()
+            lines = self.path.read_bytes().splitlines() if self.path.is_file() else []
         lines = [line for line in lines if line]
         found = [_checked(line) for line in lines]
         self.values.update(each for each in found if each)

@@ -7,6 +7,7 @@ screened with a few of these probes, and the best quarter is measured with all o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 
 from ..checks import require
 from ..directions.direction_set import DirectionSet, Provenance
-from ..model.artifacts import load_rows, model_notes, require_same_model, save_rows
+from ..model.artifacts import load_kept, load_rows, model_notes, require_same_model, save_rows
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel, check_positions
 from ..model.defaults import DEFAULT_POS
@@ -122,13 +123,10 @@ def place_effects(
     check_positions("place_effects", chat, positions)
     train = prompts[prompts["split"] == "train"].sample(frac=1, random_state=0)
     stored = _stored(chat, cache_dir, [list(train["id"]), list(train["text"]), layers, positions])
-    if stored is not None and stored.is_file():
-        rows, notes = load_rows(stored)
-        require_same_model("place_effects", notes, chat)
-        return PlaceEffects(rows, notes["n_refused"], notes["n_answered"])
+    if kept := load_kept(partial(_load, chat), stored):
+        return kept
     policy, benign = train[train["category"].isin(POLICY)], train[train["category"] == BENIGN]
-    sides = (policy, "refused"), (benign, "answered")
-    refused, answered = (_probes(chat, rows, outcome, cache_dir) for rows, outcome in sides)
+    refused, answered = _probes(chat, policy, "refused", cache_dir), _probes(chat, benign, "answered", cache_dir)
     n = {"n_refused": len(refused), "n_answered": len(answered)}
     if min(n.values()) < N_AT_LEAST:
         print(f"No place was chosen: only {len(refused)} prompts refused and {len(answered)} answered serve as probes")
@@ -148,8 +146,8 @@ def place_by_effect(
 
     Raises `ValueError` instead if the choice is `required`.
     """
-    positions = None if pos is None else (pos,)
-    effects = place_effects(chat, prompts, positions=positions, cache_dir=cache_dir, progress=True)
+    how: dict[str, Any] = {"positions": None if pos is None else (pos,), "cache_dir": cache_dir, "progress": True}
+    effects = place_effects(chat, prompts, **how)
     if not (required or effects.are_measured):
         return chat, None
     return chat.at_place(*effects.best, effects.source), effects
@@ -160,8 +158,13 @@ def _stored(chat: ChatModel, cache_dir: str | Path | None, asked: list) -> Path 
     if cache_dir is None:
         return None
     procedure = (COLUMNS, GAPS, SCREENING_GAPS, N_SCREENED, N_FINALISTS, N_PROBE, N_ASKED, N_DIRECTION, N_TOKENS)
-    key = content_key(chat.fingerprint, *asked, *procedure)
-    return Path(cache_dir) / f"places_{key}.jsonl.gz"
+    return Path(cache_dir) / f"places_{content_key(chat.fingerprint, *asked, *procedure)}.jsonl.gz"
+
+
+def _load(chat: ChatModel, path: Path) -> PlaceEffects:
+    rows, notes = load_rows(path)
+    require_same_model("place_effects", notes, chat)
+    return PlaceEffects(rows, notes["n_refused"], notes["n_answered"])
 
 
 def reading_half(side: pd.DataFrame, n: int = N_DIRECTION) -> pd.DataFrame:

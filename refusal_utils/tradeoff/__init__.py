@@ -6,8 +6,8 @@ directions and controls. `tradeoff_curves`, `knob_test` and `steering_costs` com
 
 `cost_curves` compares methods at equal cost, because they find directions of any length at any place. `recognition`
 asks what a steered model still knows, and `ablation_effects` which prompts lose their refusals with which direction.
-`cross_language` and `suffix_shifts` ask whether a direction survives a change of wording, and `force_first_tokens` and
-`advantage` whether a threshold on the first token is a better knob.
+`cross_language` and `suffix_shifts` ask whether a direction survives a change of wording, and `force_first_tokens`
+whether a threshold on the first token is a better knob.
 """
 
 from .controlled_set import controlled_set, cost_prompts, describe_buckets
@@ -16,7 +16,7 @@ from .cost_curves import cost_curves
 from .costs import steering_costs
 from .cross_effects import ablation_effects
 from .cross_language import cross_language
-from .curves import advantage, tradeoff_curves
+from .curves import tradeoff_curves
 from .equal_cost import MethodDials
 from .knob_test import knob_test
 from .matching import common_strength, match_refusal_rate
@@ -36,7 +36,6 @@ __all__ = [
     "Sweep",
     "Wording",
     "ablation_effects",
-    "advantage",
     "choose_gaps",
     "common_strength",
     "control_directions",

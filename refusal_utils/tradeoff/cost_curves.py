@@ -104,16 +104,17 @@ class CostCurves:
             parts[float(GRID[at])] = pd.DataFrame(columns, index=pd.Index(outcomes.directions, name="name"))
         return pd.concat(parts, names=["overall"])
 
-    def figure(self, *, title: str) -> go.Figure:
-        """A curve per name through its budgets; controls are grey or purple. Whiskers of the first are 95 % intervals.
+    def figure(self, *, title: str, names: Mapping[str, str] | None = None) -> go.Figure:
+        """A curve per direction through its budgets; controls are grey or purple. Only the first has whiskers, 95 %.
 
         The hover text has the intervals of the others, because a dozen overlapping crosses cannot be told apart.
+        `names`: what the legend calls some directions.
         """
-        points = self._points()
-        names = list(dict.fromkeys(points["shown"]))
-        colours = [name for name in names if name not in CONTROL_LOOKS]
+        points = self._points(names or {})
+        shown = list(dict.fromkeys(points["shown"]))
+        colours = [name for name in shown if name not in CONTROL_LOOKS]
         palette = dict(zip(colours, PALETTE * 2, strict=False))
-        controls = {name: CONTROL_LOOKS[name] for name in names if name in CONTROL_LOOKS}
+        controls = {name: CONTROL_LOOKS[name] for name in shown if name in CONTROL_LOOKS}
         figure = px.line(
             points,
             x="ORR",
@@ -141,7 +142,7 @@ class CostCurves:
             figure.data[0][f"error_{axis}"] = bars
         return figure.update_xaxes(range=[-0.03, 1.03]).update_yaxes(range=[-0.03, 1.03])
 
-    def _points(self) -> pd.DataFrame:
+    def _points(self, titles: Mapping[str, str]) -> pd.DataFrame:
         """A row per point, in the order of the curves: ablations from the largest budget on, then additions."""
         table = self.table().reset_index().dropna(subset=["RR", "ORR"])
         start = rate_table(self.unsteered.assign(all=""), "all").iloc[0]
@@ -150,7 +151,8 @@ class CostCurves:
         points = pd.concat([table, middle.assign(intervention="unsteered")], ignore_index=True)
         points["signed"] = points["budget"].where(points["intervention"] != ABLATED, -points["budget"])
         points["rank"] = points["name"].map({name: rank for rank, name in enumerate(names)})
-        return points.sort_values(["rank", "signed"]).assign(shown=points["name"].map(label)).round(4)
+        shown = points["name"].map(lambda name: titles.get(name) or label(name))
+        return points.sort_values(["rank", "signed"]).assign(shown=shown).round(4)
 
 
 def cost_curves(

@@ -28,11 +28,12 @@ class TradeoffCurves:
 
     `bands` has columns direction, overall (refusal rate), RR, low and high (pointwise intervals); ORR at a point is
     2 overall - RR. `reach` has per direction the lowest (`from`) and the highest (`to`) overall refusal rate, each with
-    low, high and the weakest strength that produces it.
+    low, high and the weakest strength that produces it. `drawn` is RR on the data, then on every draw of prompts.
     """
 
     bands: pd.DataFrame = field(repr=False)
     reach: pd.DataFrame = field(repr=False)
+    drawn: Float[Tensor, "draw direction grid"] = field(repr=False)
 
     def table(self) -> pd.DataFrame:
         """How far each direction reaches."""
@@ -42,6 +43,23 @@ class TradeoffCurves:
         """How far the directions of each kind reach from lowest to highest: the least, median and largest span."""
         span = self.reach["to"] - self.reach["from"]
         return span.groupby(self.reach.index.map(kinds)).agg(["min", "median", "max"])
+
+    def advantage(self, name: str) -> pd.DataFrame:
+        """By other direction: how much higher the RR of `name` is at equal overall refusal, over the common range.
+
+        Columns: more (the mean difference), low and high (95 % interval over prompts, the same for both), from and to
+        (overall refusal rates). At one overall rate, a higher RR means an ORR that is lower by as much. NaN without a
+        common range.
+        """
+        ends, names = self.reach[["from", "to"]], list(self.reach.index)
+        own = self.drawn[:, names.index(name)]
+        rows = {}
+        for row, other in enumerate(names):
+            if other != name:
+                more = (own - self.drawn[:, row]).nanmean(-1)
+                common = ends.loc[[name, other], "from"].max(), ends.loc[[name, other], "to"].min()
+                rows[other] = (float(more[0]), *(float(edge) for edge in percentile_interval(more[1:])), *common)
+        return pd.DataFrame.from_dict(rows, orient="index", columns=["more", "low", "high", "from", "to"])
 
     def figure(self, rates: pd.DataFrame, *, title: str, published: Mapping[str, pd.DataFrame]) -> go.Figure:
         """The curves, and the points of `rates` (from `rate_table`) for these directions and any others."""
@@ -62,7 +80,7 @@ def tradeoff_curves(outcomes: Outcomes, n_draws: int = 1000, seed: int = 0) -> T
         values = {"overall": GRID, "RR": drawn[0, row], "low": low[row], "high": high[row]}
         part = pd.DataFrame({key: value.numpy() for key, value in values.items()}).dropna()
         parts.append(part.assign(direction=name))
-    return TradeoffCurves(pd.concat(parts, ignore_index=True), _reach(outcomes, weights))
+    return TradeoffCurves(pd.concat(parts, ignore_index=True), _reach(outcomes, weights), drawn)
 
 
 def curves(outcomes: Outcomes, weights: Float[Tensor, "draw prompt"]) -> Float[Tensor, "draw direction grid"]:
@@ -78,22 +96,6 @@ def curves(outcomes: Outcomes, weights: Float[Tensor, "draw prompt"]) -> Float[T
     )
     lowest, highest = reach_on_data(outcomes)[:, :, None]
     return found.masked_fill((lowest - 1e-9 > GRID) | (highest + 1e-9 < GRID), float("nan"))
-
-
-def advantage(outcomes: Outcomes, name: str, n_draws: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """By other direction: how much higher the RR of `name` is at equal overall refusal, averaged over the common range.
-
-    Columns: more, low and high (95 % interval over prompts, the same for both), from and to (overall refusal rates). At
-    one overall rate, a higher RR means an ORR that is lower by as much. NaN without a common range.
-    """
-    drawn, (lowest, highest) = curves(outcomes, outcomes.weights(n_draws, seed)), reach_on_data(outcomes)
-    own, rows = outcomes.directions.index(name), {}
-    for row, other in enumerate(outcomes.directions):
-        if row != own:
-            more = (drawn[:, own] - drawn[:, row]).nanmean(-1)
-            ends = float(max(lowest[own], lowest[row])), float(min(highest[own], highest[row]))
-            rows[other] = (float(more[0]), *(float(edge) for edge in percentile_interval(more[1:])), *ends)
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["more", "low", "high", "from", "to"])
 
 
 def reach_on_data(outcomes: Outcomes) -> Float[Tensor, "side direction"]:

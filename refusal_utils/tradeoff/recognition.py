@@ -63,9 +63,9 @@ class Recognition:
         one, other = weights[:, self.harmful], weights[:, ~self.harmful]
         return torch.einsum("dp,pnk,dn->dk", one, right, other) / (one.sum(1) * other.sum(1))[:, None]
 
-    def figure(self, *, title: str) -> go.Figure:
-        """The AUCs with their intervals; the dashed line is chance."""
-        table = self.table().rename_axis("states").reset_index()
+    def figure(self, *, title: str, names: Mapping[str, str] | None = None) -> go.Figure:
+        """The AUCs with their intervals; the dashed line is chance. `names` are those of conditions, to be shown."""
+        table = self.table().rename(index=names or {}).rename_axis("states").reset_index()
         ends = {"error_x": table["AUC high"] - table["AUC"], "error_x_minus": table["AUC"] - table["AUC low"]}
         look: dict[str, Any] = {"template": "refusal", "width": WIDTH, "height": 200 + 30 * len(table)}
         axes = {"AUC": "AUC of a probe, harmful against benign", "states": ""}

@@ -29,7 +29,9 @@ def test_a_method_agrees_with_itself_and_not_with_one_that_ignores_the_states():
     assert (table["lowest"] <= table["split half"]).all()
     assert (table["seconds"] > 0).all()
     assert (table["passes"] == 0).all()  # states are captured already
-    assert found.figure(title="Methods").data[0].z.shape == (3, 3)
+    map_of_cosines = found.figure(title="Methods").data[0]
+    assert map_of_cosines.z.shape == (3, 3)
+    assert list(map_of_cosines.x) == ["means", "again", "b"]  # a title that two share names neither
 
 
 def test_split_halves_are_the_cosines_of_disjoint_halves_and_noise_lowers_them():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from refusal_utils.directions import DirectionSet, Provenance, random_directions
-from refusal_utils.methods.instructed import instructed_effects, read_instructed
+from refusal_utils.methods.instructed import InstructedEffects, instructed_effects, read_instructed
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, load_chat_model
 from refusal_utils.model.system_prompts import told
@@ -75,9 +75,29 @@ def test_effects_count_the_responses_of_each_group_under_each_condition(chat, pa
     directions = DirectionSet(("x",), random_directions(1, chat.d_model), torch.ones(1), Provenance(4))
     conditions = {"nothing": UNSTEERED, "x": ablation_condition(directions, "x")}
     harmful = pd.DataFrame({"id": ["a", "b"], "text": ["Which lottery numbers will win?", "Can you smell this?"]})
-    found = instructed_effects(chat, conditions, pairs, {"harmful": harmful}, max_new_tokens=8)
+    effects = instructed_effects(chat, conditions, pairs, {"harmful": harmful}, max_new_tokens=8)
+    found = effects.table(20)
     assert set(found.index) == {(name, group) for name in conditions for group in ("off topic", "on topic", "harmful")}
     assert found["n"].to_list() == [4, 4, 4, 4, 2, 2]
     assert (found["not judged"] == 0).all()
     plain = respond(chat, harmful, [conditions["x"]], max_new_tokens=8)
     assert found.loc[("x", "harmful"), "refused"] == (plain["outcome"] == "refused").mean()
+    assert {trace.x.size for trace in effects.figure(title="Effects").data} == {1}  # one condition in three panels
+
+
+def test_changes_are_those_of_the_same_prompts_and_unjudged_ones_do_not_count():
+    def rows(condition: str, outcomes: str) -> pd.DataFrame:
+        named = {"r": "refused", "a": "answered", "?": "not judged"}
+        found = {"id": [*range(len(outcomes))], "outcome": [named[each] for each in outcomes]}
+        return pd.DataFrame(found).assign(condition=condition, group="off topic")
+
+    effects = InstructedEffects(
+        pd.concat([rows("nothing", "rrrrrraa"), rows("same", "rrrrrraa"), rows("x", "raaa?aar")])
+    )
+    table = effects.table(500).droplevel("group")
+    assert table.loc["nothing", ["change", "change low", "change high"]].tolist() == [0, 0, 0]
+    assert table.loc["same", "change high"] == 0  # paired: two equal rows of verdicts differ by nothing
+    assert (table.loc["x", "n"], table.loc["x", "not judged"]) == (7, 1)
+    assert table.loc["x", "refused"] == pytest.approx(2 / 7)
+    assert table.loc["x", "change"] == pytest.approx((1 - 4) / 7)  # of the seven judged twice
+    assert table.loc["x", "change low"] < table.loc["x", "change"] < table.loc["x", "change high"] <= 0.2

@@ -1,6 +1,7 @@
 """Directions by gradients: the losses and their gradient by independent routes, a planted direction, and bad input."""
 
 import dataclasses
+import inspect
 from types import SimpleNamespace
 
 import pandas as pd
@@ -10,7 +11,7 @@ import torch
 from refusal_utils.directions import DirectionSet, Provenance
 from refusal_utils.methods import METHODS, rdo, targets, training
 from refusal_utils.methods.cones import orthonormal_rows, sampled_mixtures
-from refusal_utils.methods.descent import Schedule
+from refusal_utils.methods.descent import Schedule, checked_schedule
 from refusal_utils.methods.losses import Losses
 from refusal_utils.methods.rdo import random_rows, train_direction
 from refusal_utils.methods.targets import Targets, make_targets
@@ -217,6 +218,14 @@ def test_bad_input_is_one_sentence_and_writes_nothing(chat, train, tmp_path, mon
     cases = [
         ({"place": (8, -1)}, "^rdo: place must be a layer from 0 to 7 and a position from -4 to -1; got"),
         ({"kl": "mean"}, "^rdo: kl must be one of paper, released; got 'mean'"),
+        ({"n_updates": 0}, "^rdo: n_updates must be at least 1; got 0"),
+        ({"n_prompts": 0}, "^rdo: n_prompts must be at least 1; got 0"),
+        ({"patience": 0}, "^rdo: patience must be at least 1; got 0"),
+        ({"rate": float("nan")}, "^rdo: rate must be a positive number; got nan"),
+        (
+            {"place": (0, -4)},
+            "^rdo: the means of refused and answered prompts must differ .*; got layer 0, position -4",
+        ),
     ]
     for options, message in cases:
         with pytest.raises(ValueError, match=message):
@@ -236,6 +245,21 @@ def test_bad_input_is_one_sentence_and_writes_nothing(chat, train, tmp_path, mon
     with pytest.raises(ValueError, match="^rdo: a difference in means must pass.*; got none of 2: KL > 0.1 killed 2"):
         rdo.rdo(chat, train, cache_dir=tmp_path / "new", **{**SMALL, "place": None})
     assert not [*tmp_path.rglob("rdo_*")]
+
+
+@pytest.mark.parametrize("place", [(6,), (6, -2, 0), ("6", -2), (6.0, -2), "6"])
+def test_a_place_is_two_whole_numbers(chat, place):
+    with pytest.raises(ValueError, match="^rdo: place must be a layer from 0 to 7 and a position from -4 to -1; got"):
+        inspect.unwrap(training._require_place)("rdo", chat, place)  # tests check types of signatures
+
+
+@pytest.mark.parametrize("wrong", [{"n_updates": "3"}, {"n_prompts": 1.5}, {"patience": True}])
+def test_numbers_of_a_schedule_are_whole(wrong):
+    how = {"n_updates": 3, "n_prompts": 4, "rate": 0.1, "patience": None} | wrong
+    with pytest.raises(ValueError, match=f"^rdo: {next(iter(wrong))} must be a whole number.*; got"):
+        inspect.unwrap(checked_schedule)("rdo", **how)
+    with pytest.raises(ValueError, match="^rdo: rate must be a positive number; got '0.1'"):
+        inspect.unwrap(checked_schedule)("rdo", 3, 4, "0.1")
 
 
 def test_the_gradient_in_half_precision_points_the_same_way(chat, prepared, monkeypatch):

@@ -78,6 +78,8 @@ def test_a_curve_runs_from_the_largest_ablation_through_the_unsteered_model_to_t
     assert list(figure.data[0].y) == [0.1, 0.25, 0.5, 0.75, 0.95]
     assert figure.data[0].error_y.array is not None
     assert figure.data[1].error_y.array is None
+    named = planted(STRONG | WEAK).figure(title="Curves", names={"strong": "Strong method"})
+    assert [trace.name for trace in named.data] == ["Strong method", "weak"]
     with_control = planted(STRONG | {(how, "random 0", 0.1): 20 for how in (ADDED, ABLATED)}).figure(title="Curves")
     assert with_control.data[1].line.color == "#888888"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from refusal_utils.tradeoff.curves import GRID, advantage, curves, tradeoff_curves
+from refusal_utils.tradeoff.curves import GRID, curves, tradeoff_curves
 from refusal_utils.tradeoff.outcomes import Outcomes
 
 from .planted import STRENGTHS, planted
@@ -94,11 +94,11 @@ def test_bands_cover_the_curve_of_many_prompts():
 
 def test_advantage_is_the_mean_difference_of_two_curves_and_sees_a_direction_that_refuses_benign_prompts_less():
     outcomes = planted(gains=((1.0, 0.3), (1.0, 1.0), (1.0, 1.0)))
-    found = advantage(outcomes, "direction 0", 100)
+    found = tradeoff_curves(outcomes, 100).advantage("direction 0")
     line = curves(outcomes, outcomes.weights(0))[0]
     expected = np.nanmean((line[0] - line[1]).numpy())
     assert found.loc["direction 1", "more"] == pytest.approx(expected)
     assert found.loc["direction 1", "low"] > 0
-    same = advantage(outcomes, "direction 1", 100).loc["direction 2"]
+    same = tradeoff_curves(outcomes, 100).advantage("direction 1").loc["direction 2"]
     assert same["low"] < 0 < same["high"]
     assert list(found.index) == ["direction 1", "direction 2"]

@@ -69,6 +69,8 @@ def test_a_model_whose_direction_is_ablated_is_probed_again_and_rulers_see_only_
     assert blind.loc[WORDS, "AUC"] == pytest.approx(0.5)  # nothing but the length is left
     assert blind.loc[LENGTH, "AUC"] == pytest.approx(table.loc[LENGTH, "AUC"])
     assert found.figure(title="Recognition").layout.xaxis.title.text.startswith("AUC of a probe")
+    named = found.figure(title="Recognition", names={"unsteered": "no intervention"})
+    assert list(named.data[0].y[:1]) == ["no intervention"]
     with pytest.raises(
         ValueError, match="^recognition: there must be at least 5 harmful and 5 benign prompts; got 24 and 3"
     ):
