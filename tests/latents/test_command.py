@@ -9,7 +9,7 @@ from refusal_utils.prompts.loading import load_prompts
 
 def test_chats_become_autoencoders_with_a_card_of_held_out_measures(chat, tmp_path):
     pytest.importorskip("sae_lens", exc_type=ImportError)
-    prompts = load_prompts().groupby(["split", "kind"]).head(6)
+    prompts = load_prompts().groupby(["split", "kind"]).head(2)
     options = {"n_latents": 64, "l0": 16, "n_samples": 4096, "max_new_tokens": 4}
     table = train_and_measure(chat, prompts, None, tmp_path, **options).table()
     assert table.index.tolist() == [chat.decision_layer - 1]
