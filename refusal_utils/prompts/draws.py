@@ -63,11 +63,8 @@ def draw_prompts(
         require(n_left >= MIN_CATEGORIES, "draw_prompts", must, n_left, todo)
     benign = draw["category"] == BENIGN
     concerned = draw["category"].eq("over_refusal") | (benign & (over_refusal == "safe_benign"))
-    return draw.assign(
-        side=np.where(benign, "answered", "refused"),
-        selection=select_by,
-        over_refusal=np.where(concerned, over_refusal, ""),
-    )
+    side, reading = np.where(benign, "answered", "refused"), np.where(concerned, over_refusal, "")
+    return draw.assign(side=side, selection=select_by, over_refusal=reading)
 
 
 def _published(rows: pd.DataFrame, published: pd.DataFrame | None) -> pd.DataFrame:
