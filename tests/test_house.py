@@ -193,10 +193,12 @@ def test_the_readmes_windows_lines_work_in_its_old_shell_and_name_a_python():
 
 
 def test_make_clean_removes_what_git_ignores_and_nothing_else(tmp_path):
-    ignored = [line for line in (ROOT / ".gitignore").read_text().split() if not line.startswith("#")]
+    lines = [line for line in (ROOT / ".gitignore").read_text().split() if not line.startswith("#")]
+    ignored = [line for line in lines if not line.startswith("!")]
     made = [tmp_path / each.strip("/").replace("**", "deep/er").replace("*", "any") for each in ignored]
     made += [tmp_path / "notebooks" / "deep" / folder / "file" for folder in (".ipynb_checkpoints", "__pycache__")]
     kept = [tmp_path / each for each in ("figures/any/01.png", "figures/any/01.csv", "notebooks/01.ipynb", "Makefile")]
+    kept += [tmp_path / line.lstrip("!/") for line in lines if line.startswith("!")]
     for path in (*made, *kept):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

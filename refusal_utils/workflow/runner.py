@@ -65,6 +65,10 @@ def run_notebooks(
     _require_sources(settings)
     claim_folder(settings.MODEL, runs[0].figures.parent)
     _run_all(runs, fresh, min(n_jobs, len(runs)))
+    from ..gallery import build_gallery  # loads PyTorch
+
+    for page in build_gallery(runs[0].figures.parent, runs[0].cache, show_prompts=settings.SHOW_PROMPTS):
+        print(f"All models so far: {os.path.relpath(page)}")
     print(f"Figures and executed notebooks are in {os.path.relpath(runs[0].figures)}")
 
 
