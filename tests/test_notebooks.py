@@ -65,7 +65,8 @@ def test_notebooks_run_from_an_empty_cache_and_write_the_figures_and_numbers_tha
     assert {p.name for p in written if p.suffix == ".csv"} == {
         p.name for p in committed if p.suffix == ".csv"
     } - reported
-    assert {p.stem for p in written if p.suffix == ".html"} == {p.stem for p in committed if p.suffix == ".png"}
+    pages = {"14_cards"}  # without a picture
+    assert {p.stem for p in written if p.suffix == ".html"} - pages == {p.stem for p in committed if p.suffix == ".png"}
     assert (executed / "figures" / "bundled" / "plotly.min.js").is_file()
     assert not [p.name for p in written if p.suffix == ".html" and p.stat().st_size > 300_000]
 

@@ -2,7 +2,7 @@
 
 from .files import KINDS, load_sae
 from .firing import Firing, latent_firing
-from .overlap import Overlap, latent_overlap
+from .overlap import Overlap, OverlapCurve, latent_overlap, overlap_by_size
 from .published import RELEASES, fetch_sae, named_sae
 from .quality import Quality, explained_variance, sae_quality
 from .rebuilding import Rebuilding, latent_alignment, rebuild_directions
@@ -15,6 +15,7 @@ __all__ = [
     "RELEASES",
     "Firing",
     "Overlap",
+    "OverlapCurve",
     "Quality",
     "Rebuilding",
     "SparseAutoencoder",
@@ -26,6 +27,7 @@ __all__ = [
     "latent_overlap",
     "load_sae",
     "named_sae",
+    "overlap_by_size",
     "own_chats",
     "rebuild_directions",
     "sae_quality",

@@ -26,7 +26,8 @@ from .overlap import Overlap
 from .sae import SparseAutoencoder
 
 NOTHING, CORE, TAIL = "nothing", "core", "tail"
-RANDOM = "random, rates of the core"
+LIST, RANDOM_LIST, RANDOM = "whole list", "random list", "random"
+ONCE = "{} once"  # a part set to 0, not beyond
 OUTCOMES = {"refused": "whether: share refused", "own voice": "how: share of refusals in the category's own voice"}
 
 
@@ -61,6 +62,19 @@ class PartEffects:
             rows[name] = {"difference": float(draws[0]), "low": float(low), "high": float(high)}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("outcome")
 
+    def predictions(self, n_draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+        """`difference` of core and tail, and whether the paper's story holds: below 0 for refused, above for own voice.
+
+        An interval on the other side of 0 refutes it, one that contains 0 leaves it undecided.
+        """
+        table = self.difference(CORE, TAIL, n_draws, seed)
+        signs = {"refused": -1, "own voice": 1}
+        found = []
+        for name, row in table.iterrows():
+            low, high = sorted((signs[str(name)] * row["low"], signs[str(name)] * row["high"]))
+            found.append("holds" if low > 0 else "refuted" if high < 0 else "undecided")
+        return table.assign(prediction=found)
+
     def figure(self) -> go.Figure:
         """Both outcomes by part, with their intervals."""
         table = self.table()
@@ -74,7 +88,8 @@ class PartEffects:
         title = "Core and tail clamped apart: whether the model refuses, and how"
         how: dict[str, Any] = {"title": title, "template": "refusal", "width": WIDTH, "height": HEIGHT}
         ends = {"error_y": "up", "error_y_minus": "down", "barmode": "group", "range_y": (0, 1.02)}
-        return px.bar(pd.concat(parts), x="part", y="share", color="outcome", **ends, **how)
+        figure = px.bar(pd.concat(parts), x="part", y="share", color="outcome", **ends, **how)
+        return figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "title": ""})
 
     def _shares(self, part: str, n_draws: int, seed: int) -> dict[str, Float[Tensor, " draw"]]:
         """By outcome, the share over the prompts and over resampled ones; the same draws for every part."""
@@ -106,6 +121,17 @@ class Voices:
         classifier = LogisticRegression(max_iter=500, random_state=seed, class_weight="balanced")
         return cls(make_pipeline(words, classifier).fit(refusals["response"], refusals["category"]))
 
+    def own(self, rows: pd.DataFrame) -> pd.Series:
+        """By `name`, the share of refusals that sound like the category that the name ends in; NaN if it ends in none.
+
+        `rows` are judged responses with a column `name`, such as "tail advice".
+        """
+        refusals = rows[rows["outcome"] == "refused"]
+        wanted = refusals["name"].str.split().str[-1]
+        heard = pd.Series(self.heard(list(refusals["response"])), refusals.index, dtype=object)
+        own = (heard == wanted).astype(float).where(wanted.isin(self.model.classes_))
+        return own.groupby(refusals["name"], sort=False).mean().rename("own voice")
+
     def heard(self, responses: Sequence[str]) -> list[str]:
         """The category that each text sounds like."""
         return list(self.model.predict(list(responses))) if len(responses) else []
@@ -119,26 +145,32 @@ def zeroed_parts(
     least: int,
     seed: int = 0,
 ) -> dict[str, dict[str, Condition]]:
-    """By category and part, the condition that sets the part's latents to 0 in proportion, the error kept.
+    """By category and part, the condition that sets the part's latents to 0, the error kept.
 
-    The *core* are the latents in at least `least` lists, the *tail* those of the category's list in no other, and
-    *random* as many latents as the core has, of similar firing rates, outside both. All of a category's parts displace
-    its `states` equally far on average: as far as the weaker of core and tail when it is removed whole.
+    *Whole list*: the category's top latents, with as many random latents as control (Joad et al. 2602.02132,
+    necessity). The *core* are the latents in at least `least` lists, the *tail* those of the category's list in no
+    other, and *random* as many latents as the core has, of similar firing rates, outside both. Set to 0 *once*, they
+    move the category's `states` by different lengths, so the three are also removed beyond 0, in proportion to what
+    they write, until all move the states as far on average as the whole list does. A part that never fires stays.
     Raises `ValueError` for an empty core.
     """
-    core = overlap.core(least)
+    core, rng = overlap.core(least), np.random.default_rng(seed)
     todo = "Lower least, or take longer lists."
     require(bool(core), "zeroed_parts", f"some latents must be in {least} lists", "none", todo)
     found = {}
     for name in firing.names:
-        tail = overlap.tail(name)
+        own, tail = overlap.lists[name], overlap.tail(name)
+        drawn = rng.permutation(sae.n_latents)[: len(own)].tolist()
         parts = {CORE: core, TAIL: tail, RANDOM: _similar(firing, core, {*core, *tail}, seed)}
+        aim = displacement(sae, own, states[name])
         moved = {part: displacement(sae, each, states[name]) for part, each in parts.items()}
-        aim = min(moved[CORE], moved[TAIL])
-        found[name] = {NOTHING: UNSTEERED}
-        for part, each in parts.items():
-            share = min(1.0, aim / moved[part]) if moved[part] > 0 else 0.0
-            found[name][part] = Condition(f"{part} of {name}", (sae.clamp(each, share=share),), name)
+        once = {LIST: (own, 1.0), RANDOM_LIST: (drawn, 1.0)}
+        once |= {ONCE.format(part): (parts[part], 1.0) for part in (CORE, TAIL)}
+        beyond = {part: (each, aim / moved[part] if moved[part] > 0 else 1.0) for part, each in parts.items()}
+        found[name] = {NOTHING: UNSTEERED} | {
+            part: Condition(f"{part} of {name}", (sae.clamp(each, share=share),), name)
+            for part, (each, share) in (once | beyond).items()
+        }
     return found
 
 

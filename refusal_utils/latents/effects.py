@@ -18,6 +18,7 @@ from ..checks import require
 from ..directions import DirectionSet, Provenance
 from ..model.chat_model import ChatModel
 from ..plotting.look import POINT_LOOK, label
+from ..prompts.categories import BENIGN
 from ..stats import percentile_interval
 from ..steering import UNSTEERED, Condition
 from ..steering.first_tokens import refusal_scores
@@ -51,7 +52,7 @@ class LatentEffects:
         shown = self.rows.reset_index().assign(category=self.rows["category"].map(label).to_numpy())
         title = "Latents: readable (AUC of activation) against causal (effect of adding the decoder row)"
         how: dict[str, Any] = {**POINT_LOOK, "title": title, "hover_name": "latent", "symbol": "category"}
-        names = {"auc": "AUC, refused against answered prompts", "effect": "change of the log odds of refusing"}
+        names = {"auc": "AUC, own category against benign prompts", "effect": "change of the log odds of refusing"}
         return px.scatter(shown, x="auc", y="effect", color="category", labels=names, **how)
 
 
@@ -79,20 +80,20 @@ def latent_effects(
     chat: ChatModel,
     sae: SparseAutoencoder,
     leading: Mapping[int, str],
-    states: tuple[Float[Tensor, "refused_prompt d_model"], Float[Tensor, "answered_prompt d_model"]],
+    sides: Mapping[str, Float[Tensor, "_ d_model"]],
     conditions: Mapping[int, Condition],
     prompts: Sequence[str],
     tokens: Int[Tensor, " token"],
 ) -> LatentEffects:
     """Read-out and effect of each of the `leading` latents.
 
-    `auc`: of its activation at `states` (refused, answered), which should be held out. `effect`: under its condition,
+    `auc`: how well its activation tells the side of its category from the benign one, which should be held out; NaN if
+    a side is missing. `effect`: under its condition,
     the mean change over `prompts` of the log odds that the response begins with one of `tokens`; NaN without a
     condition. Conditions should cost the same. Raises `ValueError` for no latent, and as `refusal_scores` does.
     """
     require(len(leading) > 0, "latent_effects", "at least one latent is needed", "none", "Name some.")
-    activations = torch.cat([sae.encode(side)[:, list(leading)] for side in states]).numpy()
-    is_refused = np.repeat([1, 0], [len(side) for side in states])
+    activations = {name: sae.encode(side)[:, list(leading)].numpy() for name, side in sides.items() if len(side)}
     known = [latent for latent in leading if latent in conditions]
     scores = refusal_scores(chat, prompts, [UNSTEERED, *(conditions[latent] for latent in known)], tokens)
     changes = dict(zip(known, scores[1:] - scores[0], strict=True))
@@ -100,6 +101,13 @@ def latent_effects(
     for column, (latent, category) in enumerate(leading.items()):
         change = changes.get(latent, torch.full((2,), torch.nan))
         half = 1.96 * float(change.std()) / len(change) ** 0.5
-        mean, auc = float(change.mean()), roc_auc_score(is_refused, activations[:, column])
+        pair = [activations[name][:, column] for name in (category, BENIGN) if name in activations]
+        auc = _auc(*pair) if len(pair) == 2 else float("nan")
+        mean = float(change.mean())
         rows[latent] = {"category": category, "auc": auc, "effect": mean, "low": mean - half, "high": mean + half}
     return LatentEffects(pd.DataFrame.from_dict(rows, orient="index").rename_axis("latent"))
+
+
+def _auc(refused: np.ndarray, answered: np.ndarray) -> float:
+    labels = np.repeat([1, 0], [len(refused), len(answered)])
+    return float(roc_auc_score(labels, np.concatenate([refused, answered])))

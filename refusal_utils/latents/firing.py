@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..checks import require, require_known
-from ..plotting.look import HEIGHT, WIDTH, label
+from ..plotting.look import LINE_LOOK, label
 from .sae import SparseAutoencoder
 
 
@@ -54,14 +54,15 @@ class Firing:
             rows[name] = {"prompts": len(fires), "L0": l0, "ever fire": ever, "largest separation": most}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("side")
 
-    def figure(self, k: int = 1000) -> go.Figure:
+    def figure(self, k: int = 100) -> go.Figure:
         """The separation of each side's `k` best latents, in order."""
         sorted_ = {label(name): self.separation(name).sort(descending=True).values[:k] for name in self.names}
         rows = pd.DataFrame({name: values.tolist() for name, values in sorted_.items()})
-        long = rows.rename_axis("rank").reset_index().melt("rank", var_name="side", value_name="separation")
+        long = rows.rename_axis("rank").reset_index().melt("rank", var_name="category", value_name="separation")
         title = "Sparse-autoencoder latents by how well their firing tells refused from answered prompts"
-        how: dict[str, Any] = {"title": title, "template": "refusal", "width": WIDTH, "height": HEIGHT, "log_x": True}
-        return px.line(long.assign(rank=long["rank"] + 1), x="rank", y="separation", color="side", **how)
+        how: dict[str, Any] = {**LINE_LOOK, "title": title, "log_x": True, "line_dash": "category"}
+        how.pop("symbol_map")
+        return px.line(long.assign(rank=long["rank"] + 1), x="rank", y="separation", color="category", **how)
 
 
 def latent_firing(

@@ -1,5 +1,6 @@
 """The paper's steering vectors of latents, with their controls, and how they lie to the activation-space directions."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -84,3 +85,27 @@ def sae_directions(
     mean = float(directions.gaps.mean())
     place = replace(directions.provenance, estimator="sae_latents", settings={"k": k})
     return DirectionSet((*lists, *names), vectors, torch.tensor([*gaps, *[mean] * len(names)]), place)
+
+
+def part_directions(
+    sae: SparseAutoencoder, directions: DirectionSet, core: Sequence[int], tails: Mapping[str, Sequence[int]]
+) -> DirectionSet:
+    """The mean decoder row of the core, and that of each category's tail (`tail advice`), at the place of `directions`.
+
+    Empty tails are left out; gaps are unknown. Raises `ValueError` for an empty core, and for directions of another
+    place than the SAE's.
+    """
+    sae.require_place("part_directions", directions.provenance.layer, directions.provenance.hook)
+    parts = {"core": core} | {f"tail {name}": each for name, each in tails.items() if each}
+    vectors = torch.stack([sae.direction(each) for each in parts.values()])
+    return DirectionSet(tuple(parts), vectors, torch.full((len(parts),), torch.nan), directions.provenance)
+
+
+def kind(name: str) -> str:
+    """The kind of a direction by its name.
+
+    >>> kind("advice"), kind("core"), kind("tail advice"), kind("random latents 2"), kind("random 0")
+    ('list', 'core', 'tail', 'random latents', 'random')
+    """
+    plain = name.rstrip("0123456789 ")
+    return plain if plain.startswith(("core", "random")) else "tail" if plain.startswith("tail ") else "list"

@@ -51,7 +51,7 @@ class Run:
 
     def digest(self) -> str:
         """A hash of what determines the results: source, parameters, package, prompts, local model, renderer."""
-        named = ("MODEL", "EDITED", "PROMPTS", "LANGUAGES", "SUFFIXES")
+        named = ("MODEL", "EDITED", "PROMPTS", "LANGUAGES", "SUFFIXES", "SAE")
         places = [Path(self.parameters.get(name) or "") for name in named]
         places = [place for place in places if place.is_absolute()]
         if self.parameters.get("PROMPTS") == "paper":

@@ -72,6 +72,8 @@ class Settings(BaseSettings):
     N_VALIDATION: int = Field(16, ge=4, description="Prompts a side on which searches for a place try candidates.")
     N_UPDATES: int = Field(74, ge=1, description="Updates of a trained direction or cone.")
     CONE_K: int = Field(2, ge=1, description="Dimension up to which cones are trained.")
+    SAE: str | None = Field(None, description="Autoencoder: ./folder, kind:path, release/folder; None: the model's.")
+    N_LATENTS: int = Field(64, ge=1, description="Latents in each category's list.")
     LANGUAGES: str = Field("builtin", description="Prompts in several languages: 'builtin', a folder, or one file.")
     SUFFIXES: str = Field("builtin", description="Suffixes to append to prompts: 'builtin' or one file.")
     N_SUFFIXED: int = Field(3, ge=1, description="Held-out prompts per category that suffixes are appended to.")
@@ -123,7 +125,7 @@ class Settings(BaseSettings):
             return sorted(value) if isinstance(value, (set, frozenset)) else list(value)
         return value
 
-    @field_validator("MODEL", "EDITED", "TOKENS_MODEL")
+    @field_validator("MODEL", "EDITED", "TOKENS_MODEL", "SAE")
     @classmethod
     def _full_model(cls, name: str | None) -> str | None:
         """Make a path absolute, because notebooks run in another folder; a Hugging Face id stays as it is."""

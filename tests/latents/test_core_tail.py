@@ -7,8 +7,10 @@ import torch
 from refusal_utils.latents import SparseAutoencoder, latent_firing, latent_overlap
 from refusal_utils.latents.core_tail import (
     CORE,
+    LIST,
     NOTHING,
     RANDOM,
+    RANDOM_LIST,
     TAIL,
     PartEffects,
     Voices,
@@ -20,6 +22,8 @@ from refusal_utils.latents.overlap import overlap_by_size
 from refusal_utils.steering.latent_edits import latent_shift
 
 from .test_firing import SIDES, identity_sae, planted
+
+ALL = [NOTHING, LIST, RANDOM_LIST, "core once", "tail once", CORE, TAIL, RANDOM]
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +48,16 @@ def test_parts_displace_states_equally_far_and_leave_other_latents(parts):
     conditions = zeroed_parts(sae, overlap, firing, sides, least=3)
     for name in SIDES:
         own = conditions[name]
-        assert list(own) == [NOTHING, CORE, TAIL, RANDOM]
+        assert list(own) == ALL
         lengths = {
             part: float(latent_shift(own[part].interventions[0], sides[name]).norm(dim=1).mean())
             for part in (CORE, TAIL)
         }
-        assert lengths[CORE] == pytest.approx(lengths[TAIL]) == pytest.approx(1.0)
+        whole = displacement(sae, overlap.lists[name], sides[name])
+        assert lengths == pytest.approx({CORE: whole, TAIL: whole})
+        assert float(latent_shift(own["tail once"].interventions[0], sides[name]).norm(dim=1).mean()) == pytest.approx(
+            1.0
+        )
         assert displacement(sae, [0], sides[name]) == pytest.approx(3.0)
         assert own[RANDOM].interventions[0].w_enc.shape[1] == 1
     with pytest.raises(ValueError, match="zeroed_parts: some latents must be in 4 lists"):
@@ -70,6 +78,10 @@ def test_a_voice_is_the_category_whose_refusals_use_these_words():
     voices = Voices.of(rows.set_axis(["category", "response", "outcome"], axis=1))
     assert voices.heard(["please ask a doctor", "I have no feelings", ""])[:2] == ["advice", "humanizing"]
     assert voices.heard([]) == []
+    said = [("tail advice", "ask a doctor"), ("tail advice", "no feelings"), ("core", "ask a doctor")]
+    own = voices.own(pd.DataFrame(said, columns=["name", "response"]).assign(outcome="refused"))
+    assert own["tail advice"] == 0.5
+    assert pd.isna(own["core"])
 
 
 def test_shares_differences_and_intervals_are_those_of_the_rows():
@@ -87,6 +99,9 @@ def test_shares_differences_and_intervals_are_those_of_the_rows():
     assert table["own voice"].to_dict() == {CORE: 1.0, TAIL: 0.25}
     assert difference.loc["refused", "difference"] == -0.75
     assert difference.loc["refused", "low"] < -0.75 < difference.loc["refused", "high"] < 0
+    assert effects.predictions()["prediction"].tolist() == ["holds", "holds"]
+    swapped = PartEffects(effects.rows.assign(part=effects.rows["part"].map({CORE: TAIL, TAIL: CORE})))
+    assert swapped.predictions()["prediction"].tolist() == ["refuted", "refuted"]
     assert effects.figure().data
 
 
@@ -109,4 +124,4 @@ def test_clamping_runs_every_prompt_under_its_own_categorys_condition(chat):
     )
     found = part_effects(chat, prompts, conditions, Voices.of(refusals), max_new_tokens=4)
     asked = found.rows.groupby("part")["id"].apply(list)
-    assert [asked[part] for part in (NOTHING, CORE, TAIL, RANDOM)] == [["a", "b"]] * 4
+    assert [asked[part] for part in ALL] == [["a", "b"]] * len(ALL)

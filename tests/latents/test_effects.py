@@ -29,8 +29,9 @@ def firing(n_latents: int) -> Firing:
 @pytest.fixture(scope="module")
 def effects(chat):
     sae, generator = made(chat.d_model), torch.Generator().manual_seed(0)
-    states = tuple(torch.randn(n, chat.d_model, generator=generator) for n in (20, 30))
-    states[0][:, 0] += 5
+    sizes = {"advice": 20, "benign": 30, "humanizing": 10}
+    states = {name: torch.randn(n, chat.d_model, generator=generator) for name, n in sizes.items()}
+    states["advice"][:, 0] += 5
     leading = leading_latents(firing(chat.d_model), 2)
     directions = decoder_directions(sae, list(leading), Provenance(6))
     conditions = {latent: steering_condition(directions, str(latent), coefficient=9.0) for latent in (0, 2)}
@@ -46,8 +47,8 @@ def test_auc_and_effect_are_those_of_independent_routes(chat, effects):
     _, states, conditions, tokens, found = effects
     rows = found.rows
     assert rows.loc[0, "auc"] > 0.95
-    both = torch.cat(states)[:, 2].relu().numpy()
-    assert rows.loc[2, "auc"] == pytest.approx(roc_auc_score([1] * 20 + [0] * 30, both))
+    both = torch.cat([states["humanizing"], states["benign"]])[:, 2].relu().numpy()
+    assert rows.loc[2, "auc"] == pytest.approx(roc_auc_score([1] * 10 + [0] * 30, both))
     before, after = (
         refusal_logit(first_token_logits(chat, PROMPTS, *own).double(), tokens) for own in ((), (conditions[2],))
     )

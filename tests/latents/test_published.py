@@ -7,7 +7,7 @@ import torch
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from refusal_utils.latents import KINDS, published
-from refusal_utils.latents.published import RELEASES, fetch_sae
+from refusal_utils.latents.published import RELEASES, fetch_sae, named_sae
 
 from .sae_files import LAYER, WRITERS, weights
 
@@ -76,3 +76,14 @@ def test_a_folder_that_does_not_exist_and_a_missing_network_are_one_sentence(hub
     monkeypatch.setattr(published, "hf_hub_download", offline)
     with pytest.raises(ValueError, match=r"^fetch_sae: the files must be on the hub .*\(LocalEntryNotFoundError"):
         fetch_sae(*PAIRS[0])
+
+
+def test_one_name_reads_a_release_a_declared_kind_and_a_folder_of_saelens(hub, tmp_path):
+    release, folder = PAIRS[0]
+    assert torch.equal(named_sae(f"{release}/{folder}").w_enc, fetch_sae(release, folder).w_enc)
+    for kind, name in (("sae_lens", ""), ("gemma_scope", "gemma_scope:")):
+        (tmp_path / kind).mkdir()
+        place = WRITERS[kind](tmp_path / kind, weights())
+        assert torch.equal(named_sae(f"{name}{place}").w_enc, weights()["w_enc"])
+    with pytest.raises(ValueError, match="release must be one of"):
+        named_sae("goggle/gemma-scope-9b-it-res/layer_20")

@@ -92,3 +92,22 @@ def test_states_of_another_width_and_latents_that_do_not_exist_are_refused(state
         sae().without(states, [N])
     with pytest.raises(ValueError, match="^direction: at least one latent"):
         sae().direction([])
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "same"),
+    [
+        ("gemma-2-9b-it", "google/gemma-2-9b-it", True),
+        ("", "anything/else", True),
+        ("meta-llama/Meta-Llama-3.1-8B", "meta-llama/Llama-3.1-8B-Instruct", True),
+        ("Qwen/Qwen3-1.7B-Base", "Qwen/Qwen3-1.7B", True),
+        ("gemma-2-9b-it", "google/gemma-2-2b-it", False),
+        ("bundled", "smollm2", False),
+    ],
+)
+def test_an_sae_belongs_to_its_model_and_to_one_tuned_from_it(own, asked, same):
+    if same:
+        sae(model=own).require_model("f", asked)
+        return
+    with pytest.raises(ValueError, match="f: this SAE was trained on"):
+        sae(model=own).require_model("f", asked)

@@ -5,7 +5,7 @@ import torch
 
 from refusal_utils.directions import DirectionSet, Provenance
 from refusal_utils.latents import latent_firing
-from refusal_utils.latents.sae_directions import alignment, sae_directions
+from refusal_utils.latents.sae_directions import alignment, part_directions, sae_directions
 
 from .test_firing import SIDES, identity_sae, planted
 
@@ -40,6 +40,14 @@ def test_alignment_is_the_cosine_with_what_is_written(found):
     assert table["mean"].tolist() == pytest.approx(expected, abs=1e-5)
     assert table["std"].max() < 1e-5  # the two fire with amount 1 on every prompt
     assert table["silent"].tolist() == [0, 0, 0]
+
+
+def test_parts_are_mean_rows_and_empty_tails_are_left_out(found):
+    sae, _, _, directions = found
+    parts = part_directions(sae, directions, [0], {"advice": [1, 4], "humanizing": []})
+    assert [*parts] == ["core", "tail advice"]
+    torch.testing.assert_close(parts["core"], torch.eye(16)[0])
+    torch.testing.assert_close(parts["tail advice"], (torch.eye(16)[1] + torch.eye(16)[4]) / 2**0.5)
 
 
 def test_directions_of_another_layer_are_refused(found):
