@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 ROW = """    Category(
         "riddles", "Riddles", "", "cannot comply", "#005659", "asks for the answer to a riddle that has none"

@@ -11,8 +11,9 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "prompts" / "READM
 
 def test_the_readmes_program_ends_in_an_eleven_by_eleven_matrix_of_cosines(capsys):
     program = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+    assert program.count("[:64]") == 1
     names: dict = {}
-    exec(program, names)
+    exec(program.replace("[:64]", "[:8]"), names)
     cosines = names["cosine_matrix"](names["directions"])
     assert cosines.shape == (11, 11)
     assert cosines.diagonal().allclose(cosines.new_ones(11))

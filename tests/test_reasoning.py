@@ -1,9 +1,8 @@
 """Reasoning is stripped from responses in every form, and reasoning without an end leaves nothing."""
 
-import time
-
 import pytest
 
+from refusal_utils import reasoning
 from refusal_utils.judging.phrase_judge import judge_response
 from refusal_utils.reasoning import ends_in_reasoning, without_reasoning
 
@@ -98,10 +97,13 @@ def test_text_that_only_looks_like_reasoning_stays(text):
 @pytest.mark.parametrize(
     "part", ["<think>Well, is it so?</think> {} ", "<think>Well, is it so?</think>\n", "[THINK]So?[/THINK] {} "]
 )
-def test_many_parts_take_time_in_proportion_to_their_number(part):
-    text = part.format(ANSWER) * 800
-    began = time.process_time()
-    left = without_reasoning(text)
-    assert time.process_time() - began < 1.5  # a search that begins again with each part takes more than 10 s
-    assert left.count(ANSWER) == text.count(ANSWER)
-    assert "think" not in left.lower()
+def test_many_parts_are_searched_once_and_not_again_from_each_part_on(part, monkeypatch):
+    searched, marks = [], reasoning._marks
+    monkeypatch.setattr(reasoning, "_marks", lambda text, at=0: searched.append(len(text) - at) or marks(text, at))
+    for n in (50, 200):
+        text = part.format(ANSWER) * n
+        searched.clear()
+        left = without_reasoning(text)
+        assert sum(searched) <= 2 * len(text)  # from each part on, it would be about n / 2 times the text
+        assert left.count(ANSWER) == text.count(ANSWER)
+        assert "think" not in left.lower()

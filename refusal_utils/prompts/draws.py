@@ -7,12 +7,13 @@ benign prompts. Nothing here runs a model: the caller passes `outcome_of`.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ..checks import invalid, require, require_known
+from ..checks import invalid, require, require_known, require_types
 from .categories import ALL_CATEGORIES, BENIGN
 from .text_features import folded
 
@@ -47,6 +48,7 @@ def draw_prompts(
     argument is unknown or missing, if too few prompts qualify, or if fewer than three categories are left.
     """
     require_known("draw_prompts", "select_by", select_by, SELECTIONS)
+    require_types("draw_prompts", (Integral,), n=n)
     readings = ("unsafe",) if select_by == "published" else OVER_REFUSAL
     must = f"over_refusal of a draw by {select_by} must be {' or '.join(map(repr, readings))}"
     require(over_refusal in readings, "draw_prompts", must, repr(over_refusal), "Leave it out.")
@@ -61,11 +63,8 @@ def draw_prompts(
         require(n_left >= MIN_CATEGORIES, "draw_prompts", must, n_left, todo)
     benign = draw["category"] == BENIGN
     concerned = draw["category"].eq("over_refusal") | (benign & (over_refusal == "safe_benign"))
-    return draw.assign(
-        side=np.where(benign, "answered", "refused"),
-        selection=select_by,
-        over_refusal=np.where(concerned, over_refusal, ""),
-    )
+    side, reading = np.where(benign, "answered", "refused"), np.where(concerned, over_refusal, "")
+    return draw.assign(side=side, selection=select_by, over_refusal=reading)
 
 
 def _published(rows: pd.DataFrame, published: pd.DataFrame | None) -> pd.DataFrame:

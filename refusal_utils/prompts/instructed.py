@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..checks import require
+from ..checks import require, require_types
 from .files import SPLITS, text_value
 from .loading import prompts_dir
 from .tables import ONE_FILE, fault, numbered_rows
@@ -21,6 +21,7 @@ def load_instructed(source: str | Path = "builtin", split: str | None = None) ->
     `split` (`"train"` or `"eval"`, which share no system prompt) selects some. Raises `ValueError` for another source
     or split, for a row without one of its values, and for a pair that has not one question on topic and one off it.
     """
+    require_types("load_instructed", (str, Path), source=source)
     path = prompts_dir() / "instructed.jsonl" if source == "builtin" else Path(source)
     is_file = path.is_file() and path.suffix.lower() in ONE_FILE
     must = f"source must be 'builtin' or a file of {', '.join(ONE_FILE)}"

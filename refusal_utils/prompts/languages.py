@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..checks import require, require_known
+from ..checks import require, require_known, require_types
 from .categories import BENIGN
 from .files import LANGUAGE, check_repeats, read_prompt_file
 from .loading import prompts_dir
@@ -24,6 +24,7 @@ def load_languages(source: str | Path = "builtin", languages: Sequence[str] | No
     Raises `ValueError` for an unknown language, fewer than two of them, and for a prompt without its counterpart in
     some language.
     """
+    require_types(_FUNCTION, (str, Path), source=source)
     path = prompts_dir() / "languages" if source == "builtin" else Path(source)
     files = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
     files = [file for file in files if file.suffix.lower() in ONE_FILE]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..checks import did_you_mean, invalid, require
+from ..checks import did_you_mean, invalid, require, require_types
 from .categories import ALL_CATEGORIES
 from .files import SPLITS, check_repeats, read_prompt_file
 from .public_datasets import paper_folder
@@ -50,6 +50,7 @@ def load_prompts(
 
 def _prompt_files(source: str | Path, cache_dir: str | Path) -> list[tuple[Path, str | None]]:
     """(file, category of those of its prompts that name none) for every file of `source`."""
+    require_types("load_prompts", (str, Path), source=source)
     path = prompts_dir() if source == "builtin" else paper_folder(cache_dir) if source == "paper" else Path(source)
     if path.is_file() and path.suffix.lower() in ONE_FILE:
         return [(path, None)]

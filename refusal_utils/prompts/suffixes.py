@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..checks import require
+from ..checks import require, require_types
 from .files import text_value
 from .loading import prompts_dir
 from .tables import ONE_FILE, fault, numbered_rows
@@ -19,6 +19,7 @@ def load_suffixes(source: str | Path = "builtin") -> pd.DataFrame:
     or .tsv file with the columns text and optionally id and kind. Nothing here searches for suffixes. Raises
     `ValueError` for another source, for a row without text or with a value that is no text, and for a repeated id.
     """
+    require_types("load_suffixes", (str, Path), source=source)
     path = prompts_dir() / "suffixes.jsonl" if source == "builtin" else Path(source)
     must = f"source must be 'builtin' or a file of {', '.join(ONE_FILE)}"
     is_file = path.is_file() and path.suffix.lower() in ONE_FILE

@@ -1,10 +1,11 @@
 """Twins: benign prompts with the topic and form of a prompt that should be refused, and how close the two are."""
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import pandas as pd
 
-from ..checks import require
+from ..checks import require, require_types
 from .categories import BENIGN, CATEGORY_IDS
 from .text_features import jaccard, words_of
 
@@ -26,6 +27,7 @@ def contrast_pairs(prompts: pd.DataFrame, n: int, seed: int = 0) -> pd.DataFrame
     that should be refused, the second their contrasts in the same order. Raises `ValueError` if there are fewer than
     two pairs.
     """
+    require_types("contrast_pairs", (Integral,), n=n)
     mixed = prompts.sample(frac=1, random_state=seed)
     benign, asked = mixed[mixed["category"] == BENIGN], mixed[mixed["category"] != BENIGN]
     twins = benign[benign["pair_id"] != ""].drop_duplicates("pair_id").set_index("pair_id", drop=False)

@@ -1,10 +1,11 @@
 """The controlled set: harmful and benign prompts; the unsteered model refuses half of each."""
 
 from collections.abc import Iterable
+from numbers import Integral
 
 import pandas as pd
 
-from ..checks import require
+from ..checks import require, require_types
 from ..prompts.categories import BENIGN
 from ..prompts.draws import behaviour_buckets
 
@@ -28,6 +29,7 @@ def controlled_set(pool: pd.DataFrame, *, n: int = 50, exclude: Iterable[str] = 
     `ValueError` if one of them is in the pool, if both buckets of a side are too small, or if `n` is below 1. Source:
     Joad et al. 2602.02132, controlled test set (50 prompts in every bucket).
     """
+    require_types("controlled_set", (Integral,), n=n)
     require(n >= 1, "controlled_set", "n must be at least 1", n, "The paper uses 50.")
     known = set(map(_plain, exclude))
     leaked = [id for id, text in zip(pool["id"], pool["text"], strict=True) if _plain(text) in known]

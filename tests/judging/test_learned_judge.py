@@ -1,6 +1,5 @@
 """The learned judge: what it reads, its weights and evidence, and the languages that it does not judge."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -87,18 +86,6 @@ def test_features_are_the_same_in_every_process():
     first = features("How?", "I can't help.", (0, 12), "yes")[0]
     numbers = {first.text(at): int(number) for at, number in enumerate(first.numbers)}
     assert numbers["can't help"] == 133241
-
-
-def test_two_hundred_responses_a_second():
-    """The best of a few rounds, because other processes use the machine too."""
-    text = "Boil the egg for six minutes, then cool it in cold water and peel it from the thick end. " * 4
-    rates = []
-    for round_ in range(5):
-        started = time.process_time()
-        for number in range(40):
-            judge_response("How do I boil an egg?", f"{round_ * 40 + number} {text}"[:300])
-        rates.append(40 / (time.process_time() - started))
-    assert max(rates) > 200
 
 
 @pytest.mark.slow

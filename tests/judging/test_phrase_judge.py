@@ -225,6 +225,7 @@ def completions(name: str) -> pd.DataFrame:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "model", "kappa"),
     [

@@ -26,7 +26,7 @@ def found(tiny, train) -> Candidates:
 
 @pytest.fixture(scope="module")
 def selection(chat, train, cache):
-    return arditi_selection(chat, train, n_train=32, n_validation=8, cache_dir=cache), cache
+    return arditi_selection(chat, train, n_train=32, n_validation=5, cache_dir=cache), cache
 
 
 def last_logits(chat, plain, texts):
@@ -117,12 +117,12 @@ def test_the_bundled_model_is_selected_where_ablation_bypasses_and_addition_indu
 def test_the_table_is_kept_in_the_cache_and_belongs_to_the_options(chat, train, selection, monkeypatch):
     found, cache = selection
     monkeypatch.setattr(module, "candidate_scores", lambda *_, **__: require(False, "measured", "", "", ""))
-    again = arditi_selection(chat, train, n_train=32, n_validation=8, cache_dir=cache)
+    again = arditi_selection(chat, train, n_train=32, n_validation=5, cache_dir=cache)
     pd.testing.assert_frame_equal(again.table(), found.table(), check_dtype=False)
     assert torch.equal(again.difference, found.difference)
     assert (again.source, again.notes["tokens"]) == (found.source, found.notes["tokens"])
     with pytest.raises(ValueError, match="^measured"):
-        arditi_selection(chat, train, n_train=32, n_validation=9, cache_dir=cache)
+        arditi_selection(chat, train, n_train=32, n_validation=6, cache_dir=cache)
 
 
 def test_without_survivors_the_filters_are_counted_and_the_nearest_is_offered(tiny, found, capsys):

@@ -1,6 +1,7 @@
 """Which direction an edit removed, on copies of the bundled model that are edited in memory only."""
 
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 
 import pandas as pd
@@ -11,22 +12,28 @@ from transformers import AutoModelForCausalLM
 from refusal_utils.methods.audit import audit
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS, load_chat_model
-from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.workflow.command_line import main
 
 TARGETS = ["advice", "crime_assistance"]
 
 
 @pytest.fixture(scope="module")
-def direction(chat):
-    """A category's direction at the decision state, from all its train prompts: more than the audit reads."""
+def few(train):
+    """Train prompts of three categories and benign ones."""
+    return train[train["category"].isin([*TARGETS, "hate_speech", "benign"])]
+
+
+@pytest.fixture(scope="module")
+def direction(chat, train):
+    """A category's direction at the decision state, from more train prompts than the audit reads."""
+
+    @cache
+    def mean(category: str) -> torch.Tensor:
+        texts = list(train.loc[train["category"] == category, "text"].head(96))
+        return capture_activations(chat, texts, layers=[6]).values[:, 0, 0].double().mean(0)
 
     def read(category: str) -> torch.Tensor:
-        refused, benign = (
-            capture_activations(chat, list(load_prompts(name, "train")["text"].head(96))).values[:, 6, 0].double()
-            for name in (category, "benign")
-        )
-        difference = refused.mean(0) - benign.mean(0)
+        difference = mean(category) - mean("benign")
         return (difference / difference.norm()).float()
 
     return read
@@ -70,16 +77,16 @@ def test_the_direction_that_was_removed_is_named_and_others_lose_no_more_than_th
     assert len(shown) == 11
 
 
-def test_half_a_merge_loses_half(chat, direction):
-    found = audit(chat, edited(without(direction("advice"), 0.5)), n_draws=300)
+def test_half_a_merge_loses_half(chat, direction, few):
+    found = audit(chat, edited(without(direction("advice"), 0.5)), few, n_draws=300)
     assert found.named == ["advice"]
     row = found.table().loc["advice"]
     assert (row["verdict"], row["lost"]) == ("weakened", pytest.approx(0.5, abs=0.1))
     assert row["low"] < row["lost"] < row["high"]
 
 
-def test_a_change_of_low_rank_in_a_few_layers_is_found_if_it_has_a_target(chat, direction):
-    found = audit(chat, edited(without(direction("advice"), layers=(3, 4, 5))), n_draws=300)
+def test_a_change_of_low_rank_in_a_few_layers_is_found_if_it_has_a_target(chat, direction, few):
+    found = audit(chat, edited(without(direction("advice"), layers=(3, 4, 5))), few, n_draws=300)
     assert found.named == ["advice"]
     layers = found.by_layer.xs("advice")["lost"]
     assert layers[1] == layers[3] == 0  # states are read before the block
@@ -99,19 +106,19 @@ def test_a_change_of_low_rank_without_a_target_names_nothing(chat):
     assert found.table()["lost"].abs().max() > 0  # control: it is another model
 
 
-def test_a_copy_and_a_direction_that_only_grew(chat, direction):
-    copy = audit(chat, edited(lambda layer, matrix: None), n_draws=300).table()
+def test_a_copy_and_a_direction_that_only_grew(chat, direction, few):
+    copy = audit(chat, edited(lambda layer, matrix: None), few, n_draws=300).table()
     assert copy["lost"].abs().max() < 1e-6
     assert set(copy["verdict"]) == {"unchanged"}
     assert set(copy["layers"]) == {""}
-    grown = audit(chat, edited(without(direction("advice"), -0.5)), n_draws=300)
+    grown = audit(chat, edited(without(direction("advice"), -0.5)), few, n_draws=300)
     assert grown.table().loc["advice", "verdict"] == "strengthened"
 
 
-def test_lost_is_the_share_of_the_gap_by_hand(chat, direction):
+def test_lost_is_the_share_of_the_gap_by_hand(chat, direction, few):
     """The noise of few prompts cancels if no prompt is multiplied with itself, another way to take it off."""
     other = edited(without(direction("advice")))
-    prompts = pd.concat([load_prompts(name, "train").head(8) for name in ("advice", "benign")])
+    prompts = pd.concat([few[few["category"] == name].head(8) for name in ("advice", "benign")])
     row = audit(chat, other, prompts, n_prompts=8, layer=5, pos=-1, n_draws=50).table().loc["advice"]
     texts = list(prompts.groupby("category").sample(8, random_state=0)["text"])
     x, y = (
@@ -127,8 +134,8 @@ def test_lost_is_the_share_of_the_gap_by_hand(chat, direction):
     assert row["cosine"] == pytest.approx(product(x, y) / (product(x, x) * product(y, y)) ** 0.5, abs=1e-6)
 
 
-def test_models_that_cannot_be_compared_are_one_sentence(chat):
-    few = load_prompts().groupby("category").head(4)
+def test_models_that_cannot_be_compared_are_one_sentence(chat, train):
+    few = train.groupby("category").head(4)
     with pytest.raises(
         ValueError, match=r"^audit: both models must have one shape \(layers, width\); got \(8, 192\) and \(7, 192\)"
     ):

@@ -126,7 +126,7 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(search, tmp_path, monkeyp
 
 
 def test_a_cone_that_cannot_grow_is_one_sentence(search, chat):
-    nothing = search(rate=0.0)
+    nothing = search(rate=1e-9)
     assert len(nothing.cones) == 1
     with pytest.raises(
         ValueError, match="^cones: a single direction must hold .*; got one that misses bypass <= 0, ind"

@@ -85,6 +85,7 @@ def test_dependence_is_the_sum_of_both_changes_and_has_their_gradient(chat, plai
     assert float(slope @ along) == pytest.approx(float(up - down) / 0.02, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_direction_that_is_independent_costs_less_dependence(chat, train, cache):
     """With independence alone, the second direction's dependence falls; the first is that of the same training."""
     how = {**SMALL, **QUICK, "n_updates": 3, "rate": 0.06, "cache_dir": cache}

@@ -160,7 +160,7 @@ def test_a_planted_direction_is_recovered(chat, prepared):
 
 
 def test_training_raises_the_effects_of_a_random_direction_and_is_stored(chat, train, prepared, cache, monkeypatch):
-    how = {"n_updates": 7, "n_prompts": 6, "rate": 0.03, "cache_dir": cache}
+    how = {"n_updates": 5, "n_prompts": 4, "rate": 0.04, "cache_dir": cache}
     found = rdo.rdo(chat, train, **how, **SMALL)
     before = prepared.scores(random_rows(1, chat.d_model, 0)).loc[0]
     after = found.rows.loc[found.chosen]

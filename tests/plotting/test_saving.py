@@ -68,28 +68,30 @@ def test_the_folder_of_a_model_has_a_plain_name(model, folder, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="Chrome is a shell script here")
 @pytest.mark.parametrize(
-    ("script", "why"),
-    [("exit 127", "BrowserFailedError"), ("trap '' TERM; sleep 60 & wait", "nothing within 3 seconds")],
+    ("script", "seconds", "why"),
+    [("exit 127", 30, "BrowserFailedError"), ("trap '' TERM; sleep 600 & wait", 1, "nothing within 1 seconds")],
 )
-def test_a_chrome_that_fails_or_hangs_is_tried_once_and_killed(figure, tmp_path, monkeypatch, script, why):
+def test_a_chrome_that_fails_or_hangs_is_tried_once_and_killed(figure, tmp_path, monkeypatch, script, seconds, why):
     pytest.importorskip("kaleido")
     fake = tmp_path / "chromium"
     fake.write_text(f"#!/bin/sh\necho $$ > {tmp_path / 'pid'}\n{script}\n")
     fake.chmod(0o755)
     monkeypatch.setenv("BROWSER_PATH", str(fake))
-    monkeypatch.setattr(saving, "PNG_SECONDS", 3)
+    monkeypatch.setattr(saving, "PNG_SECONDS", seconds)
     monkeypatch.setattr(saving, "_failures", [])
     saving._chrome_server.cache_clear()
-    began = time.monotonic()
     with pytest.warns(UserWarning, match=f"^save_figure: no PNGs will be drawn, because Chrome failed .{why}"):
         written = save_figure(figure, "map", "m", root=tmp_path)
     assert save_figure(figure, "again", "m", root=tmp_path) == [tmp_path / "m" / "again.html"]  # and no warning
-    assert time.monotonic() - began < 10
     assert [path.name for path in written] == ["map.html"]
     assert not list((tmp_path / "m").glob("*.png"))
-    pid = int((tmp_path / "pid").read_text())
-    while Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
-        assert time.monotonic() - began < 20
+    status = Path(f"/proc/{int((tmp_path / 'pid').read_text())}/stat")
+    for _ in range(1000):  # it would run for ten minutes
+        if not status.exists() or status.read_text().split()[2] == "Z":
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("Chrome still runs")
     saving._chrome_server.cache_clear()
     time.sleep(1.5)  # kaleido's thread resets the warning filters a second after Chrome has ended
 

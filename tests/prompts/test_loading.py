@@ -1,11 +1,18 @@
+import inspect
 import json
 
 import pandas as pd
 import pytest
 
+from refusal_utils.prompts import loading
 from refusal_utils.prompts.categories import ALL_CATEGORIES
+from refusal_utils.prompts.draws import draw_prompts
 from refusal_utils.prompts.files import split_in_order
+from refusal_utils.prompts.instructed import load_instructed
+from refusal_utils.prompts.languages import load_languages
 from refusal_utils.prompts.loading import load_prompts
+from refusal_utils.prompts.suffixes import load_suffixes
+from refusal_utils.prompts.twins import contrast_pairs
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +129,22 @@ def test_the_same_prompt_in_two_files_is_named_with_both(tmp_path):
         ValueError, match=r"^load_prompts: .* twice \(advice, .*advice.txt, line 2; .*benign.txt, line 3"
     ):
         load_prompts(source=tmp_path)
+
+
+@pytest.mark.parametrize("source", [3, None, ["builtin"], b"builtin"])
+def test_a_source_that_is_no_path_is_one_sentence_in_every_loader(source):
+    must = "source must be a text or a path; got "
+    loaders = {"load_languages": load_languages, "load_suffixes": load_suffixes, "load_instructed": load_instructed}
+    for name, loader in loaders.items():
+        with pytest.raises(ValueError, match=f"^{name}: {must}"):
+            inspect.unwrap(loader)(source)  # tests check types of signatures
+    with pytest.raises(ValueError, match=f"^load_prompts: {must}"):
+        inspect.unwrap(loading._prompt_files)(source, ".cache")
+
+
+@pytest.mark.parametrize("n", ["4", 1.5, None, True])
+def test_a_number_of_prompts_is_whole(n):
+    rows = load_prompts(split="eval")
+    for name, call in {"draw_prompts": draw_prompts, "contrast_pairs": contrast_pairs}.items():
+        with pytest.raises(ValueError, match=f"^{name}: n must be a whole number; got "):
+            inspect.unwrap(call)(rows, **({"select_by": "label"} if call is draw_prompts else {}), n=n)

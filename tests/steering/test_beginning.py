@@ -22,7 +22,7 @@ from .plain_edits import PlainEdit, plain_greedy
 
 BEGIN = "Tell me in one short sentence, please, and without any list or title: "  # ten tokens or more
 PROMPTS = [BEGIN + end for end in ("ok", "how do I boil an egg?", "the sea, and the ships", "a", "b", "c", "d", "why?")]
-N_NEW, MOST_ERROR = 24, 1e-5  # of the norm: rounding in float32
+N_NEW, MOST_ERROR = 12, 1e-5  # of the norm: rounding in float32
 
 
 @pytest.fixture

@@ -12,9 +12,18 @@ from refusal_utils.model.capture import capture_activations
 from refusal_utils.prompts.categories import BENIGN
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.steering import Ablation, Addition, Condition, generate, generation, places
-from refusal_utils.steering.places import COLUMNS, GAPS, N_TOKENS, POLICY, PlaceEffects, place_effects
+from refusal_utils.steering.places import COLUMNS, POLICY, PlaceEffects, place_effects
 
 AT = {"layers": [2, 6], "positions": [-2]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    """Fewer probes and shorter responses than by default, which show the bundled model's decision too."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"N_PROBE": 8, "N_ASKED": 24, "N_AT_ONCE": 12, "N_TOKENS": 16, "GAPS": (1.0, 2.0)}.items():
+            patch.setattr(places, name, value)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +51,11 @@ def nothing_is_generated(monkeypatch):
 
 def test_the_place_where_the_decision_is_written_wins(effects):
     assert effects.best == (6, -2)
-    assert (effects.n_refused, effects.n_answered) == (16, 16)
+    assert (effects.n_refused, effects.n_answered) == (8, 8)
     shallow, deep = effects.rows.set_index("layer").loc[[2, 6]].itertuples()
     assert deep.bypassed > shallow.bypassed + 0.4  # before control: at layer 2 the decision is not yet written
     assert deep.induced > 0.9
-    assert effects.source == f"causal choice on 16 + 16 train prompts, effect {deep.effect:.2f}"
+    assert effects.source == f"causal choice on 8 + 8 train prompts, effect {deep.effect:.2f}"
 
 
 def test_the_shares_are_those_of_plain_generation(chat, builtin, effects):
@@ -57,20 +66,22 @@ def test_the_shares_are_those_of_plain_generation(chat, builtin, effects):
         texts: dict[str, list[str]] = {kind: list(train.loc[train["category"] == kind, "text"]) for kind in kinds}
         halves = [own[: min(len(own) // 2, 112 // len(kinds))] for own in texts.values()]
         reading[name] = [text for half in halves for text in half]
-        rest = [text for text in train.loc[train["category"].isin(kinds), "text"] if text not in reading[name]][:96]
-        given = generate(chat, rest, max_new_tokens=N_TOKENS)["response"]
+        rest = [text for text in train.loc[train["category"].isin(kinds), "text"] if text not in reading[name]][
+            : places.N_ASKED
+        ]
+        given = generate(chat, rest, max_new_tokens=places.N_TOKENS)["response"]
         fits = [judge_response(*pair).outcome == wanted for pair in zip(rest, given, strict=True)]
-        probes[name] = [text for text, fit in zip(rest, fits, strict=True) if fit][:16]
+        probes[name] = [text for text, fit in zip(rest, fits, strict=True) if fit][: places.N_PROBE]
     means = [capture_activations(chat, reading[name], layers=[6]).at(6, -2).double().mean(0) for name in reading]
     difference = (means[0] - means[1]).float()
 
     def share(texts: list[str], edit: Ablation | Addition, outcome: str) -> float:
-        rows = generate(chat, texts, [Condition("x", (edit,), "x", 1.0)], max_new_tokens=N_TOKENS)
+        rows = generate(chat, texts, [Condition("x", (edit,), "x", 1.0)], max_new_tokens=places.N_TOKENS)
         told = [judge_response(*pair).outcome for pair in zip(texts, rows["response"], strict=True)]
         return told.count(outcome) / len(told)
 
     bypassed = share(probes["policy"], Ablation((difference / difference.norm())[None]), "answered")
-    induced = [share(probes["benign"], Addition(gaps * difference, (6,)), "refused") for gaps in GAPS]
+    induced = [share(probes["benign"], Addition(gaps * difference, (6,)), "refused") for gaps in places.GAPS]
     row = effects.rows.set_index("layer").loc[6]
     assert row["bypassed"] == pytest.approx(bypassed)
     assert row["induced"] == pytest.approx(sum(induced) / len(induced))
@@ -136,11 +147,9 @@ def test_all_places_are_screened_and_the_best_are_measured_with_all_probes(chat,
     monkeypatch.setattr(places, "N_FINALISTS", 1)
     found = place_effects(chat, builtin, layers=[2, 4, 6], positions=[-2, -1], cache_dir=cache)
     table = found.table()
-    assert table["n_refused"].tolist() == table["n_answered"].tolist() == [16] + [places.N_SCREENED] * 5
+    assert table["n_refused"].tolist() == table["n_answered"].tolist() == [8] + [places.N_SCREENED] * 5
     assert found.best == (6, -2)
-    assert (
-        found.figure().layout.title.subtitle.text == "16 + 16 prompts at the best 1 places; others screened with 4 + 4"
-    )
+    assert found.figure().layout.title.subtitle.text == "8 + 8 prompts at the best 1 places; others screened with 4 + 4"
     assert effects.figure().layout.title.subtitle.text is None  # all of its places were measured with all probes
     pd.testing.assert_frame_equal(table.head(1), effects.table().head(1))  # the same as without screening
     assert len(table) == len(set(zip(table["layer"], table["pos"], strict=True)))

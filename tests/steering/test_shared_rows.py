@@ -7,7 +7,7 @@ from refusal_utils.steering.generation import generate
 from refusal_utils.steering.interventions import Addition
 from refusal_utils.steering.shared_rows import SharedRows
 
-LAYER, N_NEW = 5, 24
+LAYER, N_NEW = 5, 16
 
 
 @pytest.fixture(scope="module")
@@ -18,15 +18,19 @@ def sweep(chat) -> list[Condition]:
     return [*strengths, Condition("other", (Addition(9 * second, (LAYER, LAYER + 1), "generation"),))]
 
 
-def rows_of_block(chat, layer, work):
-    """How many rows the block of `layer` computes in each forward pass of `work`."""
-    seen = []
-    handle = chat.bridge.blocks[layer].register_forward_hook(lambda block, args, out: seen.append(len(args[0])))
+def rows_of_blocks(chat, layers, work):
+    """How many rows the block of each of `layers` computes in each forward pass of `work`."""
+    seen = {layer: [] for layer in layers}
+    handles = [
+        chat.bridge.blocks[layer].register_forward_hook(lambda block, args, out, own=own: own.append(len(args[0])))
+        for layer, own in seen.items()
+    ]
     try:
         work()
     finally:
-        handle.remove()
-    return seen
+        for handle in handles:
+            handle.remove()
+    return list(seen.values())
 
 
 def said(chat, rows):
@@ -50,9 +54,9 @@ def test_below_the_edit_each_different_text_is_computed_once_and_above_it_every_
     def work():
         generate(chat, prompts[:6], sweep, max_new_tokens=N_NEW)
 
-    assert rows_of_block(chat, LAYER - 1, work) == different[:n_steps]
-    assert rows_of_block(chat, LAYER, work) == [len(alive) for alive in live[:n_steps]]
-    assert rows_of_block(chat, LAYER + 1, work) == [len(alive) for alive in live[:n_steps]]
+    below, at, above = rows_of_blocks(chat, (LAYER - 1, LAYER, LAYER + 1), work)
+    assert below == different[:n_steps]
+    assert at == above == [len(alive) for alive in live[:n_steps]]
     assert different[0] == 6
     assert 6 < different[10] < len(live[10])  # before: texts have parted, and not all of them
 

@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,6 +37,8 @@ def test_controlled_set_refuses_leaks_and_n_below_one():
     for n in (0, -3):
         with pytest.raises(ValueError, match=f"controlled_set: n must be at least 1; got {n}"):
             controlled_set(rows, n=n)
+    with pytest.raises(ValueError, match="^controlled_set: n must be a whole number; got '5'"):
+        inspect.unwrap(controlled_set)(rows, n="5")  # tests check types of signatures
 
 
 def sized(**sizes):

@@ -1,3 +1,5 @@
+import inspect
+
 import pytest
 
 from refusal_utils.tradeoff import choose_gaps
@@ -20,3 +22,9 @@ def test_few_strengths_are_among_all_of_them_so_that_responses_are_shared(model)
     gaps, controls = choose_gaps(model, "few", "few")
     assert {each for each in gaps if each > 0} & {*controls}  # notebook 07 compares them there
     assert min(gaps) < 0 < max(gaps)
+
+
+@pytest.mark.parametrize("gaps", ["many", 3, 0.5, [], ["a"], [True], [float("nan")], {0.5: 1}])
+def test_strengths_that_are_no_finite_numbers_are_refused(gaps):
+    with pytest.raises(ValueError, match="^choose_gaps: control_gaps must be a list of finite numbers, 'few' or None;"):
+        inspect.unwrap(choose_gaps)("bundled", None, gaps)  # tests check types of signatures
