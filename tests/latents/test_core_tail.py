@@ -66,7 +66,9 @@ def test_parts_displace_states_equally_far_and_leave_other_latents(parts):
 
 def test_overlap_against_the_length_of_lists_agrees_with_single_overlaps(parts):
     _, firing, _ = parts
-    table = overlap_by_size(firing, [1, 2], n_draws=20).table()
+    curve = overlap_by_size(firing, [1, 2], n_draws=20)
+    table = curve.table()
+    assert len(curve.figure().data) == 6
     assert table.loc[(1, 2), "found"] == 4
     assert table.loc[(3, 2), "found"] == 1
     assert table.loc[(3, 2), "labels permuted high"] <= table.loc[(1, 2), "labels permuted high"]

@@ -90,3 +90,5 @@ def test_a_page_escapes_texts_hides_harmful_ones_and_lists_every_latent(chat, ef
     assert HIDDEN not in marked
     assert "<mark" in marked
     assert shown.rates.loc[1].tolist() == [0.5, 0, 0]
+    assert shown.figure().data[0].z.max() == 1
+    assert {trace.name for trace in found.figure().data} == {"Unqualified advice", "Humanizing"}

@@ -36,7 +36,9 @@ def test_everything_or_nothing_is_recovered_and_the_loss_is_that_of_hugging_face
     assert (whole["L0"], whole["dead"]) == (pytest.approx(chat.d_model, rel=1e-3), 0)
     assert nothing["cross-entropy recovered"] == pytest.approx(0, abs=1e-6)
     assert nothing["cross-entropy without"] > 1 + nothing["cross-entropy as it is"]
-    text = write_card(tmp_path, chat, sae_quality(chat, {5: made(chat.d_model, 1.0)}, given), 3, {"x": 1}).read_text()
+    quality = sae_quality(chat, {5: made(chat.d_model, 1.0)}, given)
+    assert [float(bar.y[0]) for bar in quality.figure().data] == pytest.approx([1, 1, 1], abs=1e-3)
+    text = write_card(tmp_path, chat, quality, 3, {"x": 1}).read_text()
     assert "| cross-entropy recovered | 1 |" in text
 
 

@@ -35,7 +35,9 @@ def test_the_mean_of_the_two_planted_rows_is_found_and_random_ones_are_not(found
 
 def test_alignment_is_the_cosine_with_what_is_written(found):
     sae, sides, firing, directions = found
-    table = alignment(sae, sides, firing, directions, k=2).table()
+    aligned = alignment(sae, sides, firing, directions, k=2)
+    table = aligned.table()
+    assert [box.name for box in aligned.figure().data] == ["Unqualified advice", "Unsupported", "Humanizing"]
     expected = [float(directions[name][[0, 1 + number]].sum()) / 2**0.5 for number, name in enumerate(SIDES)]
     assert table["mean"].tolist() == pytest.approx(expected, abs=1e-5)
     assert table["std"].max() < 1e-5  # the two fire with amount 1 on every prompt
