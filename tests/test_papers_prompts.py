@@ -27,8 +27,8 @@ def test_the_papers_prompts_go_through_the_notebooks(tmp_path):
         return next(texts[kind], before) if kept and kind in texts else before
 
     write_paper_files(tmp_path / "cache" / "paper_files", text)
-    small = {"N_BOOTSTRAP": 40, "N_BUCKET": 12, "GAPS": [0.45, 1.0], "CONTROL_GAPS": [1.0], "MAX_NEW_TOKENS": 8}
-    small |= {"N_POOL": 24, "N_HELD_OUT": 16, "N_CONTROLS": 2}
+    small = {"N_BOOTSTRAP": 40, "N_BUCKET": 12, "GAPS": [1.0], "CONTROL_GAPS": [1.0], "MAX_NEW_TOKENS": 8}
+    small |= {"N_POOL": 60, "N_CONTROLS": 1}
     places = {"FIGURES_DIR": str(tmp_path), "CACHE_DIR": str(tmp_path / "cache")}
     run_without_pictures(Settings(PROMPTS="paper", **places, **small), ["01", "03", "04", "07"])
     draw = pd.read_csv(tmp_path / "bundled" / "01_draw.csv")
