@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from refusal_utils.notebooks import find_notebooks
+from refusal_utils.notebooks import NOTEBOOKS, find_notebooks
 
 from .readings import bold_numbers, is_printed, printed_numbers, readings
 
 ROOT = Path(__file__).parent.parent
 EVERY = pytest.mark.parametrize("path", find_notebooks(), ids=lambda path: path.stem)
+ALSO_EXPLORER = pytest.mark.parametrize(
+    "path", [*find_notebooks(), NOTEBOOKS / "explorer.ipynb"], ids=lambda path: path.stem
+)
 REPOSITORY = "refusal-geometry/refusal-geometry"
 INSTALL = f"""if "google.colab" in str(get_ipython()):
     %pip install -q "refusal-utils[notebooks] @ git+https://github.com/{REPOSITORY}\""""
@@ -48,7 +51,7 @@ def n_lines(source: str) -> int:
     return len([line for line in source.splitlines() if line.strip() and not line.strip().startswith("#")])
 
 
-@EVERY
+@ALSO_EXPLORER
 def test_notebooks_are_short(path):
     code = code_of(path)[1:]
     assert len(cells_of(path)) <= 30
@@ -58,7 +61,7 @@ def test_notebooks_are_short(path):
     assert not [line for line in lines if len(line) > 100 and not line.startswith("- ")]  # a takeaway is a sentence
 
 
-@EVERY
+@ALSO_EXPLORER
 def test_the_first_result_comes_within_25_lines_of_code(path):
     """Counted without the installation and the parameters: the first cell whose last statement shows something."""
     code = code_of(path)[1:]
@@ -71,7 +74,7 @@ def shows(source: str) -> bool:
     return isinstance(last, ast.Expr)
 
 
-@EVERY
+@ALSO_EXPLORER
 def test_notebooks_are_committed_without_outputs_and_with_stable_ids(path):
     assert not [cell["id"] for cell in cells_of(path, "code") if cell["outputs"] or cell["execution_count"]]
     ids = [cell["id"] for cell in cells_of(path)]
@@ -95,7 +98,7 @@ def test_the_head_is_the_same_in_all_notebooks(path):
     assert names == [name for name in FIRST if name in names] + own + [name for name in LAST if name in names]
 
 
-@EVERY
+@ALSO_EXPLORER
 def test_the_study_is_opened_with_all_parameters_that_it_takes(path):
     parameters, setup = code_of(path)[:2]
     body = ast.parse(setup).body
@@ -107,7 +110,7 @@ def test_the_study_is_opened_with_all_parameters_that_it_takes(path):
     assert taken == {name: value for name, value in OPEN.items() if re.search(rf"^{value} =", parameters, re.M)}
 
 
-@EVERY
+@ALSO_EXPLORER
 def test_code_is_plain(path):
     """No shell commands, no bare assertions, no comprehensions inside f-strings, and no name bound twice."""
     code = code_of(path)[1:]
@@ -130,7 +133,7 @@ def names_bound(tree: ast.Module) -> set[str]:
     return bound | {each.id for each in stored if isinstance(each.ctx, ast.Store)}
 
 
-@EVERY
+@ALSO_EXPLORER
 def test_every_reading_states_numbers(path):
     stated = {text: bold_numbers(text) for text, _ in readings(cells_of(path))}
     assert stated

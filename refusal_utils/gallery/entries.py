@@ -73,8 +73,8 @@ class ModelEntry:
 
 
 def model_folders(root: Path) -> list[Path]:
-    """The folders below `root` that hold a model's tables; the bundled model comes first, then the least nested."""
-    found = {path.parent for path in root.rglob(_DRAW)}
+    """The folders up to two levels below `root` with a model's tables; the bundled one first, then the least nested."""
+    found = {path.parent for depth in ("*", "*/*") for path in root.glob(f"{depth}/{_DRAW}")}
     return sorted(found, key=lambda folder: (folder.name != "bundled", len(folder.parts), folder.as_posix()))
 
 

@@ -19,6 +19,7 @@ from .entries import ModelEntry, model_folders, read_model
 from .recorded import OUTCOMES, script_json, write_record
 
 INDEX, EXPLORER = "index.html", "explorer.html"
+_TITLE = "<title>Refusal geometry"  # of both pages
 
 
 def build_gallery(
@@ -27,12 +28,13 @@ def build_gallery(
     """The paths of the gallery and the explorer, written to `figures` for all models in it; none without a model.
 
     A sweep in `cache_dir` renews the record of its model that the explorer reads (`explorer.js` in its folder). The
-    record has texts of benign prompts only, unless `show_prompts`. Takeaways are those of executed notebooks.
+    record has texts of benign prompts only, unless `show_prompts`. Takeaways are those of executed notebooks. A page
+    of these names that somebody else wrote is left as it is.
     """
     root = Path(figures)
     models = [each for folder in model_folders(root) if (each := _read(folder, root, cache_dir, show_prompts))]
     values = {"models": models, "known": script_json(_known(models)), "broken": MAX_DEGENERATE}
-    return [_write(root / name, **values) for name in (INDEX, EXPLORER) if models]
+    return [_write(root / name, **values) for name in (INDEX, EXPLORER) if models and _is_free(root / name)]
 
 
 def _read(folder: Path, root: Path, cache_dir: str | Path | None, show_prompts: bool) -> ModelEntry | None:
@@ -67,6 +69,14 @@ def _known(models: list[ModelEntry]) -> dict[str, Any]:
         "outcomes": OUTCOMES,
         "broken": MAX_DEGENERATE,
     }
+
+
+def _is_free(path: Path) -> bool:
+    """Whether there is no such page, or one of ours; says so if it is another's."""
+    is_free = not path.is_file() or _TITLE in path.read_text(encoding="utf-8", errors="replace")
+    if not is_free:
+        print(f"{path.name} is not of the gallery and stays as it is; move it, or choose another folder")
+    return is_free
 
 
 def _write(path: Path, **values: Any) -> Path:

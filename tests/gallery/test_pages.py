@@ -126,6 +126,19 @@ def test_a_damaged_model_is_left_out_and_named_and_none_makes_no_page(tmp_path, 
     assert "chatty" in text
 
 
+def test_a_page_of_somebody_else_stays_and_our_own_is_renewed(tmp_path, capsys):
+    plant_model(tmp_path / "chatty")
+    (tmp_path / "index.html").write_text("<title>My site</title>")
+    assert [path.name for path in build_gallery(tmp_path)] == ["explorer.html"]
+    assert (tmp_path / "index.html").read_text() == "<title>My site</title>"
+    assert "index.html is not of the gallery" in capsys.readouterr().out
+    (tmp_path / "index.html").unlink()
+    build_gallery(tmp_path)
+    plant_model(tmp_path / "later" / "other")
+    build_gallery(tmp_path)
+    assert "later/other" in (tmp_path / "index.html").read_text()
+
+
 def test_hostile_names_and_takeaways_stay_text(tmp_path):
     name = 'a"><b onload=hacked>&#x27;\u202e%41'
     folder = plant_model(tmp_path / name, HOSTILE)
