@@ -34,7 +34,7 @@ def notebook(tmp_path, monkeypatch):
 def instant(monkeypatch):
     """Executes no notebook: copies it to where the executed copy would go, and lists (number, parameters) of each.
 
-    Models and prompts need not exist.
+    One at a time, so that the order is known. Models and prompts need not exist.
     """
     asked = []
 
@@ -45,5 +45,6 @@ def instant(monkeypatch):
         return 0.0
 
     monkeypatch.setattr(runner, "run_notebook", copy)
+    monkeypatch.setattr(runner, "usual_jobs", lambda model: 1)
     monkeypatch.setattr(runner, "_require_sources", lambda settings: None)
     return asked
