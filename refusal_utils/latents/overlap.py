@@ -112,7 +112,8 @@ class OverlapCurve:
                 figure.add_scatter(x=own["k"], y=middle, name=shown, line=line, error_y=bars, mode="lines+markers")
         title = "Latents shared by the top lists, found and by chance (95 % of draws)"
         figure.update_layout(template="refusal", title=title, width=WIDTH, height=HEIGHT)
-        return figure.update_xaxes(title="latents per list, K", type="log").update_yaxes(title="latents")
+        figure.update_xaxes(title="latents per list, K", type="log", tickvals=self.rows["k"].unique())
+        return figure.update_yaxes(title="latents")
 
 
 def overlap_by_size(firing: Firing, sizes: Sequence[int], *, n_draws: int = 100, seed: int = 0) -> OverlapCurve:

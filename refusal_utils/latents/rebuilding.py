@@ -43,7 +43,8 @@ class Rebuilding:
         mean = self.rows.groupby(["how", "latents"], sort=False)["cosine"].mean().reset_index()
         title = "Refusal directions rebuilt from a few latents (mean cosine over directions)"
         how: dict[str, Any] = {"title": title, "template": "refusal", "width": WIDTH, "height": HEIGHT, "log_x": True}
-        return px.line(mean, x="latents", y="cosine", color="how", markers=True, **how)
+        figure = px.line(mean, x="latents", y="cosine", color="how", markers=True, **how)
+        return figure.update_xaxes(tickvals=mean["latents"].unique())
 
 
 def rebuild_directions(
