@@ -184,9 +184,9 @@ def one_at_a_time(folder: str | Path | None, *parts: object) -> Iterator[None]:
     if folder is None:
         yield
         return
-    place = Path(tempfile.gettempdir()) / "refusal_utils_locks"  # a disk of the network may have no locks
+    place = Path(tempfile.gettempdir()) / "refusal_utils_locks"  # a network disk may have no locks
     lock = FileLock(place / content_key(os.path.realpath(folder), *parts))
-    with suppress(OSError, NotImplementedError):
+    with suppress(OSError, NotImplementedError):  # without a lock, the same is at worst computed twice
         place.mkdir(exist_ok=True)
         _acquire(lock)
     try:

@@ -159,11 +159,13 @@ def test_without_a_folder_or_on_a_system_without_locks_nobody_waits(tmp_path, mo
     def none(*args, **options):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
+    inside = []
     with one_at_a_time(None, 1), one_at_a_time(None, 1):
-        pass
+        inside.append("no folder")
     monkeypatch.setattr(store.FileLock, "acquire", none)
     with one_at_a_time(tmp_path, 1), one_at_a_time(tmp_path, 1):
-        pass
+        inside.append("no locks")
+    assert inside == ["no folder", "no locks"]
 
 
 def test_a_row_log_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
