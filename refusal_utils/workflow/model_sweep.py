@@ -30,9 +30,9 @@ def sweep_models(
 ) -> list[Path]:
     """The files of judged rows, one for each model (`Sweep.load` reads them), after computing what is missing.
 
-    Each row has the columns of a `Sweep`. What is finished stays on disk whatever happens, and the same call goes on from
-    there. Raises `ValueError` as the engine does and, after everything else is written, if a block has failed: it names
-    the failed blocks with their reasons.
+    Each row has the columns of a `Sweep`. What is finished stays on disk whatever happens, and the same call goes on
+    from there. Raises `ValueError` as the engine does and, after everything else is written, if a block has failed: it
+    names the failed blocks with their reasons.
     """
     require_folder("sweep", plan.out)
     plan.blocks.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def sweep_models(
 def _collected(plan: SweepPlan, engine: Engine, options: Options) -> list[Receipt]:
     """One receipt for every task, while showing how far the sweep is."""
     tasks, receipts = plan.tasks(), list[Receipt]()
-    forecast = Forecast({model: plan.n_blocks for model in plan.models})
+    forecast = Forecast(dict.fromkeys(plan.models, plan.n_blocks))
     line = _Line(sys.stderr)
     running = engine.run(plan, tasks, options)
     try:
@@ -66,9 +66,7 @@ def _collected(plan: SweepPlan, engine: Engine, options: Options) -> list[Receip
     return receipts
 
 
-def _write(
-    plan: SweepPlan, model: str, finished: Sequence[Receipt], judge: Judge, say: Callable[[str], None]
-) -> Path:
+def _write(plan: SweepPlan, model: str, finished: Sequence[Receipt], judge: Judge, say: Callable[[str], None]) -> Path:
     """Write the judged rows and the rates of a model, and say how many there are of each condition."""
     found = [load_rows(plan.blocks / each.file) for each in finished]
     rows, n = _counted(model, [rows for rows, _ in found], sum(len(plan.ids(each.task.number)) for each in finished))

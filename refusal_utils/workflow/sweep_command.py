@@ -20,7 +20,9 @@ def add_sweep(commands: Any) -> None:
     sweep.add_argument("--n-prompts", type=int, metavar="N", help="prompts a category that make a direction (96)")
     sweep.add_argument("--held-out", type=int, dest="n_held_out", metavar="N", help="other prompts a kind, steered (8)")
     sweep.add_argument("--gaps", type=float, nargs="+", metavar="X", help="strengths in gaps (the model's own)")
-    sweep.add_argument("--controls", type=int, dest="n_controls", metavar="N", help="random directions of two kinds (5)")
+    sweep.add_argument(
+        "--controls", type=int, dest="n_controls", metavar="N", help="random directions of two kinds (5)"
+    )
     sweep.add_argument("--max-new-tokens", type=int, metavar="N", help="length of a response (50)")
     sweep.add_argument("--block", type=int, metavar="N", help="prompts in one unit of work (8)")
     sweep.add_argument("--seed", type=int, metavar="N", help="of every draw (0)")

@@ -3,9 +3,9 @@
 Two engines give the same rows bit for bit on one kind of device, because everything that decides a number is here: the
 directions are read from one file that the first worker of a model writes; a block is computed whole, by one call of
 `generate` on the same prompts under the same conditions, so its batches are the same; every worker uses the same number
-of threads; and a block that was interrupted is computed again from its beginning. The name of a block's file is a hash of
-the model, the device, the threads, the prompts' tokens and the conditions, so rows of different arithmetic never share a
-file.
+of threads; and a block that was interrupted is computed again from its beginning. The name of a block's file is a hash
+of the model, the device, the threads, the prompts' tokens and the conditions, so rows of different arithmetic never
+share a file.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A sweep whose blocks are texts: what engines do with blocks can be seen without a model, in processes without torch."""
+"""A sweep whose blocks are texts: it shows what engines do with blocks, without a model and without torch."""
 
 import os
 import signal
@@ -79,7 +79,17 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def until(holds, seconds: float = 60.0) -> bool:
+def descendants(process: int) -> set[int]:
+    """The processes that a process has started, and those that these have."""
+    found = set()
+    for task in os.listdir(f"/proc/{process}/task"):
+        with open(f"/proc/{process}/task/{task}/children") as file:
+            for child in map(int, file.read().split()):
+                found |= {child, *descendants(child)}
+    return found
+
+
+def until(holds, seconds: float = 300.0) -> bool:
     """Whether `holds()` comes true within some seconds."""
     end = time.monotonic() + seconds
     while not holds() and time.monotonic() < end:

@@ -1,8 +1,8 @@
 """Where the blocks of a sweep are computed, one file for each engine.
 
 An engine is a module of this folder that defines `ENGINE`, an `Engine`: a name, a title, and a function `run` that
-yields a receipt for every task. `ENGINES` finds it automatically, so an engine is added by adding a file. `local` computes
-in this process, `ray` on a cluster. Both call the same `Worker`, which makes their rows equal; see `engine`.
+yields a receipt for every task. `ENGINES` finds it automatically, so an engine is added by adding a file. `local`
+computes in this process, `ray` on a cluster. Both call the same `Worker`, which makes their rows equal; see `engine`.
 """
 
 from importlib import import_module

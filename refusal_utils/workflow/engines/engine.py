@@ -1,7 +1,7 @@
 """What an engine is, and what it must do.
 
-`run(plan, tasks, options)` is a generator. It yields one `Receipt` for every task, in any order, as soon as the block is
-on disk or has failed for good. It must
+`run(plan, tasks, options)` is a generator. It yields one `Receipt` for every task, in any order, as soon as the block
+is on disk or has failed for good. It must
 
 - call `plan.worker(model)` in the process that computes, and `Worker.block(number)` for every task of that model. The
   worker does everything that decides the numbers, so that engines cannot differ in them;

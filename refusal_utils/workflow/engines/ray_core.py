@@ -2,12 +2,12 @@
 
 Ray Core and not Ray Data, for three reasons. A model must stay loaded while its blocks pass, so the natural unit is an
 actor per model; Ray Data has one pool of equal actors per operator, so thirteen models are thirteen pipelines. Ray Data
-drops a block that fails (`max_errored_blocks`) or stops the whole run at it; here it is tried again, then named, and the
-rest is kept. And its checkpoints mark rows as done in a format of its own, while blocks on disk under hashes are read by
-every engine.
+drops a block that fails (`max_errored_blocks`) or stops the whole run at it; here it is tried again, then named, and
+the rest is kept. And its checkpoints mark rows as done in a format of its own, while blocks on disk under hashes are
+read by every engine.
 
-An actor is never restarted by Ray (`max_restarts=0`). Its death counts as one attempt at the block that it computed, and
-a new actor takes its place, so a block that kills every worker is given up after `ATTEMPTS` and not tried for ever.
+An actor is never restarted by Ray (`max_restarts=0`). Its death counts as one attempt at the block that it computed,
+and a new actor takes its place, so a block that kills every worker is given up after `ATTEMPTS` and not tried for ever.
 """
 
 import time
@@ -52,7 +52,7 @@ def _connect(ray: Any, plan: SweepPlan, options: Options) -> None:
 
 
 class _Actor:
-    """What runs in the process of a worker. It starts without a model, so that starting and loading can be told apart."""
+    """What runs in the process of a worker. It starts without a model, to tell a slow start from a slow loading."""
 
     def __init__(self, plan: SweepPlan) -> None:
         self.plan = plan
