@@ -29,7 +29,7 @@ def run(plan: SweepPlan, tasks: Sequence[Task], options: Options) -> Iterator[Re
 
     own = not ray.is_initialized()
     if own:
-        _connect(ray, plan, options)
+        connect(ray, options.address, plan.threads * (options.n_workers or len(plan.models)))
     crew = _Crew(ray, plan, Turns(tasks, ATTEMPTS), options)
     try:
         yield from crew.receipts()
@@ -39,16 +39,27 @@ def run(plan: SweepPlan, tasks: Sequence[Task], options: Options) -> Iterator[Re
             ray.shutdown()
 
 
-def _connect(ray: Any, plan: SweepPlan, options: Options) -> None:
-    """Join the cluster at the address, or start one on this machine that has room for the workers asked for."""
+def connect(ray: Any, address: str | None, n_cpus: int) -> str:
+    """The address of the cluster joined: the one at `address`, or a new one on this machine with `n_cpus`.
+
+    Ray gives a node half a minute to start, which can be too short on a busy machine, so this is tried again. Raises
+    `ValueError` if there is no cluster.
+    """
     how: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "ERROR"}
-    if options.address is None:
-        how["num_cpus"] = plan.threads * (options.n_workers or len(plan.models))
-    try:
-        ray.init(address=options.address or "local", **how)
-    except (ConnectionError, ValueError) as error:
-        todo = "Start one with `ray start --head`, or leave --address out for one on this machine."
-        raise invalid("sweep", f"a Ray cluster must run at {options.address}", reason(error), todo) from error
+    if address is not None:
+        try:
+            return ray.init(address=address, **how).address_info["address"]
+        except (ConnectionError, ValueError) as error:
+            todo = "Start one with `ray start --head`, or leave --address out for one on this machine."
+            raise invalid("sweep", f"a Ray cluster must run at {address}", reason(error), todo) from error
+    why = ""
+    for _ in range(ATTEMPTS):
+        try:
+            return ray.init(address="local", num_cpus=n_cpus, **how).address_info["address"]
+        except Exception as error:  # Ray raises no class of its own
+            why = reason(error)
+            ray.shutdown()
+    raise invalid("sweep", "a Ray cluster must start on this machine", why, "Try again, or use --engine local.")
 
 
 class _Actor:

@@ -11,6 +11,7 @@ import pytest
 
 from refusal_utils.workflow.engines import ENGINES, Options, named_engine
 from refusal_utils.workflow.engines.engine import ATTEMPTS
+from refusal_utils.workflow.engines.ray_core import connect
 
 from ..light_sweep import descendants, is_alive, light_plan, until
 
@@ -19,8 +20,7 @@ from ..light_sweep import descendants, is_alive, light_plan, until
 def cluster():
     """A Ray cluster of two CPUs on this machine; its address."""
     ray = pytest.importorskip("ray")
-    context = ray.init(num_cpus=2, address="local", log_to_driver=False, include_dashboard=False, logging_level="ERROR")
-    yield context.address_info["address"]
+    yield connect(ray, None, n_cpus=2)
     ray.shutdown()
 
 
