@@ -56,7 +56,7 @@ def _sweep(options: argparse.Namespace) -> None:
     threads = options.threads or max(1, n_cores() // (options.workers or 1))
     given = {name: getattr(options, name) for name in _PLAN if getattr(options, name) is not None}
     out = (options.out or FIGURES.parent / ".cache" / "sweeps").expanduser().resolve()
-    place = {"layer": settings[0].LAYER, "pos": settings[0].POS, "dtype": settings[0].DTYPE}
+    place: dict[str, Any] = {"layer": settings[0].LAYER, "pos": settings[0].POS, "dtype": settings[0].DTYPE}
     models, steps = tuple(each.MODEL for each in settings), {"gaps": options.gaps, "control_gaps": options.gaps}
     plan = SweepPlan(models, out, settings[0].PROMPTS, threads=threads, **steps, **place, **given)
     where = Options(options.address, options.workers, options.gpus, options.patience or Options.patience)

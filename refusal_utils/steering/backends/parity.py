@@ -134,7 +134,7 @@ def checked_backend(
     Pass one condition of every kind that will be used, such as an addition and an ablation. Raises `ValueError` with
     the numbers of the first condition that fails.
     """
-    parities = {}
+    parities: dict[str, Parity] = {}
     for each in conditions:
         found = check_parity(chat, backend, prompts, each, max_new_tokens)
         must, got = f"{backend.name} must answer as generate() does", f"{found.failed} of {found.n_prompts} prompts"

@@ -74,7 +74,7 @@ class LLM:
         with torch.no_grad():
             while len(new) < how.max_tokens and not (new and new[-1] in how.stop_token_ids):
                 skip = self.fault == "hooks are ignored" or (new and self.fault == "hooks run on the prompt alone")
-                with self._open([] if skip else hooks or [], contexts):
+                with self._open([] if skip else [*zip(hooks or [], contexts, strict=True)]):
                     out = self.model(given, past_key_values=past, use_cache=True)
                 past = out.past_key_values
                 new.append(int(out.logits[0, -1].argmax()))
@@ -85,11 +85,11 @@ class LLM:
         return found
 
     @contextmanager
-    def _open(self, hooks: list[Hook], contexts: list[Context]) -> Iterator[None]:
+    def _open(self, hooks: list[tuple[Hook, Context]]) -> Iterator[None]:
         layers = self.model.model.layers
         late = self.fault == "hooks run one layer later"
         with ExitStack() as stack:
-            for hook, context in zip(hooks, contexts, strict=True):
+            for hook, context in hooks:
                 for layer in hook.layer_indices:
                     block = layers[min(layer + late, len(layers) - 1)]
                     stack.callback(self._attach(block, hook, context, layer).remove)
@@ -105,7 +105,7 @@ class LLM:
             if found is None:
                 return states
             if self.fault == "hooked states come back rounded":
-                found = found.half().float()
+                found = found.round()
             if self.fault == "steering is twice as strong":
                 found = 2 * found - states[0]
             return found[None]
