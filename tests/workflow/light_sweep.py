@@ -98,6 +98,7 @@ def until(holds, seconds: float = 300.0) -> bool:
 
 
 if __name__ == "__main__":  # python -m tests.workflow.light_sweep OUT PAUSE [ADDRESS]: a driver that can be killed
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background ignores it
     running = named_engine("ray").run(
         plan := light_plan(Path(sys.argv[1]), pause=float(sys.argv[2])),
         plan.tasks(),
