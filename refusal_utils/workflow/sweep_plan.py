@@ -100,7 +100,10 @@ class SweepPlan:
 
     @cached_property
     def swept(self) -> pd.DataFrame:
-        """The prompts that are answered, in the order of the blocks: columns id, category, kind, text and harmful."""
+        """The prompts that are answered, in the order of the blocks: columns id, category, kind, text and harmful.
+
+        Raises `ValueError` if there are none.
+        """
         rows = held_out(self._loaded, self.draw).sample(frac=1, random_state=self.seed)
         rows = rows.groupby("kind").head(self.n_held_out).sort_index().reset_index(drop=True)
         require(len(rows) > 0, "sweep", "there must be prompts that made no direction", "none", "Lower n_prompts.")

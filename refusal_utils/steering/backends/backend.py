@@ -41,7 +41,7 @@ class Backend(Protocol):
 
     name: str
 
-    def require(self, condition: Condition) -> None:
+    def check_condition(self, condition: Condition) -> None:
         """Raise `ValueError` for a condition that it cannot apply exactly."""
 
     def answer(self, requests: Sequence[Request], max_new_tokens: int) -> list[Reply]:

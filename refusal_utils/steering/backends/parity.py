@@ -49,7 +49,7 @@ def check_parity(
     """
     n, todo = len(set(prompts)), "Pass more."
     require(n >= MIN_PROMPTS, "check_parity", f"there must be {MIN_PROMPTS} different prompts", n, todo)
-    backend.require(condition)
+    backend.check_condition(condition)
     own = generate(chat, prompts, [UNSTEERED, condition], max_new_tokens=max_new_tokens, tokens=True)["tokens"]
     ours, ours_steered = list(own[: len(prompts)]), list(own[len(prompts) :])
     must, got = "the condition must change a response", f"{condition.name!r}, which changes none of {len(prompts)}"
@@ -112,7 +112,7 @@ class CheckedBackend:
         got = ", ".join(untested)
         require(not untested, name, f"{self.backend.name} must have been tested with every kind", got, todo)
         for each in conditions:
-            self.backend.require(each)
+            self.backend.check_condition(each)
         requests = [Request(ids, each) for each, ids in product(conditions, chat.encode(prompts))]
         replies = self.backend.answer(requests, max_new_tokens)
         n_lost = sum(not reply.is_steered(each) for reply, each in zip(replies, requests, strict=True))

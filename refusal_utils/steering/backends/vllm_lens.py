@@ -93,7 +93,7 @@ class VllmLens:
     def __init__(self, chat: ChatModel, llm: Any, sampling_params: Any, hook: Any) -> None:
         self.chat, self.llm, self.sampling_params, self.hook = chat, llm, sampling_params, hook
 
-    def require(self, condition: Condition) -> None:
+    def check_condition(self, condition: Condition) -> None:
         """Raise `ValueError` unless the condition is unsteered, or one addition or ablation at named layers."""
         edits, must = condition.interventions, "a condition must be one addition or ablation"
         got = ", ".join(type(each).__name__ for each in edits)

@@ -123,7 +123,7 @@ def test_what_cannot_be_applied_exactly_is_refused(chat, model, added, ablated):
         (both, "a condition must be one addition or ablation at most; got Addition, Ablation"),
     ):
         with pytest.raises(ValueError, match=message):
-            engine.require(condition)
+            engine.check_condition(condition)
 
 
 def test_the_gate_wants_twenty_prompts_a_condition_that_acts_and_every_kind(chat, model, added, ablated):
