@@ -23,7 +23,7 @@ SIZE |= {"max_new_tokens": 24, "layer": 1, "pos": -1, "block": 2}
 
 
 def computed(world: World, out: Path, engine: str, **options: Any) -> dict[str, bytes]:
-    """The contents of all blocks, by their names; a failed block has none."""
+    """The contents of all blocks, by their names. No block may fail."""
 
     def make() -> str:
         world.results["cache of the swept model"] = folder = Path(tempfile.mkdtemp(prefix="refusal_utils_faults_"))
@@ -32,7 +32,8 @@ def computed(world: World, out: Path, engine: str, **options: Any) -> dict[str, 
     plan = SweepPlan((world.once("swept model", make),), out, **SIZE)
     plan.blocks.mkdir(parents=True)
     found: list[Receipt] = [*named_engine(engine).run(plan, plan.tasks(), Options(**options))]
-    return {each.file or each.error: (plan.blocks / each.file).read_bytes() for each in found}
+    assert not [each.error for each in found if each.error]
+    return {each.file: (plan.blocks / each.file).read_bytes() for each in found}
 
 
 @fault("kill -9 of a Ray worker at work: the rows of the engine `local`, bit-identical", 20)
