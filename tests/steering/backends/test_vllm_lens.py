@@ -97,8 +97,12 @@ def test_projections_give_our_tokens_and_our_columns(chat, model, added, ablated
 def test_every_fault_of_an_engine_fails_the_gate_that_is_for_it(chat, model, added, fault, failed):
     found = check_parity(chat, backend(chat, model, fault), PROMPTS, added, N_NEW)
     assert failed <= set(found.failed)
+
+
+def test_an_engine_that_fails_the_gate_is_not_returned(chat, model, added):
+    engine = backend(chat, model, "hooks are ignored")
     with pytest.raises(ValueError, match="checked_backend: vllm-lens must answer as generate"):
-        checked_backend(chat, backend(chat, model, fault), PROMPTS, [added], max_new_tokens=N_NEW)
+        checked_backend(chat, engine, PROMPTS, [added], max_new_tokens=N_NEW)
 
 
 def test_a_request_that_is_answered_unsteered_after_the_gate_is_an_error(chat, model, added):
