@@ -56,7 +56,7 @@ def test_the_package_exports_few_names_and_each_is_there():
         (["train-sea"], "Did you mean 'train-sae'?"),
         (["--versoin"], "unrecognized arguments: --versoin. Did you mean '--version'?"),
         (["report", "--model", "a", "--models", "b"], "not allowed with argument"),
-        ([], "a command is needed: run, report, judge, audit, train-sae, settings or methods"),
+        ([], "a command is needed: run, report, sweep, judge, audit, train-sae, settings or methods"),
     ],
 )
 def test_wrong_options_are_named(arguments, message, capsys):
