@@ -111,7 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(act=_run, parser=run)
     report = commands.add_parser("report", help="compare every number with the paper's; writes CSV and HTML")
     which = report.add_mutually_exclusive_group()
-    which.add_argument("--models", nargs="+", metavar="ID", help="several models, and figures of them side by side")
+    several_models = "models or folders of figures, also side by side; without names, all runs so far"
+    which.add_argument("--models", nargs="*", metavar="ID", help=several_models)
     report.set_defaults(act=_report, parser=report)
     model = "'bundled' (the default), 'smollm2', a Hugging Face id, a folder, or a .gguf file"
     for command, group in ((run, run), (report, which)):
@@ -172,22 +173,23 @@ def _run(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from .settings import read_settings
 
-    settings = [read_settings((), MODEL=model, FIGURES_DIR=options.out) for model in options.models or [options.model]]
+    several = options.models is not None
+    settings = read_settings((), MODEL=options.model, FIGURES_DIR=options.out)
+    from ..model.names import owner
     from ..paper.claims import check_claims
-    from ..paper.models import compare_models
+    from ..paper.models import compare_models, open_models
     from ..paper.report import write_report
-    from ..paper.setting import figures_of
     from .runner import figures_root
 
-    for each in settings:  # before any is written
-        figures_of("write_report", each.MODEL, figures_root(each))
-    for each in settings:
-        *paths, counts = write_report(each.MODEL, figures_root(each))
-        claims = check_claims(paths[0].parent, each.MODEL).table().drop(columns=["why", "setting"])
+    root = figures_root(settings)
+    folders = open_models(options.models or () if several else [settings.MODEL], root).folders  # before any is written
+    for folder in folders.values():
+        model = owner(folder) or folder.name
+        *paths, counts = write_report(model, folder.parent)
+        claims = check_claims(folder, model).table().drop(columns=["why", "setting"])
         print(counts.to_string(), claims.round(2).to_string(), *map(os.path.relpath, paths), sep="\n\n")
-    if options.models:
-        paths = compare_models([each.MODEL for each in settings], figures_root(settings[0]))
-        print(*map(os.path.relpath, paths), sep="\n")
+    if several:
+        print(*map(os.path.relpath, compare_models([*folders.values()], root)), sep="\n")
 
 
 def _judge(options: argparse.Namespace) -> None:

@@ -89,7 +89,7 @@ def _run_all(runs: Sequence[Run], fresh: bool, n_jobs: int) -> None:
             minutes = run_notebook(run.notebook, run.executed.parent, run.parameters, kernels)
         finally:
             close_loop()
-        run.write_record(digest)
+        run.write_record(digest, minutes, kernels.work.get(run.notebook.stem))
         announce(f"{run.notebook.stem:<28} {minutes:5.1f} min")
 
     needs = {run.number: [number for number in run.needs if number in by_number] for run in runs}
