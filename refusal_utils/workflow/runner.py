@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..checks import did_you_mean, invalid, require, require_folder
 from ..model.defaults import check_layer
-from ..model.names import BUNDLED, FIGURES, claim_folder, folder_names, model_folder, recorded_layers
+from ..model.names import BUNDLED, BUNDLED_TOKENS, FIGURES, claim_folder, folder_names, model_folder, recorded_layers
 from ..notebooks import find_notebooks, parameter_defaults, read_title
 from .records import RENDERER, Run
 from .settings import Settings
-from .side_by_side import run_side_by_side, shared_threads, usual_jobs
+from .side_by_side import FILLS_CACHE, needs_cache_first, run_side_by_side, shared_threads, usual_jobs
 
 if TYPE_CHECKING:
     from .execution import Kernels
@@ -76,8 +76,9 @@ def _run_all(runs: Sequence[Run], fresh: bool, n_jobs: int) -> None:
     from .execution import Kernels, close_loop
     from .progress import announce
 
-    kernels = Kernels(shared_threads(n_jobs))
+    kernels, with_all_cores = Kernels(shared_threads(n_jobs)), Kernels()
     by_number = {run.number: run for run in runs}
+    cache_first = runs[0].parameters.get("MODEL") not in (BUNDLED, BUNDLED_TOKENS)  # theirs is filled in seconds
 
     def work(number: str) -> None:
         run = by_number[number]
@@ -86,14 +87,19 @@ def _run_all(runs: Sequence[Run], fresh: bool, n_jobs: int) -> None:
             announce(f"{run.notebook.stem:<28} already finished, skipped (--fresh runs it again)")
             return
         try:
-            minutes = run_notebook(run.notebook, run.executed.parent, run.parameters, kernels)
+            own = with_all_cores if number == FILLS_CACHE and cache_first else kernels
+            minutes = run_notebook(run.notebook, run.executed.parent, run.parameters, own)
         finally:
             close_loop()
         run.write_record(digest, minutes, kernels.work.get(run.notebook.stem))
         announce(f"{run.notebook.stem:<28} {minutes:5.1f} min")
 
+    def stop() -> None:
+        kernels.end()
+        with_all_cores.end()
+
     needs = {run.number: [number for number in run.needs if number in by_number] for run in runs}
-    run_side_by_side(needs, work, n_jobs, kernels.end)
+    run_side_by_side(needs_cache_first(needs) if cache_first else needs, work, n_jobs, stop)
 
 
 def figures_root(settings: Settings) -> Path:

@@ -8,6 +8,7 @@ from graphlib import TopologicalSorter
 from ..model.names import BUNDLED, SMOLLM2
 
 THREADS = "OMP_NUM_THREADS"
+FILLS_CACHE = "02"  # the notebook that searches for the place and generates the unsteered responses
 
 
 def usual_jobs(model: str) -> int:
@@ -18,6 +19,11 @@ def usual_jobs(model: str) -> int:
 def shared_threads(n_jobs: int) -> dict[str, str]:
     """The variable that gives each of several notebooks its share of the cores, unless the user has set it."""
     return {} if n_jobs == 1 or THREADS in os.environ else {THREADS: str(max(1, n_cores() // n_jobs))}
+
+
+def needs_cache_first(needs: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
+    """`needs` with notebook 02 before all later ones, which then read its states and responses instead of waiting."""
+    return {name: {*each, *([FILLS_CACHE] if name > FILLS_CACHE in needs else [])} for name, each in needs.items()}
 
 
 def n_cores() -> int:

@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from refusal_utils.workflow import side_by_side
-from refusal_utils.workflow.side_by_side import run_side_by_side, shared_threads, usual_jobs
+from refusal_utils.workflow.side_by_side import needs_cache_first, run_side_by_side, shared_threads, usual_jobs
 
 NEEDS = {"01": [], "02": ["01"], "03": ["01", "02"], "04": [], "05": [], "06": ["03"]}
 
@@ -88,3 +88,11 @@ def test_cores_are_shared_unless_the_user_has_chosen(monkeypatch):
     assert shared_threads(1) == {}
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert shared_threads(2) == {}
+
+
+def test_later_notebooks_wait_for_the_cache():
+    needs = {"01": [], "02": ["01"], "03": ["01"], "09": ["01"], "explorer": ["03"]}
+    assert needs_cache_first(needs) == {
+        "01": set(), "02": {"01"}, "03": {"01", "02"}, "09": {"01", "02"}, "explorer": {"02", "03"}
+    }  # fmt: skip
+    assert needs_cache_first({"03": [], "09": ["03"]}) == {"03": set(), "09": {"03"}}
