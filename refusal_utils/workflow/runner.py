@@ -91,7 +91,7 @@ def _run_all(runs: Sequence[Run], fresh: bool, n_jobs: int) -> None:
             minutes = run_notebook(run.notebook, run.executed.parent, run.parameters, own)
         finally:
             close_loop()
-        run.write_record(digest, minutes, kernels.work.get(run.notebook.stem))
+        run.write_record(digest, minutes, own.work.get(run.notebook.stem))
         announce(f"{run.notebook.stem:<28} {minutes:5.1f} min")
 
     def stop() -> None:
