@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -50,7 +51,7 @@ class ModelMaps:
         ]
         columns = ["first", "second", "pairs", "correlation", "chance", "p"]
         table = pd.DataFrame(rows, columns=columns).dropna(subset=["p"], ignore_index=True)
-        adjusted = adjust_p(torch.tensor(table["p"].to_numpy(), dtype=torch.float64)) if len(table) else []
+        adjusted: Any = adjust_p(torch.tensor(table["p"].to_numpy(), dtype=torch.float64)) if len(table) else []
         return MapLikenesses(table.assign(**{"p adjusted": list(map(float, adjusted))}))
 
 
