@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from .. import __version__
+from .report_command import add_report
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -108,16 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--set", help="set parameters of the notebooks (the command `settings` lists them)", **several)
     run.add_argument("--fresh", action="store_true", help="run finished notebooks again")
     run.add_argument("--jobs", type=int, metavar="N", help="notebooks at once (1; with a small model on a CPU, 2)")
+    run.add_argument("--plan", action="store_true", help="show rows, tokens, memory and minutes; run none")
+    run.add_argument("--minutes", type=float, metavar="N", help="choose sizes with which the run takes N minutes")
     run.set_defaults(act=_run, parser=run)
-    report = commands.add_parser("report", help="compare every number with the paper's; writes CSV and HTML")
-    which = report.add_mutually_exclusive_group()
-    several_models = "models or folders of figures, also side by side; without names, all runs so far"
-    which.add_argument("--models", nargs="*", metavar="ID", help=several_models)
-    report.set_defaults(act=_report, parser=report)
     model = "'bundled' (the default), 'smollm2', a Hugging Face id, a folder, or a .gguf file"
-    for command, group in ((run, run), (report, which)):
-        group.add_argument("--model", metavar="ID", help=model)
-        command.add_argument("--out", metavar="DIR", help="the figures folder of all models, or of this one")
+    run.add_argument("--model", metavar="ID", help=model)
+    run.add_argument("--out", metavar="DIR", help="the figures folder of all models, or of this one")
+    add_report(commands, model)
     judge = commands.add_parser("judge", help="measure a judge on files of labelled responses")
     judge.add_argument("files", nargs="+", metavar="FILE", help=".jsonl or .csv with columns prompt, response, label")
     judge.add_argument(
@@ -167,29 +165,18 @@ def _run(options: argparse.Namespace) -> None:
     if options.list:
         print(list_notebooks(options.notebooks))
         return
-    run_notebooks(settings, options.notebooks, fresh=options.fresh, n_jobs=options.jobs)
+    chosen: dict[str, Any] = {}
+    if options.minutes is not None:
+        from .planning.command import fit_run
 
+        asked = settings, options.minutes, options.notebooks, options.jobs
+        settings, chosen = fit_run(*asked, fresh=options.fresh)
+    elif options.plan:
+        from .planning.command import print_plan
 
-def _report(options: argparse.Namespace) -> None:
-    from .settings import read_settings
-
-    several = options.models is not None
-    settings = read_settings((), MODEL=options.model, FIGURES_DIR=options.out)
-    from ..model.names import owner
-    from ..paper.claims import check_claims
-    from ..paper.models import compare_models, open_models
-    from ..paper.report import write_report
-    from .runner import figures_root
-
-    root = figures_root(settings)
-    folders = open_models(options.models or () if several else [settings.MODEL], root).folders  # before any is written
-    for folder in folders.values():
-        model = owner(folder) or folder.name
-        *paths, counts = write_report(model, folder.parent)
-        claims = check_claims(folder, model).table().drop(columns=["why", "setting"])
-        print(counts.to_string(), claims.round(2).to_string(), *map(os.path.relpath, paths), sep="\n\n")
-    if several:
-        print(*map(os.path.relpath, compare_models([*folders.values()], root)), sep="\n")
+        print_plan(settings, options.notebooks, options.jobs)
+    if not options.plan:
+        run_notebooks(settings, options.notebooks, fresh=options.fresh, n_jobs=options.jobs, chosen=chosen)
 
 
 def _judge(options: argparse.Namespace) -> None:

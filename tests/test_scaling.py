@@ -1,0 +1,30 @@
+import pandas as pd
+import pytest
+
+from . import scaling
+
+
+def test_times_on_a_line_are_on_it_and_others_are_not():
+    sizes = pd.DataFrame({"prompts": [1, 2, 4, 8], "conditions": [1, 1, 2, 4]})
+    rows = sizes["prompts"] * sizes["conditions"]
+    straight = scaling.with_line(sizes.assign(seconds=3 + 2.0 * rows))
+    assert straight["off line"].abs().max() < 1e-9
+    assert straight["rows a second"].tolist() == pytest.approx((rows / (3 + 2.0 * rows)).tolist())
+    assert scaling.with_line(sizes.assign(seconds=rows**1.5))["off line"].abs().max() > 0.05
+
+
+def test_sizes_are_measured_over_prompts_and_conditions(chat, monkeypatch):
+    monkeypatch.setattr(scaling, "N_NEW", 2)
+    found = scaling.measure_sizes(chat, prompts=(2, 4), conditions=(2, 3), rounds=1)
+    assert found["rows"].tolist() == [4, 6, 8, 12]
+    assert (found["seconds"] > 0).all()
+
+
+def test_on_paper_blocks_are_never_slower_than_whole_models_and_faster_than_one_gpu():
+    found = scaling.on_paper()
+    one, whole, blocks = found.values()
+    assert one / 8 <= blocks <= whole < one
+    equal = scaling.on_paper([9.24] * 8, n_gpus=8)
+    assert equal["8 GPUs, whole models"] == pytest.approx(equal["one GPU"] / 8)
+    seconds = scaling.ROWS_PER_MODEL * scaling.MEASURED_SECONDS / scaling.MEASURED_ROWS + scaling.SECONDS_TO_LOAD
+    assert equal["8 GPUs, whole models"] == pytest.approx(seconds / 3600)
