@@ -97,7 +97,10 @@ def work(model: str, n_prompts: int, n_conditions: int) -> None:
 
 
 def on_paper(
-    billions: Sequence[float] = MODELS_ON_PAPER, n_gpus: int = N_GPUS, rows: int = ROWS_PER_MODEL
+    billions: Sequence[float] = MODELS_ON_PAPER,
+    n_gpus: int = N_GPUS,
+    rows: int = ROWS_PER_MODEL,
+    load: float = SECONDS_TO_LOAD,
 ) -> dict[str, float]:
     """Hours of a sweep of several models: on one GPU, on several by whole models, and on several in blocks.
 
@@ -105,18 +108,18 @@ def on_paper(
     with the most left, and loads the model first if it is another.
     """
     per_row = {at: MEASURED_SECONDS / MEASURED_ROWS * size / MEASURED_BILLIONS for at, size in enumerate(billions)}
-    whole = [SECONDS_TO_LOAD + rows * per_row[at] for at in per_row]
+    whole = [load + rows * per_row[at] for at in per_row]
     ends = [0.0] * n_gpus
     for took in sorted(whole, reverse=True):  # the longest first, to the GPU that is free first
         heapq.heappush(ends, heapq.heappop(ends) + took)
     return {
         "one GPU": sum(whole) / 3600,
         f"{n_gpus} GPUs, whole models": max(ends) / 3600,
-        f"{n_gpus} GPUs, blocks": _in_blocks(per_row, n_gpus, rows) / 3600,
+        f"{n_gpus} GPUs, blocks": _in_blocks(per_row, n_gpus, rows, load) / 3600,
     }
 
 
-def _in_blocks(per_row: dict[int, float], n_gpus: int, rows: int) -> float:
+def _in_blocks(per_row: dict[int, float], n_gpus: int, rows: int, load: float) -> float:
     left, free = dict.fromkeys(per_row, rows), [(0.0, gpu) for gpu in range(n_gpus)]
     loaded: dict[int, int] = {}
     last = 0.0
@@ -125,7 +128,7 @@ def _in_blocks(per_row: dict[int, float], n_gpus: int, rows: int) -> float:
         own = loaded.get(gpu)
         most = max(left, key=lambda at: left[at] * per_row[at])
         at = own if own is not None and left[own] else most
-        now += SECONDS_TO_LOAD * (at != own)
+        now += load * (at != own)
         loaded[gpu], n = at, min(BLOCK, left[at])
         left[at] -= n
         last = max(last, now + n * per_row[at])
@@ -145,6 +148,7 @@ def main(model: str = "bundled") -> list[tuple[str, list[float], str, bool]]:
         f"parameters, {ROWS_PER_MODEL:,} rows each, {per_row:.1f} ms a row at {MEASURED_BILLIONS} billion "
         f"and in proportion at other sizes, {SECONDS_TO_LOAD:.0f} s to load a model on a GPU"
     )
-    print(*(f"  {name:<24}{hours:6.2f} h" for name, hours in on_paper().items()), sep="\n")
+    columns = {f"{times * ROWS_PER_MODEL:,} rows": on_paper(rows=times * ROWS_PER_MODEL) for times in (1, 10)}
+    print(pd.DataFrame(columns).round(2).to_string())
     off = sizes["off line"].abs().tolist()
     return [("time against prompts x conditions, share off a line", off, f"<= {LINEAR}", max(off) <= LINEAR)]

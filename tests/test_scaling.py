@@ -20,10 +20,12 @@ def test_sizes_are_measured_over_prompts_and_conditions(chat, monkeypatch):
     assert (found["seconds"] > 0).all()
 
 
-def test_on_paper_blocks_are_never_slower_than_whole_models_and_faster_than_one_gpu():
-    found = scaling.on_paper()
-    one, whole, blocks = found.values()
-    assert one / 8 <= blocks <= whole < one
+def test_on_paper_blocks_are_faster_where_loading_costs_nothing_and_nothing_beats_equal_shares():
+    one, whole, blocks = scaling.on_paper(load=0).values()
+    assert one / 8 <= blocks < whole < one
+    one, whole, blocks = scaling.on_paper().values()
+    assert one / 8 <= min(whole, blocks)
+    assert max(whole, blocks) < one
     equal = scaling.on_paper([9.24] * 8, n_gpus=8)
     assert equal["8 GPUs, whole models"] == pytest.approx(equal["one GPU"] / 8)
     seconds = scaling.ROWS_PER_MODEL * scaling.MEASURED_SECONDS / scaling.MEASURED_ROWS + scaling.SECONDS_TO_LOAD

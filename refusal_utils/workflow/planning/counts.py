@@ -9,14 +9,13 @@ from dataclasses import replace
 from ...heads.refusal_opening import N_PUSHED
 from ...notebooks import find_notebooks, read_title
 from ...paper.tables import published_alphas
-from ...prompts import twin_pairs
-from ...prompts.draws import held_out
 from ...steering import places
 from ...steering.places import reading_half
 from ...tradeoff import choose_gaps
 from .counts_of_methods import cones, languages, latents, methods, refusal_tokens, what_changed
-from .scene import LABEL, Loop, Scene, load_all
+from .scene import LABEL, Loop, Scene, train_twins, unseen_twins, widened
 
+N_OPENING = 6  # sides whose refusals usually begin with the opening tokens, the benign one included
 N_WIDENED = 64  # prompts a category that notebooks 03 and 04 measure stability with
 MATCHING_ROUNDS = 2.5  # of the search for equal refusal rates, as a mean over directions; at most 6
 _N_VARIANTS = 6  # of `steering_variants` besides the neighbouring layers, which depend on the model
@@ -49,18 +48,18 @@ def cached_activations(scene: Scene) -> list[Loop]:
 
 def geometry(scene: Scene) -> list[Loop]:
     """Notebook 03: the prompts that top up the draw."""
-    return scene.capture(scene.study.widened(N_WIDENED)["text"])
+    return scene.capture(widened(scene.study, N_WIDENED)["text"])
 
 
 def confounds(scene: Scene) -> list[Loop]:
     """Notebook 04: twins of the train split, and responses and activations of the pool."""
-    pairs = twin_pairs(load_all().query("split == 'train'"))
+    pairs = train_twins()
     pairs = pairs[pairs["category"].isin(scene.draw["category"])]
     twins = [*scene.capture(pairs["text"]), *scene.capture(pairs["twin"])]
     asked = scene.ask_pool()
     # Buckets with fewer than 8 prompts, and broken responses, are not read.
     read = [replace(loop, is_exact=False) for loop in scene.capture(scene.pool["text"])]
-    return [*twins, *asked, *read, *scene.capture(scene.study.widened(N_WIDENED)["text"])]
+    return [*twins, *asked, *read, *scene.capture(widened(scene.study, N_WIDENED)["text"])]
 
 
 def views(scene: Scene) -> list[Loop]:
@@ -71,11 +70,11 @@ def views(scene: Scene) -> list[Loop]:
 
 def heads(scene: Scene) -> list[Loop]:
     """Notebook 06: shares of all heads, and what replacing some of them does."""
-    unseen = twin_pairs(held_out(load_all(), scene.draw, limit=None))
+    unseen = unseen_twins(scene.study)
     twins = unseen[unseen["category"].isin(scene.categories)].groupby("category").head(scene["N_TWINS"])
     n, tokens, model = len(twins), scene["MAX_NEW_TOKENS"], scene.model
     share, n_benign = model.decision_layer / model.n_layers, int((scene.draw["category"] == "benign").sum())
-    pushed = 4 * min(N_PUSHED, n_benign)  # as many categories as usually begin with the opening tokens
+    pushed = N_OPENING * min(N_PUSHED, n_benign)  # as many categories as usually begin with the opening tokens
     asked = scene.ask_pool()
     n_replaced = 2 * (1 + scene["N_RANDOM"])
     n_single = min(scene["N_SINGLE"], model.n_heads * model.decision_layer)

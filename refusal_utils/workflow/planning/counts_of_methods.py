@@ -6,19 +6,18 @@ from ...bundled.trained import SHIPPED
 from ...methods import METHODS, arditi_selection, cosmic
 from ...methods.candidates import N_ASKED, N_TOKENS
 from ...methods.targets import N_ANSWER, N_RETAINED
-from ...prompts import contrast_pairs, load_languages, load_suffixes
+from ...prompts import contrast_pairs
 from ...prompts.categories import CATEGORY_IDS
-from ...prompts.instructed import load_instructed
 from ...steering.places import POLICY, reading_half
 from ...tradeoff import choose_gaps
 from ...tradeoff.equal_cost import BUDGETS, FIRST
-from .scene import Loop, Scene
+from .scene import Loop, Scene, instructed, n_suffixes, parallel_prompts
 
 N_COST, N_COST_LATENTS = 32, 16  # benign prompts on which costs are measured, in notebooks 09 and 11, and in 14
 REFINED = {"added": 3.0, "ablated": 1.0}  # strengths tried for a budget after the first ones; many ablations end first
 LANGUAGE_TOKENS, N_KNOWN = 24, 8  # tokens of a response in notebook 10; prompts of a kind in notebook 12
 PARTS = 7  # that notebook 14 sets to zero, besides nothing
-GRADIENT = 3.0  # passes that a pass with gradients is worth
+GRADIENT, N_MIXED = 3.0, 3  # passes that one with gradients is worth; directions that a prompt of a cone is tried with
 SAE_KINDS, SAE_TOKENS = 6, 50  # random controls of the SAE directions; tokens of a response that one is trained on
 
 
@@ -42,13 +41,13 @@ def methods(scene: Scene) -> list[Loop]:
 
 def languages(scene: Scene) -> list[Loop]:
     """Notebook 10: every language's direction on every language's prompts, and the push of suffixes."""
-    known = ["en", "de"] if scene.is_bundled and scene["LANGUAGES"] == "builtin" else None
-    asked = load_languages(scene["LANGUAGES"], known)
+    known = ("en", "de") if scene.is_bundled and scene["LANGUAGES"] == "builtin" else None
+    asked = parallel_prompts(scene["LANGUAGES"], known)
     n, n_directions = len(asked), asked["language"].nunique() + 1
     share = (scene.model.decision_layer + 1) / scene.model.n_layers
     pool = scene.ask_pool()
     kinds = scene.pool.groupby("category").size().clip(upper=scene["N_SUFFIXED"])
-    texts = int(kinds.sum()) * (1 + len(load_suffixes(scene["SUFFIXES"])))
+    texts = int(kinds.sum()) * (1 + n_suffixes(scene["SUFFIXES"]))
     return [
         Loop("capture_activations", n, depth=share),
         Loop("generate", n, new_tokens=LANGUAGE_TOKENS),
@@ -62,7 +61,7 @@ def languages(scene: Scene) -> list[Loop]:
 
 def cones(scene: Scene) -> list[Loop]:
     """Notebook 11: training, unless its result is shipped, profiles under ablations, and equal cost."""
-    n, asked = scene.n_bucketed(scene["N_COMPARED"]), scene.study.held_out(scene["N_COMPARED"] // 4)
+    n, asked = scene.n_bucketed(scene["N_COMPARED"]), scene.held_out(scene["N_COMPARED"] // 4)
     n_asked, n_directions = int((asked["category"] != "benign").sum()), len(scene.categories) + 5
     return [
         *([] if _is_shipped(scene) else _training(scene)),
@@ -74,7 +73,7 @@ def cones(scene: Scene) -> list[Loop]:
 
 def refusal_tokens(scene: Scene) -> list[Loop]:
     """Notebook 12: responses after forced first tokens, on the model with control tokens and on the model itself."""
-    pairs = len(contrast_pairs(scene.study.held_out(), scene["N_PAIRS"], scene["SEED"]))
+    pairs = len(contrast_pairs(scene.held_out(), scene["N_PAIRS"], scene["SEED"]))
     gaps, _ = choose_gaps("bundled-tokens" if scene.is_bundled else scene["MODEL"], scene["GAPS"])
     tokens, other = scene["MAX_NEW_TOKENS"], scene.is_bundled or scene["TOKENS_MODEL"] is not None
     n_strengths = len([each for each in gaps if each]) + 2
@@ -100,13 +99,13 @@ def what_changed(scene: Scene) -> list[Loop]:
     train, tokens = scene.study.prompts.query("split == 'train'"), scene["MAX_NEW_TOKENS"]
     sizes = train["category"].value_counts()
     n_read = min(16, int(sizes.min())) * int(sizes.index.isin([*CATEGORY_IDS, "benign"]).sum())
-    questions, few = load_instructed(split="eval"), max(0, scene["N_COMPARED"] // 4)
+    questions, few = instructed("eval"), max(0, scene["N_COMPARED"] // 4)
     n_few = len(questions.groupby(["system", "on_topic"]).head(few))
-    own = scene.study.held_out().query("category != 'benign'").groupby("category").head(scene["N_COMPARED"] // 2)
+    own = scene.held_out().query("category != 'benign'").groupby("category").head(scene["N_COMPARED"] // 2)
     share = (scene.model.decision_layer + 1) / scene.model.n_layers
     return [
         Loop("capture_activations", n_read, 2),
-        Loop("capture_activations", len(load_instructed(split="train")), depth=share),
+        Loop("capture_activations", len(instructed("train")), depth=share),
         Loop("generate", len(questions), 3, new_tokens=tokens),
         Loop("generate", len(own), 2, new_tokens=tokens),
         Loop("generate", scene.not_asked(own["text"]), new_tokens=tokens),
@@ -117,7 +116,7 @@ def what_changed(scene: Scene) -> list[Loop]:
 def latents(scene: Scene) -> list[Loop]:
     """Notebook 14: quality of the autoencoder, steering along latents at equal cost, and clamping."""
     half, tokens = max(1, scene["N_COMPARED"] // 2), scene["MAX_NEW_TOKENS"]
-    held, n = scene.study.held_out(half), scene.n_bucketed(half)
+    held, n = scene.held_out(half), scene.n_bucketed(half)
     pool, eleven, n_cost = scene.ask_pool(), len(scene.categories), _n_cost(scene, N_COST_LATENTS)
     n_dials, n_latents = 2 * eleven + SAE_KINDS + 1, 3 * eleven
     own = [] if scene.is_bundled or scene["SAE"] is not None else _trained_sae(scene)
@@ -197,12 +196,12 @@ def _training(scene: Scene) -> list[Loop]:
     """A trained direction and cones of higher dimension: targets, updates with gradients, and checks."""
     n_train = [len(reading_half(side, 128)) for side in _sides(scene)]
     n_updates, k, batch = scene["N_UPDATES"], scene["CONE_K"], 16
-    drawn = sum(1 if rank == 1 else 3 for rank in range(1, k + 1))
     return [
         Loop("generate", n_train[0], new_tokens=N_ANSWER, is_exact=False),
         Loop("generate", n_train[1], new_tokens=N_ANSWER, is_exact=False),
         Loop("generate", n_train[1], new_tokens=N_RETAINED, is_exact=False),
-        Loop("training", 3 * batch, GRADIENT * n_updates * drawn, is_exact=False),
+        Loop("rdo", 3 * batch, n_updates, depth=GRADIENT, is_exact=False),
+        Loop("cones", 3 * batch * N_MIXED, n_updates * (k - 1), depth=GRADIENT, is_exact=False),
     ]
 
 

@@ -66,7 +66,7 @@ class Plan:
             for each, cost in ((loop, loop_seconds(loop, self.rates)) for loop in loops)
         ]
         columns = ["notebook", "loop", "prompts", "conditions", "up to tokens", "rows", "minutes"]
-        return pd.DataFrame(rows, columns=columns)
+        return pd.DataFrame(rows, columns=columns).astype({"minutes": float})
 
     def __str__(self) -> str:
         """The plan as text: the largest loops, a line per notebook, and the total."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import pandas as pd
 
 from ...model.names import BUNDLED
 from ...paper.tables import published_pool_rows
-from ...prompts.draws import draw_prompts
+from ...prompts import load_languages, load_suffixes, twin_pairs
+from ...prompts.draws import draw_prompts, held_out
+from ...prompts.instructed import load_instructed
 from ...prompts.loading import load_prompts
 from ...study import Study
 from ..settings import Settings
@@ -93,16 +95,16 @@ class Scene:
 
     @cached_property
     def study(self) -> Study:
-        """A study with the prompts and the draw, which loads no model."""
-        values = ("MODEL", "PROMPTS", "SEED")
-        model, source, seed = (self[name] for name in values)
-        study = Study(model, source, Path("figures"), Path(".cache"), seed, {})
-        vars(study)["draw"] = self._draw(study)
-        return study
+        """A study with the prompts and the draw, which loads no model.
+
+        Prompts are drawn as by label, because the model's answers are not known yet.
+        """
+        n = self["N_PROMPTS"] if self["SELECT_BY"] == LABEL else min(self["N_PROMPTS"], N_BY_BEHAVIOUR)
+        return _study(self["MODEL"], self["PROMPTS"], self["SEED"], n, self["OVER_REFUSAL"])
 
     @property
     def draw(self) -> pd.DataFrame:
-        """The drawn prompts; by behaviour as many as by label, because the model's answers are not known yet."""
+        """The drawn prompts."""
         return self.study.draw
 
     @cached_property
@@ -113,7 +115,11 @@ class Scene:
     @cached_property
     def pool(self) -> pd.DataFrame:
         """The held-out prompts that the unsteered model is asked."""
-        return self.study.held_out(self["N_POOL"])
+        return self.held_out(self["N_POOL"])
+
+    def held_out(self, n: int | None = None) -> pd.DataFrame:
+        """`Study.held_out`, computed once for many plans."""
+        return _held_out(self.study, n)
 
     def capture(self, texts: Iterable[str]) -> list[Loop]:
         """The capture of those of `texts` that were not read before, at the places of a profile."""
@@ -136,14 +142,54 @@ class Scene:
         is_benign = self.pool["category"] == "benign"
         return sum(2 * min(n, int(side.sum()) // 2) for side in (is_benign, ~is_benign))
 
-    def _draw(self, study: Study) -> pd.DataFrame:
-        rows = study.prompts[study.prompts["split"] == "train"]
-        n = self["N_PROMPTS"] if self["SELECT_BY"] == LABEL else min(self["N_PROMPTS"], N_BY_BEHAVIOUR)
-        most = min(n, int(rows.groupby("category").size().min()))
-        how: dict[str, Any] = {"outcome_of": None, "seed": self["SEED"], "over_refusal": self["OVER_REFUSAL"]}
-        return draw_prompts(rows, LABEL, most, **how, published=published_pool_rows()).assign(prompts=self["PROMPTS"])
+
+@cache
+def _study(model: str, source: str, seed: int, n: int, over_refusal: str) -> Study:
+    study = Study(model, source, Path("figures"), Path(".cache"), seed, {})
+    rows = study.prompts[study.prompts["split"] == "train"]
+    most = min(n, int(rows.groupby("category").size().min()))
+    how: dict[str, Any] = {"outcome_of": None, "seed": seed, "over_refusal": over_refusal}
+    drawn = draw_prompts(rows, LABEL, most, **how, published=published_pool_rows())
+    vars(study)["draw"] = drawn.assign(prompts=source)
+    return study
 
 
-def load_all() -> pd.DataFrame:
-    """All built-in prompts, which some notebooks read whatever PROMPTS is."""
-    return load_prompts()
+@cache
+def _held_out(study: Study, n: int | None) -> pd.DataFrame:
+    return study.held_out(n)
+
+
+@cache
+def widened(study: Study, n: int) -> pd.DataFrame:
+    """`Study.widened`, computed once for many plans."""
+    return study.widened(n)
+
+
+@cache
+def train_twins() -> pd.DataFrame:
+    """The built-in prompts of the train split with their twins, which notebook 04 reads whatever PROMPTS is."""
+    return twin_pairs(load_prompts(split="train"))
+
+
+@cache
+def unseen_twins(study: Study) -> pd.DataFrame:
+    """The built-in prompts with twins that made no direction."""
+    return twin_pairs(held_out(load_prompts(), study.draw, limit=None))
+
+
+@cache
+def instructed(split: str) -> pd.DataFrame:
+    """The questions under system prompts of a split."""
+    return load_instructed(split=split)
+
+
+@cache
+def parallel_prompts(source: str, known: tuple[str, ...] | None) -> pd.DataFrame:
+    """The prompts in several languages, or in those that are known."""
+    return load_languages(source, known)
+
+
+@cache
+def n_suffixes(source: str) -> int:
+    """How many suffixes there are."""
+    return len(load_suffixes(source))
