@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --d
 # make run MODEL=smollm2 SIZE=quick: another model than the bundled one, and how much of it is measured.
 CHOSEN = $(if $(MODEL),--model "$(MODEL)")
 
-.PHONY: run report test lab check format bench faults clean install help
+.PHONY: run report test lab check format bench faults docs clean install help
 
 help:
 	@echo "make run     execute the notebooks, skipping finished ones (MODEL=smollm2: a real model; SIZE=quick)"
@@ -20,6 +20,7 @@ help:
 	@echo "make format  format the code"
 	@echo "make bench   measure the speed and memory figures"
 	@echo "make faults  provoke crashes, damaged files and full disks many times; prints a table"
+	@echo "make docs    build the documentation as a site in build/site"
 	@echo "make clean   remove the environment and everything generated"
 
 install: $(INSTALLED)
@@ -27,7 +28,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks,lab,sae,export,data,regression,search,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks,lab,sae,export,data,regression,search,docs,dev]"
 	@touch $@
 
 run: $(INSTALLED)
@@ -58,6 +59,9 @@ bench: $(INSTALLED)
 faults: $(INSTALLED)
 	$(BIN)/python -m tests.faults
 	FUZZ=500 $(PYTEST) tests/test_fuzz.py
+
+docs: $(INSTALLED)
+	$(BIN)/python -m docs.build_site
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

@@ -82,9 +82,9 @@ class Study:
         """The file that keeps rows of this model between notebooks: `<cache_dir>/<name>_<model>.jsonl.gz`."""
         return self.cache_dir / f"{name}_{cache_key(self.model)}.jsonl.gz"
 
-    def with_model(self, model: str) -> "Study":
-        """A study of another model with this one's draw and options, such as a tuned variant of this model."""
-        other = replace(self, model=model, _captured={})
+    def with_model(self, model: str, **loading: Any) -> "Study":
+        """A study of another model, or of this one loaded otherwise, with this one's draw and remaining options."""
+        other = replace(self, model=model, loading={**self.loading, **loading}, _captured={})
         vars(other)["draw"] = self.draw
         return other
 

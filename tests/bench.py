@@ -39,7 +39,7 @@ from refusal_utils.steering.conditions import Condition
 from refusal_utils.steering.generation import generate
 from refusal_utils.tradeoff.sweep import sweep_conditions
 
-from . import scaling
+from . import analyses, scaling
 
 POSITIONS = (-2, -1)
 MISSED: list[str] = []  # the figures that did not meet their targets
@@ -449,9 +449,12 @@ def main(names: list[str]) -> int:
     """Measure the named figures, or all of the bundled model; the exit status: 1 if one misses its target.
 
     A name that is not among `BENCHES` is that of a model, such as smollm2. `scaling [MODEL]` prints the tables of
-    `tests.scaling`.
+    `tests.scaling`, and `analyses SIZE [FOLDER]` renews that of `tests.analyses`.
     """
     MISSED.clear()
+    if names[:1] == ["analyses"]:
+        analyses.main(*names[1:])
+        return 0
     if names[:1] == ["scaling"]:
         for found in scaling.main(*names[1:]):
             report(*found)

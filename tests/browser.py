@@ -96,3 +96,27 @@ def open_browser() -> Iterator[Page]:
     finally:
         loop.run_until_complete(asyncio.wait_for(browser.close(), SECONDS))
         loop.close()
+
+
+def reads_forward(page: Page, words: str) -> bool:
+    """Whether each place where `words` can be seen shows its letters from left to right; at least one must."""
+    found = page.run(
+        f"""(() => {{
+      const words = {json.dumps(words)}, found = [];
+      const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+      for (let node = walk.nextNode(); node; node = walk.nextNode()) {{
+        const at = node.textContent.indexOf(words);
+        if (at < 0 || node.parentElement.closest('script, style')) continue;
+        const [first, second] = [0, 1].map(step => {{
+          const letter = document.createRange();
+          letter.setStart(node, at + step);
+          letter.setEnd(node, at + step + 1);
+          return letter.getBoundingClientRect().left;
+        }});
+        found.push(first < second);
+      }}
+      return found;
+    }})()"""
+    )
+    assert found, words
+    return all(found)

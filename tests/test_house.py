@@ -164,7 +164,7 @@ def test_environment_yml_installs_what_pyproject_declares():
     pip = next(line for line in environment["dependencies"] if isinstance(line, dict))["pip"]
     extras = re.fullmatch(r"-e \.\[(.+)\]", pip[0])[1].split(",")
     assert len(pip) == 1
-    assert set(extras) == set(project["optional-dependencies"]) - {"dev"}
+    assert set(extras) == set(project["optional-dependencies"]) - {"dev", "docs"}
 
 
 def test_pyproject_bounds_are_loose_and_constraints_are_exact():

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,8 @@ from refusal_utils.workflow.records import read_record
 from refusal_utils.workflow.runner import run_notebook
 from refusal_utils.workflow.settings import Settings
 
+from .browser import Page, open_browser
+from .figure_views import TEXTS, FigurePage, overlapping
 from .notebook_runs import run_without_pictures
 from .readings import bold_numbers, is_printed, printed_numbers, readings
 
@@ -81,6 +84,46 @@ def test_no_file_that_a_run_writes_holds_the_token_of_the_hub(executed):
         if path.is_file():
             content = path.read_bytes()
             assert TOKEN.encode() not in (gzip.decompress(content) if path.suffix == ".gz" else content)
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    with open_browser() as opened:
+        yield opened
+
+
+def test_every_figure_opens_from_disk_draws_reads_well_and_does_what_it_offers(executed, page):
+    figures = [path for path in sorted((executed / "figures" / "bundled").glob("*.html")) if path.stem != "14_cards"]
+    assert len(figures) > 40
+    wrong = {path.stem: FigurePage(page.open(path)).problems() for path in figures}
+    assert {name: problems for name, problems in wrong.items() if problems} == {}
+
+
+def test_gallery_explorer_and_latent_cards_open_from_disk_and_are_used_without_complaints(executed, page):
+    page.open(executed / "figures" / "index.html")
+    broken = "[...document.images].filter(image => image.complete && !image.naturalWidth).length"
+    assert page.run(broken) == len(page.complaints) == len(page.requests) == 0
+    page.open(executed / "figures" / "explorer.html")
+    marks = "[...document.querySelectorAll('#plot [data-mark]')].map(node => node.getAttribute('d'))"
+    drawn = []
+    for strength in (0, 2):
+        page.use("#all", strength)
+        drawn.append(page.run(marks))
+        assert overlapping(page.run(TEXTS.replace(".js-plotly-plot svg", "#plot"))) == []
+    assert len(drawn[0]) >= len(CATEGORY_IDS)
+    assert drawn[0] != drawn[1]
+    assert not page.complaints + page.requests
+    page.open(executed / "figures" / "bundled" / "14_cards.html")
+    first = "document.querySelector('#cards tbody td').textContent"
+    before = page.run(first)
+    page.run("document.querySelectorAll('#cards th')[3].click()")
+    page.run("document.querySelectorAll('#cards th')[3].click()")
+    assert page.run(first) != before
+    page.use("#filter", "humanizing")
+    shown = page.run("[...document.querySelectorAll('#cards tbody tr')].filter(row => row.checkVisibility()).length")
+    assert page.run("document.querySelector('#shown').textContent").startswith(f"{shown} of ")
+    assert 0 < shown < page.run("document.querySelectorAll('#cards tbody tr').length")
+    assert not page.complaints + page.requests
 
 
 @pytest.mark.parametrize("path", find_notebooks(), ids=lambda path: path.stem)

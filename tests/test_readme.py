@@ -25,3 +25,11 @@ def test_pages_link_only_to_what_is_there(page):
     text = page.read_text()
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) + re.findall(r'src="([^"]+)"', text)
     assert not [link for link in links if "://" not in link and not (page.parent / link).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_link_only_to_headings_that_are_there(page):
+    for name, heading in re.findall(r"\]\(([^)#\s]*\.md)?#([^)\s]+)\)", page.read_text()):
+        text = re.sub(r"^```.*?^```$", "", (page.parent / name if name else page).read_text(), flags=re.M | re.S)
+        titles = re.findall(r"^#+ (.+)$", text, re.M)
+        assert heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, (name, heading)

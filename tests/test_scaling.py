@@ -1,7 +1,11 @@
+import json
+
 import pandas as pd
 import pytest
 
-from . import scaling
+from refusal_utils.notebooks import find_notebooks
+
+from . import analyses, scaling
 
 
 def test_times_on_a_line_are_on_it_and_others_are_not():
@@ -30,3 +34,22 @@ def test_on_paper_blocks_are_faster_where_loading_costs_nothing_and_nothing_beat
     assert equal["8 GPUs, whole models"] == pytest.approx(equal["one GPU"] / 8)
     seconds = scaling.ROWS_PER_MODEL * scaling.MEASURED_SECONDS / scaling.MEASURED_ROWS + scaling.SECONDS_TO_LOAD
     assert equal["8 GPUs, whole models"] == pytest.approx(seconds / 3600)
+
+
+def test_analyses_are_what_a_notebook_takes_besides_its_start_and_its_loops(tmp_path):
+    path = find_notebooks(["07"])[0]
+    record = {
+        "digest": "",
+        "run": "",
+        "earlier": {},
+        "files": [],
+        "minutes": 2.0,
+        "work": {"seconds": {"generate": 50}},
+    }
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / path.name).write_text(json.dumps({"metadata": {"refusal_utils": record}}))
+    before = pd.read_csv(analyses.ANALYSES, dtype={"notebook": str}).set_index("notebook")
+    found = analyses.analysis_table(tmp_path, "quick", start=6.0, load=1.0)
+    assert found.loc["07", "quick"] == 120 - 50 - 7
+    assert found.drop(index="07")["quick"].tolist() == before.drop(index="07")["quick"].tolist()
+    assert (found["start"] == 6).all()

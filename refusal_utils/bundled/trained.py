@@ -11,6 +11,7 @@ from typing import Any
 
 from ..directions import DirectionSet, Provenance
 from ..methods import named_method
+from ..methods.losses import is_half_on_cpu
 from ..model.artifacts import model_notes
 from ..model.chat_model import load_chat_model
 from ..prompts.draws import draw_digest, draw_prompts
@@ -26,13 +27,18 @@ def trained_directions(study: Any, method: str, folder: Path = FOLDER, **options
     """What the method with these options finds on the study's draw: shipped if it was found before, else trained now.
 
     A shipped set must be of the same model in the same precision, the same drawn prompts and the same options. A line
-    is printed that says which. Raises `ValueError` as the method does.
+    is printed that says which. In half precision on the CPU, training uses a copy of the model in float32. Raises
+    `ValueError` as the method does.
     """
     path, own = folder / f"{method}.safetensors", named_method(method)
     if path.is_file() and _is_of(found := DirectionSet.load(path), study, own.chosen(options)):
         print(f"{method}: trained before on this model and these prompts ({path.name})")
         return found
     print(f"{method}: no trained directions of this model, these prompts and these options are shipped; training")
+    if is_half_on_cpu(study.chat):
+        print(f"{method}: trained in float32, because nothing is trained in half precision on the CPU")
+        place = {"layer": study.chat.decision_layer, "pos": study.chat.decision_pos}
+        study = study.with_model(study.model, dtype="float32", **place)
     return own.fit(study, **options)
 
 

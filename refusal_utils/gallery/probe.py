@@ -14,6 +14,7 @@ from ..judging import Judge, judge_response
 from ..model.chat_model import ChatModel
 from ..model.forward import read_hooks
 from ..plotting.look import heatmap
+from ..plotting.texts import show_as_text
 from ..steering import UNSTEERED
 from ..steering.conditions import steering_condition
 from ..steering.responses import respond
@@ -42,12 +43,13 @@ class Probe:
 
     def figure(self) -> go.Figure:
         """The projections as a map, directions in rows and tokens in columns."""
-        columns = [f"{number} {html.escape(repr(token)[1:-1])}" for number, token in enumerate(self.tokens)]
+        plain = [repr(token)[1:-1].replace("\\'", "'") for token in self.tokens]
+        columns = [f"{number} {html.escape(token, quote=False)}" for number, token in enumerate(plain)]
         table = pd.DataFrame(self.projections.numpy(), index=list(self.names), columns=columns)
         value = f"gaps above the mean of benign prompts, resid_pre, layer {self.layer}"
         figure = heatmap(table, title="What every token says along every direction", value=value, limits=(-2, 2))
         figure.update_traces({} if len(columns) <= _WIDEST else {"texttemplate": ""})
-        return figure.update_layout(height=figure.layout.height + 6 * max(map(len, columns)))
+        return show_as_text(figure.update_layout(height=figure.layout.height + 6 * max(map(len, columns))))
 
 
 def probe_prompt(

@@ -1,6 +1,7 @@
 """What one layer's heads attend to."""
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor
 
 from ..model.chat_model import ChatModel
 from ..model.forward import read_hooks
+from ..plotting.texts import visible
 
-STYLE = "padding:2px 1px;border-radius:3px;font-family:monospace;white-space:pre-wrap"
+# A token is isolated: one with a bidirectional mark must not turn the next ones around.
+STYLE = "padding:2px 1px;border-radius:3px;font-family:monospace;white-space:pre-wrap;unicode-bidi:isolate"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +41,17 @@ class Attention:
             f"{html.escape(token)}</span>"
             for token, weight in zip(self.tokens, weights, strict=True)
         ]
-        return f"<div><b>{html.escape(title)}</b><br>{''.join(spans)}</div>"
+        return f"<div><b>{html.escape(visible(title))}</b><br>{''.join(spans)}</div>"
+
+    def patterns(self, heads: Sequence[int]) -> str:
+        """The whole patterns of some heads as circuitsvis shows them: HTML that works offline in trusted notebooks.
+
+        Tokens are escaped, because circuitsvis takes them for HTML.
+        """
+        from circuitsvis.attention import attention_patterns
+
+        tokens = [html.escape(visible(token)) for token in self.tokens]
+        return str(attention_patterns(tokens, self.weights[list(heads)]).local_src)
 
 
 def attention_pattern(chat: ChatModel, prompt: str, layer: int) -> Attention:

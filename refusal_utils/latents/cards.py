@@ -129,13 +129,14 @@ class _Activations:
         """A prompt as HTML, its tokens shaded by the latent's activation; without its text unless it may be shown."""
         values = self.values[self.starts[row] : self.starts[row + 1], column]
         prompt = self.prompts.iloc[row]
-        name = html.escape(f"{prompt['id']}: ")
+        name = f"<bdi>{html.escape(str(prompt['id']))}</bdi>: "
         if prompt["category"] != BENIGN and not show_harmful:
             return f"{name}{HIDDEN}, strongest at token {int(values.argmax())} of {len(values)}"
         shades = (values / values.max()).tolist()
         pieces = [html.escape(str(chat.tokenizer.decode([token]))) for token in self.ids[row]]
         spans = zip(pieces, shades, strict=True)
-        return name + "".join(
+        marked = "".join(
             f'<mark style="background:rgba(213,94,0,{shade:.2f})">{text}</mark>' if shade > 0.05 else text
             for text, shade in spans
         )
+        return f"{name}<bdi>{marked}</bdi>"

@@ -76,6 +76,12 @@ def default_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
 
 
+def has_fast_bfloat16() -> bool:
+    """Whether models run on this machine's CPU, and it multiplies in bfloat16 in hardware (AMX or AVX512-BF16)."""
+    able = torch.cpu.get_capabilities()
+    return _default_device() == "cpu" and any(able.get(name) for name in ("amx_bf16", "avx512_bf16"))
+
+
 def check_placement(model: Any) -> None:
     """Raise `ValueError` if some layers of `model` are offloaded, because hooks cannot reach them."""
     places = {str(place) for place in (getattr(model, "hf_device_map", None) or {}).values()}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..model.names import BUNDLED, short_name
+from ..plotting.texts import visible
 from .claims import CLAIMS, CLAIMS_FILE, Claims, check_claims
 from .comparison import Comparison, compare
 from .setting import Setting, figures_of
@@ -49,7 +50,7 @@ def write_report(model: str = BUNDLED, root: str | Path | None = None) -> tuple[
 def comparison_page(found: Comparison, claims: Claims | None = None) -> str:
     """A page that opens offline: what was measured, the claims, how to read the numbers, all numbers."""
     name = short_name(found.setting.model)
-    texts = [html.escape(text) for text in (f"{name} and the paper", describe(found.setting), _READING)]
+    texts = [html.escape(visible(text)) for text in (f"{name} and the paper", describe(found.setting), _READING)]
     shown = _claims_table(claims) if claims else ""
     caption = f"<h1>{texts[0]}</h1><p>{texts[1]}</p>{shown}<p>{texts[2]}</p>{found.table().to_html(border=0)}"
     shown = found.rows[["table", "quantity", "about", "condition"]].copy()

@@ -57,13 +57,16 @@ def _panel_rows(panels: Mapping[str, pd.DataFrame], *, value: str, title: str) -
 
 def heatmap_slider(frames: Mapping[int, pd.DataFrame], active: int, *, title: str, value: str) -> go.Figure:
     """One map of the categories at a time; a slider moves through the layers, the keys of `frames`."""
-    figure = _maps(frames, value=value, title=title, animation_frame=0)
-    number = list(frames).index(active)
-    figure.update(data=figure.frames[number].data)
-    for step, layer in zip(figure.layout.sliders[0].steps, frames, strict=True):
-        step.label = str(layer)
-    figure.layout.sliders[0].update(active=number, currentvalue_prefix="layer ", pad={"t": 130})
-    figure.layout.updatemenus = None  # the slider is enough: no play and stop buttons
+    # Steps that restyle: frames of an animation raise errors in the browser when a slider moves faster than it draws.
+    figure = _maps({active: frames[active]}, value=value, title=title, animation_frame=0)
+    figure.frames = []
+    steps = [
+        {"label": str(layer), "method": "restyle", "args": [{"z": [frame.to_numpy().round(4).tolist()]}]}
+        for layer, frame in frames.items()
+    ]
+    slider = {"active": list(frames).index(active), "currentvalue": {"prefix": "layer "}, "pad": {"t": 130}}
+    figure.layout.sliders = [{**slider, "steps": steps}]
+    figure.layout.updatemenus = None
     return figure.update_layout(height=860)
 
 

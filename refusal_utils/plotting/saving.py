@@ -21,6 +21,7 @@ import plotly.graph_objects as go
 
 from ..model.names import FIGURES, claim_folder, short_name
 from ..model.names import model_folder as model_folder  # a public name of `plotting`
+from .texts import show_as_text
 
 PNG_SECONDS = 20  # a healthy Chrome starts in three seconds and draws in less than one
 _failures: list[Exception] = []
@@ -49,7 +50,11 @@ def save_figure(
 
 
 def write_figure(figure: go.Figure, path: Path) -> list[Path]:
-    """The paths written: `<path>.html`, sharing `plotly.min.js` with its neighbours, and `<path>.png` with Chrome."""
+    """The paths written: `<path>.html`, sharing `plotly.min.js` with its neighbours, and `<path>.png` with Chrome.
+
+    Names in the figure stay text (`show_as_text`).
+    """
+    show_as_text(figure)
     page, picture = (path.with_name(f"{path.name}.{kind}") for kind in ("html", "png"))
     figure.write_html(page, include_plotlyjs="directory")
     return [page, picture] if chrome() and _write_png(figure, picture) else [page]

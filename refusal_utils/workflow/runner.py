@@ -69,6 +69,7 @@ def run_notebooks(
         require_folder("run_notebooks", folder)
     _require_sources(settings)
     claim_folder(settings.MODEL, runs[0].figures.parent)
+    _advise(settings)
     _run_all(runs, fresh, min(n_jobs, len(runs)), chosen or {})
     from ..gallery import build_gallery  # loads PyTorch
 
@@ -167,6 +168,17 @@ def _require_sources(settings: Settings) -> None:
         load_languages(settings.LANGUAGES)
     if settings.SUFFIXES != "builtin":
         load_suffixes(settings.SUFFIXES)
+
+
+def _advise(settings: Settings) -> None:
+    """Print how this CPU would be faster, if a real model is about to run on it in float32 by default."""
+    if settings.MODEL not in (BUNDLED, BUNDLED_TOKENS) and settings.DTYPE is None:
+        from ..model.loading import has_fast_bfloat16  # loads PyTorch
+
+        if has_fast_bfloat16():
+            print(
+                "Precision: float32. This CPU is two to four times faster with --set DTYPE=bfloat16 (docs/models.md)."
+            )
 
 
 def _require_inputs(runs: Sequence[Run], settings: Settings) -> None:

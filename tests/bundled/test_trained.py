@@ -15,6 +15,7 @@ from refusal_utils.methods.cone_results import ConeSearch
 from refusal_utils.methods.rdo import LOSSES, rdo
 from refusal_utils.model.artifacts import model_notes
 from refusal_utils.prompts.loading import load_prompts
+from refusal_utils.study import open_study
 from refusal_utils.workflow.settings import Settings
 
 REPO = Path(__file__).parents[2]
@@ -54,6 +55,18 @@ def test_another_model_draw_or_option_is_trained(study, monkeypatch, capsys):
     trained_directions(study, "rdo")
     assert fits == [{"n_updates": 3}, {}, {}]
     assert capsys.readouterr().out.count("no trained directions") == 3
+
+
+def test_a_model_in_bfloat16_on_the_cpu_is_trained_in_float32_at_the_same_place(study, tmp_path, monkeypatch, capsys):
+    own = type(METHODS["rdo"])
+    monkeypatch.setattr(own, "fit", lambda self, study, **options: (study.chat, study.draw))
+    half = open_study("bundled", figures_dir=tmp_path, cache_dir=tmp_path, dtype="bfloat16", layer=3, pos=-1)
+    vars(half)["draw"] = study.draw
+    chat, draw = trained_directions(half, "rdo")
+    assert (half.chat.dtype, chat.dtype) == (torch.bfloat16, torch.float32)
+    assert (chat.decision_layer, chat.decision_pos) == (3, -1)
+    assert draw is half.draw
+    assert "rdo: trained in float32" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -8,12 +8,15 @@ import sys
 import time
 
 import pytest
+import torch
 
 from refusal_utils.model.names import FIGURES, cache_key
 from refusal_utils.workflow.command_line import main
 from refusal_utils.workflow.records import read_record
 from refusal_utils.workflow.runner import figures_root, run_notebook
 from refusal_utils.workflow.settings import Settings
+
+from .conftest import PARAMETERS
 
 AFTER_01 = "the cache of notebook 01"
 DRAW = "`01_draw.csv`"
@@ -95,6 +98,23 @@ def test_settings_reach_the_notebooks_that_have_them(notebook, instant, tmp_path
     assert main(["run", "--prompts", "paper", "--notebooks", "2"]) == 1
     assert "got PROMPTS" in capsys.readouterr().err
     assert instant == []
+
+
+def test_a_real_model_in_float32_on_a_cpu_with_bfloat16_instructions_gets_advice(
+    notebook, instant, capsys, monkeypatch
+):
+    notebook("01_a.ipynb", "pass", f"{PARAMETERS}\nDTYPE = None")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for able, options, advised in (
+        (True, ["--model", "a/m"], True),
+        (False, ["--model", "a/m"], False),
+        (True, ["--model", "a/m", "--set", "DTYPE=bfloat16"], False),
+        (True, ["--model", "a/m", "--set", "DTYPE=float32"], False),
+        (True, [], False),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: {"avx512_bf16": able, "amx_bf16": False})
+        assert main(["run", "--fresh", *options]) == 0
+        assert ("--set DTYPE=bfloat16" in capsys.readouterr().out) == advised, (able, options)
 
 
 def test_figures_and_cache_are_in_the_project_folder_by_default(notebook, instant, tmp_path):
