@@ -1,6 +1,6 @@
 """What notebooks do outside the model, from the records of a run: `python -m tests.bench analyses SIZE [FOLDER]`.
 
-Run the bundled model alone first, at the size `quick` or `standard`, with `--fresh --jobs 1`; FOLDER is its figures folder.
+Run the bundled model alone first, at the size `quick` or `standard`, with `--fresh --jobs 1`; FOLDER has its figures.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from refusal_utils.workflow.records import read_record
 
 
 def analysis_table(folder: Path, size: str, start: float, load: float) -> pd.DataFrame:
-    """The committed table with the column `size` from the records in `folder`; notebooks without one stay as they are."""
+    """The committed table with the column `size` from the records in `folder`; others stay as they are."""
     table = pd.read_csv(ANALYSES, dtype={"notebook": str}).set_index("notebook")
     for path in find_notebooks():
         record, number = read_record(folder / "notebooks" / path.name), path.name[:2]
