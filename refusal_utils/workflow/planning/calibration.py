@@ -77,7 +77,8 @@ def measure(chat: Any, texts: list[str], max_new_tokens: int, seconds: float = S
     generator = torch.Generator().manual_seed(0)
     rows = torch.nn.functional.normalize(torch.randn(_N_CONDITIONS, chat.d_model, generator=generator))
     conditions = [Condition(f"random {at}", (Ablation(row[None]),), f"random {at}") for at, row in enumerate(rows)]
-    capture = partial(capture_activations, chat, **profile_places(chat))
+    places: dict[str, Any] = dict(profile_places(chat))
+    capture = partial(capture_activations, chat, **places)
     per_capture = _per_row(capture, texts, 1, seconds / 5)
     per_pass = _per_row(lambda own: kl_spent(chat, own, conditions), texts, _N_CONDITIONS + 1, seconds / 5)
 

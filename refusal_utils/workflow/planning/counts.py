@@ -5,6 +5,7 @@ A test compares these counts with the record of a real run, loop by loop, so tha
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ...heads.refusal_opening import N_PUSHED
 from ...notebooks import find_notebooks, read_title
@@ -15,9 +16,9 @@ from ...tradeoff import choose_gaps
 from .counts_of_methods import cones, languages, latents, methods, refusal_tokens, what_changed
 from .scene import LABEL, Loop, Scene, train_twins, unseen_twins, widened
 
-N_OPENING = 6  # sides whose refusals usually begin with the opening tokens, the benign one included
+N_OPENING = 8  # sides whose refusals usually begin with the opening tokens, the benign one included
 N_WIDENED = 64  # prompts a category that notebooks 03 and 04 measure stability with
-MATCHING_ROUNDS = 2.5  # of the search for equal refusal rates, as a mean over directions; at most 6
+MATCHING_ROUNDS = 3.0  # of the search for equal refusal rates, as a mean over directions; at most 6
 _N_VARIANTS = 6  # of `steering_variants` besides the neighbouring layers, which depend on the model
 USUAL_PROBES = 2 * places.N_AT_ONCE  # prompts a side that are asked to find 16 that are refused, or answered
 
@@ -77,6 +78,8 @@ def heads(scene: Scene) -> list[Loop]:
     pushed = N_OPENING * min(N_PUSHED, n_benign)  # as many categories as usually begin with the opening tokens
     asked = scene.ask_pool()
     n_replaced = 2 * (1 + scene["N_RANDOM"])
+    n_alone = scene.not_asked(twins["text"])
+    scene.asked |= {*twins["text"]}
     n_single = min(scene["N_SINGLE"], model.n_heads * model.decision_layer)
     return [
         *asked,
@@ -87,7 +90,7 @@ def heads(scene: Scene) -> list[Loop]:
         Loop("capture_activations", len({*twins["twin"]}), depth=share),
         Loop("forward_under", n, 1 + n_replaced),
         Loop("generate", n, n_replaced, new_tokens=tokens),
-        Loop("generate", scene.not_asked(twins["text"]), new_tokens=tokens),
+        Loop("generate", n_alone, new_tokens=tokens),
         Loop("states_under", n, 1 + n_single, depth=share),
     ]
 
@@ -135,7 +138,7 @@ def _place_search(scene: Scene) -> list[Loop]:
     few, many, strengths = places.N_SCREENED, places.N_PROBE, len(places.GAPS)
     n_screened = 0 if n_best == n_places else n_places
     known = few * n_best if n_screened else 0  # the finalists were screened with the same prompts
-    how = {"new_tokens": places.N_TOKENS, "is_exact": False}
+    how: dict[str, Any] = {"new_tokens": places.N_TOKENS, "is_exact": False}
     return [
         Loop("generate", USUAL_PROBES, 2, **how),
         Loop("capture_activations", sum(map(len, halves)), depth=(model.n_layers - 1) / model.n_layers),

@@ -1,23 +1,20 @@
 """How many rows notebooks 09 to 14 run through the model: methods, languages, cones, first tokens, edits, latents."""
 
-import pandas as pd
+from typing import Any
 
 from ...bundled.trained import SHIPPED
-from ...methods import METHODS, arditi_selection, cosmic
-from ...methods.candidates import N_ASKED, N_TOKENS
-from ...methods.targets import N_ANSWER, N_RETAINED
+from ...methods import METHODS
 from ...prompts import contrast_pairs
 from ...prompts.categories import CATEGORY_IDS
-from ...steering.places import POLICY, reading_half
 from ...tradeoff import choose_gaps
 from ...tradeoff.equal_cost import BUDGETS, FIRST
+from .counts_of_searches import searches, training
 from .scene import Loop, Scene, instructed, n_suffixes, parallel_prompts
 
 N_COST, N_COST_LATENTS = 32, 16  # benign prompts on which costs are measured, in notebooks 09 and 11, and in 14
-REFINED = {"added": 3.0, "ablated": 1.0}  # strengths tried for a budget after the first ones; many ablations end first
+REFINED = {"added": 2.0, "ablated": 0.5}  # strengths tried for a budget after the first ones; many ablations end first
 LANGUAGE_TOKENS, N_KNOWN = 24, 8  # tokens of a response in notebook 10; prompts of a kind in notebook 12
 PARTS = 7  # that notebook 14 sets to zero, besides nothing
-GRADIENT, N_MIXED = 3.0, 3  # passes that one with gradients is worth; directions that a prompt of a cone is tried with
 SAE_KINDS, SAE_TOKENS = 6, 50  # random controls of the SAE directions; tokens of a response that one is trained on
 
 
@@ -29,7 +26,7 @@ def methods(scene: Scene) -> list[Loop]:
     n_cost, refined = _n_cost(scene, N_COST), REFINED["ablated"]
     first = 1 + sum(strength < 1 for strength in FIRST)
     return [
-        *_searches(scene),
+        *searches(scene),
         *scene.ask_pool(),
         *_at_equal_cost(scene, len(found) + 4, n, n_cost),
         Loop("steered_states", n, 1 + len(found) + 2, is_exact=False),
@@ -64,7 +61,7 @@ def cones(scene: Scene) -> list[Loop]:
     n, asked = scene.n_bucketed(scene["N_COMPARED"]), scene.held_out(scene["N_COMPARED"] // 4)
     n_asked, n_directions = int((asked["category"] != "benign").sum()), len(scene.categories) + 5
     return [
-        *([] if _is_shipped(scene) else _training(scene)),
+        *([] if _is_shipped(scene) else training(scene)),
         Loop("independent", n_asked, 1 + n_directions),
         *scene.ask_pool(),
         *_at_equal_cost(scene, 2, n, _n_cost(scene, N_COST)),
@@ -120,7 +117,7 @@ def latents(scene: Scene) -> list[Loop]:
     pool, eleven, n_cost = scene.ask_pool(), len(scene.categories), _n_cost(scene, N_COST_LATENTS)
     n_dials, n_latents = 2 * eleven + SAE_KINDS + 1, 3 * eleven
     own = [] if scene.is_bundled or scene["SAE"] is not None else _trained_sae(scene)
-    usual = {"is_exact": False}
+    usual: dict[str, Any] = {"is_exact": False}
     return [
         *own,
         *pool,
@@ -136,45 +133,15 @@ def latents(scene: Scene) -> list[Loop]:
     ]
 
 
-def _searches(scene: Scene) -> list[Loop]:
-    """Arditi's selection and COSMIC, on the draw."""
-    n_val, model = scene["N_VALIDATION"], scene.model
-    n_places = (model.n_layers - 1) * model.n_positions  # the means coincide at layer 0
-    loops, halves = [], {}
-    for name, options in (("arditi", arditi_selection.OPTIONS), ("cosmic", cosmic.OPTIONS)):
-        halves[name] = [reading_half(side, options["n_train"]) for side in _sides(scene)]
-    spare = [
-        min(len(side) - len(half), max(N_ASKED, n_val))
-        for side, half in zip(_sides(scene), halves["arditi"], strict=True)
-    ]
-    n_filtered = sum(map(len, halves["arditi"])) + sum(spare)
-    n_own = sum(min(N_ASKED, len(half)) for half in halves["arditi"])
-    loops += [Loop("generate", n_own, new_tokens=N_TOKENS), Loop("arditi_selection", n_filtered)]
-    if model.layers_read < model.n_layers:
-        loops += [Loop("capture_activations", sum(map(len, half))) for half in halves.values()]
-    return [
-        *loops,
-        Loop("first_token_logits", n_val, 2, is_exact=False),
-        Loop("arditi_selection", n_val, n_places, below=0.5, is_exact=False),
-        Loop("arditi_selection", n_val, 2 * n_places, is_exact=False),
-        Loop("capture_activations", sum(map(len, halves["cosmic"]))),
-        Loop("cosmic", n_val, 2 + 2 * n_places, is_exact=False),
-        Loop("cosmic", n_val, n_places, below=0.5, is_exact=False),
-    ]
-
-
-def _sides(scene: Scene) -> list[pd.DataFrame]:
-    return [scene.draw[scene.draw["category"].isin(kinds)] for kinds in (POLICY, ("benign",))]
-
-
 def _at_equal_cost(scene: Scene, n_dials: int, n: int, n_cost: int) -> list[Loop]:
     """`cost_curves`: the strengths that spend each budget, added and ablated, and the responses there."""
-    usual, below = {"is_exact": False}, scene.model.decision_layer / scene.model.n_layers
+    usual: dict[str, Any] = {"is_exact": False}
+    below = scene.model.decision_layer / scene.model.n_layers
     n_budgets, tokens = len(BUDGETS), scene["MAX_NEW_TOKENS"]
     n_ablated = 1 + sum(strength < 1 for strength in FIRST) + n_budgets * REFINED["ablated"]
     n_added = len(FIRST) + n_budgets * REFINED["added"]
     return [
-        Loop("first_token_logits", n_cost, 12, **usual),
+        Loop("first_token_logits", n_cost, 8, **usual),
         Loop("kl_spent", n_cost, n_dials * n_ablated, **usual),
         Loop("kl_spent", n_cost, n_dials * n_added, below=below, **usual),
         Loop("generate", n, n_dials * n_budgets, new_tokens=tokens, below=below, **usual),
@@ -190,19 +157,6 @@ def _is_shipped(scene: Scene) -> bool:
     """Whether the trained directions come with the package: those of the bundled model at the default parameters."""
     is_default = scene["N_PROMPTS"] == 96 and scene["SELECT_BY"] == "label" and scene["N_UPDATES"] == 74
     return scene.is_bundled and is_default and scene["CONE_K"] == SHIPPED["cones"]["k"] and scene["SEED"] == 0
-
-
-def _training(scene: Scene) -> list[Loop]:
-    """A trained direction and cones of higher dimension: targets, updates with gradients, and checks."""
-    n_train = [len(reading_half(side, 128)) for side in _sides(scene)]
-    n_updates, k, batch = scene["N_UPDATES"], scene["CONE_K"], 16
-    return [
-        Loop("generate", n_train[0], new_tokens=N_ANSWER, is_exact=False),
-        Loop("generate", n_train[1], new_tokens=N_ANSWER, is_exact=False),
-        Loop("generate", n_train[1], new_tokens=N_RETAINED, is_exact=False),
-        Loop("rdo", 3 * batch, n_updates, depth=GRADIENT, is_exact=False),
-        Loop("cones", 3 * batch * N_MIXED, n_updates * (k - 1), depth=GRADIENT, is_exact=False),
-    ]
 
 
 def _trained_sae(scene: Scene) -> list[Loop]:
