@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from numbers import Integral
 from pathlib import Path
 
@@ -35,6 +35,16 @@ def require_known(
     names = [str(name) for name in known]
     must, todo = f"{what} must be one of {', '.join(names)}", did_you_mean(value, names) or todo
     require(isinstance(value, str) and value in names, function, must, repr(value), todo)
+
+
+def require_columns(function: str, rows: Container[str], *columns: str) -> None:
+    """Raise `ValueError` in the name of `function` unless the frame `rows` has these columns.
+
+    >>> require_columns("audit", {"text": ["How?"]}, "text")
+    """
+    missing = [name for name in columns if name not in rows]
+    must, todo = f"prompts must have the columns {', '.join(columns)}", "Read their file with load_prompts."
+    require(not missing, function, must, f"none called {' or '.join(missing)}", todo)
 
 
 def require_types(function: str, kinds: tuple[type, ...], **given: object) -> None:

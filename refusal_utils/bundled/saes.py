@@ -1,15 +1,18 @@
 """Autoencoders of the bundled model, shipped so that nobody has to train them again, and those of other models.
 
-`python -m refusal_utils.bundled.saes [CACHE]` trains the shipped ones.
+`python -m refusal_utils.bundled.saes [CACHE]` trains the shipped ones; a killed run goes on where it stopped.
 """
 
+import argparse
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ..latents import SparseAutoencoder, load_sae, named_sae, own_chats
 from ..latents.command import train_and_measure
+from ..latents.training import N_LATENTS
 from ..model.chat_model import BUNDLED, ChatModel, load_chat_model
 from ..model.names import cache_key
 from ..prompts.categories import BENIGN, CATEGORY_IDS
@@ -45,17 +48,39 @@ def study_sae(study: Any, name: str | None = None) -> SparseAutoencoder:
     return sae
 
 
-def training_chats(chat: ChatModel, cache_dir: str | Path | None) -> list[GivenResponse]:
-    """The train split with the model's own responses, and prompts alone from the corpus it was trained on."""
+def training_chats(
+    chat: ChatModel, cache_dir: str | Path | None, prompts: pd.DataFrame | None = None, n_examples: int = N_EXAMPLES
+) -> list[GivenResponse]:
+    """The train split with the model's own responses, and prompts alone from the corpus it was trained on.
+
+    `prompts`: the built-in ones by default. `n_examples`: drawn from the corpus, each prompt is used once.
+    """
     rng, corpus = random.Random(0), Corpus()
-    kinds = [BENIGN if number % 2 else CATEGORY_IDS[number // 2 % len(CATEGORY_IDS)] for number in range(N_EXAMPLES)]
+    kinds = [BENIGN if number % 2 else CATEGORY_IDS[number // 2 % len(CATEGORY_IDS)] for number in range(n_examples)]
     texts = list(dict.fromkeys(corpus.sample(rng, kind).prompt for kind in kinds))
     alone = [GivenResponse(ids, 0) for ids in chat.encode(texts)]
-    return own_chats(chat, list(load_prompts(split="train")["text"]), cache_dir=cache_dir) + alone
+    rows = load_prompts() if prompts is None else prompts
+    return own_chats(chat, list(rows.loc[rows["split"] == "train", "text"]), cache_dir=cache_dir) + alone
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train the autoencoders of the bundled model, and print their measures."""
+    parser = argparse.ArgumentParser(prog="python -m refusal_utils.bundled.saes", description=main.__doc__)
+    parser.add_argument("cache", nargs="?", default=".cache", help="keeps responses and states (.cache)")
+    parser.add_argument("--out", default=FOLDER, metavar="DIR", help="the folder to write; by default the shipped one")
+    parser.add_argument("--layers", type=int, nargs="+", default=LAYERS, metavar="N", help="blocks that are read")
+    parser.add_argument("--prompts", default="builtin", metavar="SOURCE", help="as for `python -m refusal_utils run`")
+    parser.add_argument("--examples", type=int, default=N_EXAMPLES, metavar="N", help="of the training corpus")
+    parser.add_argument("--latents", type=int, default=N_LATENTS, metavar="N", help="number of latents")
+    for name, what in (("l0", "how many fire"), ("n_samples", "states seen")):
+        parser.add_argument(f"--{name.replace('n_', '')}", type=int, default=OPTIONS[name], metavar="N", help=what)
+    given = parser.parse_args(arguments)
+    chat, prompts = load_chat_model(device="cpu", dtype="float32"), load_prompts(source=given.prompts)
+    chats = training_chats(chat, given.cache, prompts, given.examples)
+    options = {"l0": given.l0, "n_samples": given.samples, "n_latents": given.latents}
+    how: dict[str, Any] = {"chats": chats, "cache_dir": given.cache, **options}
+    print(train_and_measure(chat, prompts, given.layers, given.out, **how).table().T.round(3).to_string())
 
 
 if __name__ == "__main__":
-    where = sys.argv[1] if len(sys.argv) > 1 else ".cache"
-    own_model = load_chat_model(device="cpu", dtype="float32")
-    given = training_chats(own_model, where)
-    print(train_and_measure(own_model, load_prompts(), LAYERS, FOLDER, chats=given, cache_dir=where, **OPTIONS).table())
+    main()

@@ -101,7 +101,14 @@ def read_label_set(labels: LabelSet, folder: str | Path) -> pd.DataFrame:
 
 def _row(labels: LabelSet, row: dict) -> tuple:
     names = (labels.label, "final_label", "human_action")  # the older files have other names
-    label = str(next(value for name in names if (value := {**row, **row.get("labels", {})}.get(name)) is not None))
+    told = {**row, **row.get("labels", {})}
+    needed = {"label": names, "model": ("model",), "prompt": ("prompt",)} | (
+        {"id": ("id",)} if labels.group_by_id else {}
+    )
+    missing = [what for what, known in needed.items() if all(told.get(name) is None for name in known)]
+    must, got = f"a row of {labels.name} must have its label, model and prompt", f"one without {', '.join(missing)}"
+    require(not missing, "read_label_set", must, got, "Fetch the file again.")
+    label = str(next(told[name] for name in names if told.get(name) is not None))
     if label not in labels.labels:
         must = f"a label of {labels.name} must be one of {', '.join(labels.labels)}"
         raise invalid("read_label_set", must, repr(label), "Add it to LABEL_SETS.")

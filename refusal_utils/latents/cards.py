@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import require_columns
 from ..model.chat_model import ChatModel
 from ..plotting.look import heatmap
 from ..prompts.categories import BENIGN
@@ -76,6 +77,7 @@ def latent_cards(
     The text of other than benign prompts is left out unless `show_harmful`: their ids and the number of the strongest
     token are given instead. Raises `ValueError` as `token_states` does.
     """
+    require_columns("latent_cards", prompts, "id", "category", "text")
     latents = list(effects.table().index)
     activations = _Activations(chat, sae, prompts, latents)
     written = nearest_tokens(chat, sae.w_dec[latents])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..checks import require_columns
 from ..model.chat_model import ChatModel
 from ..steering.given_responses import GivenResponse
 from .card import write_card
@@ -32,15 +33,16 @@ def train_and_measure(
     `layers`: blocks whose outputs are read; None: the one before the decision layer. `options` are those of
     `train_sae`. Folders and a card are written to `folder`. Raises `ValueError` as `train_sae` does.
     """
+    require_columns("train_and_measure", prompts, "split", "text")
     started, clock = time.time(), time.process_time()
     layers = [max(0, chat.decision_layer - 1)] if layers is None else layers
     how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "cache_dir": cache_dir}
     splits = {split: list(prompts.loc[prompts["split"] == split, "text"]) for split in ("train", "eval")}
     train = own_chats(chat, splits["train"], **how) if chats is None else chats
-    saes = train_sae(chat, train, layers, folder, **options)
+    saes = train_sae(chat, train, layers, folder, cache_dir=cache_dir, **options)
     minutes, spent = (time.time() - started) / 60, (time.process_time() - clock) / 60
     held_out = own_chats(chat, splits["eval"], **how)
-    quality = sae_quality(chat, saes, held_out)
+    quality = sae_quality(chat, saes, held_out, cache_dir=cache_dir)
     spent_on = f"{len(saes)} layers, responses to train prompts included"
     recipe = {
         "trained on": f"all {sum(len(each.ids) for each in train)} tokens of {len(train)} prompts;"

@@ -1,6 +1,6 @@
 """Which latents fire on refused and on answered prompts, and how well firing tells the two apart."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,21 @@ class Firing:
         separation = self.separation(name)
         best = separation.sort(descending=True, stable=True).indices[:k]
         return best[separation[best] > 0].tolist()
+
+    def filled(self, sizes: Sequence[int]) -> pd.DataFrame:
+        """By length of lists: latents in all of them if they are filled up, and how many of these never fire.
+
+        Lists without a condition on the separation go on with latents that do not tell the sides apart. Of equal ones
+        the lowest numbers are taken, so all lists are filled with the same latents. The authors' release of Joad et al.
+        2602.02132 makes its lists of 1,000 in this way.
+        """
+        order = [self.separation(name).sort(descending=True, stable=True).indices for name in self.names]
+        fires, rows = torch.cat([*self.fires.values()]).any(0), {}
+        for k in sizes:
+            counts = torch.bincount(torch.cat([each[:k] for each in order]), minlength=len(fires))
+            shared = counts == len(order)
+            rows[k] = {"in all lists": int(shared.sum()), "of these never fire": int((shared & ~fires).sum())}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("K")
 
     def table(self) -> pd.DataFrame:
         """By side: prompts, latents that fire at a time (L0), that ever fire, and the largest separation."""

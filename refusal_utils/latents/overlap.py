@@ -65,6 +65,10 @@ class Overlap:
         """The latents of a category's list that are in at most so many lists, its own included; best first."""
         return [latent for latent in self.lists[name] if self.counts["found"][0, latent] <= most]
 
+    def listed(self) -> pd.Series:
+        """How many latents each category's list has: fewer than asked for if not enough have a positive separation."""
+        return pd.Series({name: len(each) for name, each in self.lists.items()}, name="listed")
+
     def unique(self) -> pd.Series:
         """How many latents of each category's list are in no other."""
         once = self.counts["found"][0] == 1

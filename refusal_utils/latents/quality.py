@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -52,7 +53,12 @@ def explained_variance(sae: SparseAutoencoder, states: Float[Tensor, "row d_mode
 
 
 def sae_quality(
-    chat: ChatModel, saes: Mapping[int, SparseAutoencoder], given: Sequence[GivenResponse], *, first: int = 0
+    chat: ChatModel,
+    saes: Mapping[int, SparseAutoencoder],
+    given: Sequence[GivenResponse],
+    *,
+    first: int = 0,
+    cache_dir: str | Path | None = None,
 ) -> Quality:
     """The quality of autoencoders, by layer, on chats that they were not trained on.
 
@@ -68,7 +74,7 @@ def sae_quality(
     function = "sae_quality"
     for layer, sae in saes.items():
         sae.require_place(function, layer, "resid_post")
-    states = token_states(chat, given, list(saes))
+    states = token_states(chat, given, list(saes), cache_dir=cache_dir)
     before = _cross_entropy(chat, given, None, None)
     rows = {}
     for layer, sae in saes.items():

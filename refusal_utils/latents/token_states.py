@@ -1,6 +1,6 @@
 """States of every token of prompts and of the model's own responses, which autoencoders are trained and measured on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,12 +9,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..checks import require
-from ..model.batching import in_order, plan_batches, run_batches, token_budget
+from ..model.activation_store import ActivationStore
+from ..model.batching import plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
 from ..model.forward import read_hooks
+from ..model.open_hooks import NOT_STORED, require_no_hooks
+from ..model.store import one_at_a_time
 from ..steering import generate
 from ..steering.given_responses import GivenResponse
 
+FUNCTION = "token_states"
 OUTLIER = 10.0  # times the median norm: states above it are not trained on, as in published trainings
 
 
@@ -53,35 +57,84 @@ def token_states(
     given: Sequence[GivenResponse],
     layers: Sequence[int],
     *,
+    cache_dir: str | Path | None = None,
     batch_tokens: int | None = None,
     progress: bool = False,
 ) -> TokenStates:
     """The output of each block of `layers` (`resid_post`) at every token of `given`, in float32 on the CPU.
 
-    Raises `ValueError` for no chats or layers, a layer that the model does not have, and as `run_batches` does.
+    `cache_dir` keeps the states, in the model's dtype, by weights, token ids and layers: each batch is written as soon
+    as it is computed, and what is stored is read file by file. Raises `ValueError` for no chats or layers, a layer that
+    the model does not have, a cache that cannot be read or written, one while hooks are open, and as `run_batches`
+    does.
     """
-    function = "token_states"
     some, got = len(given) > 0 and len(layers) > 0, f"{len(given)} chats and {len(layers)} layers"
-    require(some, function, "there must be chats and layers", got, "Pass some.")
+    require(some, FUNCTION, "there must be chats and layers", got, "Pass some.")
+    if cache_dir is not None:
+        require_no_hooks(FUNCTION, chat, NOT_STORED, "Close it, or leave cache_dir out.")
     names, ids = [chat.hook_name("resid_post", layer) for layer in layers], [each.ids for each in given]
-    n_most = max(map(len, ids))
-
-    def step(rows: list[int]) -> tuple[Tensor, ...]:
-        batch = chat.pad([ids[row] for row in rows])
-        kept = read_hooks(chat, batch, names, lambda _, value: value.float().cpu())
-        found = (kept[name] for name in names)
-        # Rows of one length for all batches; padding on the left is cut off below.
-        return tuple(torch.nn.functional.pad(each, (0, 0, n_most - each.shape[1], 0)) for each in found)
-
-    batches = plan_batches(ids, token_budget(function, batch_tokens, chat.device))
-    label = function if progress else ""
-    padded = in_order(run_batches(function, batches, step, progress=label, what=f"chats at {len(layers)} layers"))
-    lengths = torch.tensor([len(row) for row in ids])
-    is_real = torch.arange(n_most) >= n_most - lengths[:, None]
-    answered = torch.arange(n_most) >= n_most - torch.tensor([each.n_response for each in given])[:, None]
-    values = {layer: each[is_real] for layer, each in zip(layers, padded, strict=True)}
+    model = None if cache_dir is None else chat.fingerprint  # it reads all weights
+    with one_at_a_time(cache_dir, FUNCTION, model, names, ids):
+        store = None if cache_dir is None else ActivationStore(Path(cache_dir), chat, names, (), FUNCTION)
+        found = _Found(ids, layers, store)
+        for rows, values in _read_missing(chat, names, found, batch_tokens, progress):
+            found.add(rows, values)
     tokens = torch.tensor([token for row in ids for token in row])
-    return TokenStates(values, torch.arange(len(ids)).repeat_interleave(lengths), tokens, answered[is_real])
+    return TokenStates(found.values, found.chat_idx, tokens, _answers(given))
+
+
+class _Found:
+    """The states of chats found so far, first those in the store, and the chats whose states are known."""
+
+    def __init__(self, ids: list[list[int]], layers: Sequence[int], store: ActivationStore | None) -> None:
+        self.ids, self.store, self.known = ids, store, set[int]()
+        lengths = torch.tensor([len(row) for row in ids])
+        self.chat_idx = torch.arange(len(ids)).repeat_interleave(lengths)
+        self.ends = lengths.cumsum(0).tolist()
+        self.values = {layer: torch.empty(0) for layer in layers}
+        for rows, values in store.read(ids) if store else ():
+            self._place(rows, values)
+
+    def missing(self, rows: Sequence[int]) -> list[int]:
+        return [row for row in rows if row not in self.known]
+
+    def add(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
+        if self.store:
+            self.store.write([self.ids[row] for row in rows], values)
+        self._place(rows, values)
+
+    def _place(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
+        """Keep the states of chats, which are padded on the left."""
+        if not self.known:
+            shape = self.ends[-1], values.shape[-1]
+            self.values = {layer: torch.empty(shape) for layer in self.values}
+        for row, own in zip(rows, values, strict=True):
+            n, end = len(self.ids[row]), self.ends[row]
+            for kept, each in zip(self.values.values(), own, strict=True):
+                kept[end - n : end] = each[-n:].float()
+        self.known.update(rows)
+
+
+def _read_missing(
+    chat: ChatModel, names: Sequence[str], found: _Found, batch_tokens: int | None, progress: bool
+) -> Iterator[tuple[list[int], Float[Tensor, "batch layer pos d_model"]]]:
+    """Pairs (rows, states) of the chats that are not in `found`, batch by batch."""
+
+    def step(rows: list[int]) -> Float[Tensor, "batch layer pos d_model"]:
+        batch = chat.pad([found.ids[row] for row in rows])
+        kept = read_hooks(chat, batch, names, lambda _, value: value.detach().cpu())
+        return torch.stack([kept[name] for name in names], dim=1)
+
+    # All chats are planned, stored ones too: a resumed run must form the same batches as an unbroken one.
+    batches = plan_batches(found.ids, token_budget(FUNCTION, batch_tokens, chat.device))
+    label, what = FUNCTION if progress else "", f"chats at {len(names)} layers"
+    return run_batches(FUNCTION, batches, step, left=found.missing, progress=label, what=what)
+
+
+def _answers(given: Sequence[GivenResponse]) -> Bool[Tensor, " token"]:
+    """Whether the model wrote each token."""
+    parts = [torch.arange(len(each.ids)) >= len(each.ids) - each.n_response for each in given]
+    return torch.cat(parts)
 
 
 def decision_places(given: Sequence[GivenResponse], pos: int) -> list[int]:

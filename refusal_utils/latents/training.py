@@ -1,6 +1,9 @@
 """Training sparse autoencoders on a model's own states, with SAELens as the trainer."""
 
+import hashlib
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,14 @@ from torch import Tensor
 
 from ..checks import invalid, require, require_known
 from ..model.chat_model import ChatModel
+from ..model.store import content_key, one_at_a_time
 from ..steering.given_responses import GivenResponse
 from .files import load_sae
 from .sae import SparseAutoencoder
 from .token_states import decision_places, token_states
 
 FUNCTION = "train_sae"
+CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"  # SAELens' names
 ARCHITECTURES = ("topk", "jumprelu")
 N_LATENTS, L0 = 2048, 32  # by default
 N_SAMPLES, BATCH = 1_000_000, 256
@@ -36,6 +41,7 @@ def train_sae(
     l0: int = L0,
     n_samples: int = N_SAMPLES,
     seed: int = 0,
+    cache_dir: str | Path | None = None,
 ) -> dict[int, SparseAutoencoder]:
     """Autoencoders of the outputs of blocks, by layer, trained on all tokens of `given` and saved under `folder`.
 
@@ -43,23 +49,27 @@ def train_sae(
     above ten times the median norm are left out. `n_samples`: states seen, each as often as needed. A folder
     `layer_{n}` is one of SAELens' (kind `sae_lens`), with weights in float16; what is returned is read from it.
 
+    A killed run resumes: a whole folder of the same chats and options is not trained again, and `cache_dir` keeps the
+    states.
+
     Raises `ValueError` for another architecture, numbers below 1, a missing SAELens, and as `token_states` does.
     """
     require_known(FUNCTION, "architecture", architecture, ARCHITECTURES)
     for name, value in {"n_latents": n_latents, "l0": l0, "n_samples": n_samples}.items():
         require(value >= 1, FUNCTION, f"{name} must be at least 1", value, "Pass a larger one.")
     require(l0 <= n_latents, FUNCTION, f"l0 must be at most n_latents, {n_latents}", l0, "Pass a smaller one.")
-    states = token_states(chat, given, layers, progress=True)
-    places = torch.tensor(decision_places(given, chat.decision_pos))
-    found = {}
-    for layer in layers:
-        own, decision = states.values[layer][states.usual(layer)], states.values[layer][places]
-        trained = _trained(own, decision, architecture, n_latents, l0, n_samples, seed)
-        place = Path(folder) / f"layer_{layer}"
-        trained.save_inference_model(str(place))
-        _as_half(place, {"hook_name": f"blocks.{layer}.hook_resid_post", "model_name": chat.short_name})
-        found[layer] = load_sae(place, "sae_lens")
-    return found
+    options = (architecture, n_latents, l0, n_samples, seed)
+    source = chat.fingerprint, str(chat.dtype), chat.decision_pos, [[each.ids, each.n_response] for each in given]
+    with one_at_a_time(folder, FUNCTION):
+        todo = {layer: content_key(layer, *options, *source) for layer in layers}
+        todo = {layer: key for layer, key in todo.items() if not _is_whole(Path(folder) / f"layer_{layer}", key)}
+        states = token_states(chat, given, layers, cache_dir=cache_dir, progress=True) if todo else None
+        places = torch.tensor(decision_places(given, chat.decision_pos))
+        for layer, key in todo.items():
+            assert states is not None
+            own, decision = states.values[layer][states.usual(layer)], states.values[layer][places]
+            _save(_trained(own, decision, *options), Path(folder) / f"layer_{layer}", layer, chat.short_name, key)
+    return {layer: load_sae(Path(folder) / f"layer_{layer}", "sae_lens") for layer in layers}
 
 
 def _trained(
@@ -136,11 +146,33 @@ class _Batches:
         return rows
 
 
-def _as_half(place: Path, metadata: dict[str, str]) -> None:
-    """Rewrite a saved folder: weights in float16, and where in which model it reads."""
-    weights, config = place / "sae_weights.safetensors", place / "cfg.json"
+def _save(trained: Any, place: Path, layer: int, model: str, made_from: str) -> None:
+    """Write SAELens' folder, with weights in float16, its place, origin and checksum: all of it or nothing."""
+    for old in place.parent.glob(".layer_*.part"):  # of killed runs
+        shutil.rmtree(old)
+    part = place.with_name(f".{place.name}.part")
+    trained.save_inference_model(str(part))
+    weights, config = part / WEIGHTS, part / CONFIG
     tensors = safetensors.torch.load(weights.read_bytes())
     safetensors.torch.save_file({name: each.half().contiguous() for name, each in tensors.items()}, weights)
-    told = json.loads(config.read_text(encoding="utf-8"))
-    told |= {"dtype": "float16", "metadata": {**told.get("metadata", {}), **metadata}}
+    told = json.loads(config.read_text(encoding="utf-8")) | {"dtype": "float16"}
+    where = {"hook_name": f"blocks.{layer}.hook_resid_post", "model_name": model, "made_from": made_from}
+    told["metadata"] = {**told.get("metadata", {}), **where}
+    told["metadata"]["checksum"] = _checksum(told, weights)
     config.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(place, ignore_errors=True)
+    os.replace(part, place)
+
+
+def _is_whole(place: Path, made_from: str) -> bool:
+    """Whether a folder was made from just this, and is as it was written."""
+    try:
+        told = json.loads((place / CONFIG).read_text(encoding="utf-8"))
+        checksum = told["metadata"].pop("checksum")
+        return told["metadata"]["made_from"] == made_from and checksum == _checksum(told, place / WEIGHTS)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _checksum(told: dict[str, Any], weights: Path) -> str:
+    return content_key(told, hashlib.sha256(weights.read_bytes()).hexdigest())

@@ -18,10 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..checks import require, require_types
+from ..checks import require, require_columns, require_types
 from ..directions import random_directions
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel, load_chat_model
+from ..model.setup import check_fixed, read_setup
+from ..model.sources import find_source
 from ..plotting.look import category_lines
 from ..prompts.categories import BENIGN, CATEGORY_IDS
 from ..prompts.loading import load_prompts
@@ -110,19 +112,44 @@ def audit(
     `ValueError` for models of another shape, tokenizer, template or precision, and for too few prompts.
     """
     rows = load_prompts(split="train") if prompts is None else prompts
-    n, todo = int(rows.groupby("category").size().min()), "Pass more prompts, or a smaller n_prompts."
-    require_types(_FUNCTION, (Integral,), n_prompts=n_prompts)
+    require_columns(_FUNCTION, rows, "category", "text")
+    require_types(_FUNCTION, (Integral,), n_prompts=n_prompts, n_draws=n_draws, seed=seed)
     require_types(_FUNCTION, (Integral, type(None)), layer=layer, pos=pos)
+    kinds = sorted({*rows["category"]})
+    sides, todo = "there must be benign prompts and those of a category", "Add the others."
+    require(BENIGN in kinds and {*kinds} & {*CATEGORY_IDS} != set(), _FUNCTION, sides, ", ".join(kinds), todo)
+    n, todo = int(rows.groupby("category").size().min()), "Pass more prompts, or a smaller n_prompts."
     require(4 <= n_prompts <= n, _FUNCTION, f"prompts a side must be 4 to {n}", n_prompts, todo)
+    require(n_draws >= 1, _FUNCTION, "n_draws must be at least 1", n_draws, "Leave it out.")
+    n_layers = _check_models(base, edited, layer, pos)
     draw = rows.groupby("category").sample(n_prompts, random_state=seed)
     before = _read(base, draw, pos)
     after = _read(edited, draw, before.pos, before)
-    layer = before.layer if layer is None else layer
-    n_layers = before.states.shape[1]
-    require(1 <= layer < n_layers, _FUNCTION, f"the layer must be one of 1 to {n_layers - 1}", layer, "Choose another.")
+    layer = max(1, before.layer) if layer is None else layer
     found = {each: _compare(before, after, draw["category"], each, n_draws, seed) for each in range(1, n_layers)}
     by_layer = pd.concat({each: own for each, (own, _) in found.items()}, names=["layer"]).swaplevel()
     return Audit(by_layer, found[layer][1], layer, before.pos, n_prompts, (before.name, after.name))
+
+
+def _check_models(
+    base: ChatModel | str | Path, edited: ChatModel | str | Path, layer: int | None, pos: int | None
+) -> int:
+    """The number of layers. Raises `ValueError` for what is known to be wrong before any weights are loaded."""
+    (shape, n_fixed), (other, _) = map(_form, (base, edited))
+    must, todo = "both models must have one shape (layers, width)", "Compare a model with a copy of itself."
+    require(shape == other, _FUNCTION, must, f"{shape} and {other}", todo)
+    last, todo = shape[0] - 1, "Choose another."
+    require(layer is None or 1 <= layer <= last, _FUNCTION, f"the layer must be one of 1 to {last}", layer, todo)
+    check_fixed(_FUNCTION, n_fixed, [] if pos is None else [pos])
+    return shape[0]
+
+
+def _form(model: ChatModel | str | Path) -> tuple[tuple[int, int], int]:
+    """((layers, width), fixed tokens at the end of the template) of a model; its weights are not loaded for that."""
+    if isinstance(model, ChatModel):
+        return (model.n_layers, model.d_model), len(model.suffix)
+    own = read_setup(str(model), find_source(model).place, None, None, None, None)
+    return (own.config.num_hidden_layers, own.config.hidden_size), len(own.suffix)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +158,6 @@ class _Reading:
 
     name: str
     precision: str
-    shape: tuple[int, int]
     ids: list[list[int]]
     layer: int
     pos: int
@@ -143,18 +169,15 @@ def _read(model: ChatModel | str | Path, draw: pd.DataFrame, pos: int | None, li
     chat = model if isinstance(model, ChatModel) else load_chat_model(model)
     ids, hf = chat.encode(list(draw["text"])), chat.bridge.original_model
     precision = f"{chat.dtype}, {chat.dequantized_from or _quantization(hf) or 'not quantized'}"
-    shape, pos = (chat.n_layers, chat.d_model), chat.decision_pos if pos is None else pos
+    pos = chat.decision_pos if pos is None else pos
     if like is not None:
-        for what, own, other, todo in (
-            ("shape (layers, width)", shape, like.shape, "Compare a model with a copy of itself."),
-            ("precision", precision, like.precision, "Load both alike: rounding would count as an edit."),
-        ):
-            require(own == other, _FUNCTION, f"both models must have one {what}", f"{other} and {own}", todo)
+        todo, got = "Load both alike: rounding would count as an edit.", f"{like.precision} and {precision}"
+        require(precision == like.precision, _FUNCTION, "both models must have one precision", got, todo)
         differ = next((at for at, pair in enumerate(zip(ids, like.ids, strict=True)) if pair[0] != pair[1]), None)
         must, todo = "both models must have one tokenizer and template", "Use the base model's tokenizer for both."
         require(differ is None, _FUNCTION, must, f"other tokens for prompt {differ}", todo)
     states = capture_activations(chat, list(draw["text"]), positions=[pos]).values[:, :, 0].double()
-    found = _Reading(chat.name, precision, shape, ids, chat.decision_layer, pos, states)
+    found = _Reading(chat.name, precision, ids, chat.decision_layer, pos, states)
     if chat is not model:
         chat.unload()
     return found

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..checks import require
+from ..checks import require, require_columns
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel, check_positions
 from ..prompts.categories import BENIGN
@@ -84,6 +84,7 @@ def find_candidates(
     refusals if needed. Raises `ValueError` in the name of `function` if a side has fewer than 4 prompts, if no token
     opens more refusals than answers, and for a position that the template does not have.
     """
+    require_columns(function, prompts, "category", "text")
     positions = tuple(range(-len(chat.suffix), 0)) if positions is None else tuple(positions)
     check_positions(function, chat, positions)
     rows = prompts.sample(frac=1, random_state=0)

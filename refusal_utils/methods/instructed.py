@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import require_columns
 from ..directions import DirectionSet, Provenance
 from ..geometry.gram import MIN_PROMPTS, States, contrasts
 from ..geometry.uncertainty import cosine_intervals, reliability
@@ -114,6 +115,7 @@ def read_instructed(
     `capture_activations` does.
     """
     prompts = load_instructed(split="train") if prompts is None else prompts
+    require_columns("read_instructed", prompts, "system", "text", "pair_id", "on_topic")
     layer, pos = chat.decision_layer, chat.decision_pos
     states, on_topic = [], []
     for other, own in by_system_prompt(chat, prompts.sort_values("pair_id", kind="stable")):
@@ -138,6 +140,7 @@ def instructed_effects(
     Groups: off topic and on topic of `prompts` (`load_instructed`), and `others` (frames with id and text), which are
     asked without these system prompts. `options` are those of `respond`.
     """
+    require_columns("instructed_effects", prompts, "id", "system", "text", "on_topic")
     asked = [
         (model, own, own["on_topic"].map({True: "on topic", False: "off topic"}))
         for model, own in by_system_prompt(chat, prompts)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..checks import require, require_known
+from ..checks import require, require_columns, require_known
 from ..directions import DirectionSet, Provenance
 from ..model.chat_model import ChatModel
 from ..model.store import content_key
@@ -120,14 +120,11 @@ def prepare(
     `ValueError` in the name of `function` for a model without gradients, for another `kl`, if no difference in means
     passes the selection, for a layer that the model does not have, and as `find_candidates` and `make_targets` do.
     """
+    require_columns(function, prompts, "id", "category", "text")
     require_gradients(function, chat)
     require_known(function, "kl", kl, KL)
-    options: dict[str, Any] = {
-        "n_train": n_train,
-        "n_validation": n_validation,
-        "filter_prompts": filter_prompts,
-        "tokens": None if tokens is None else list(tokens),
-    }
+    options: dict[str, Any] = {"n_train": n_train, "n_validation": n_validation, "filter_prompts": filter_prompts}
+    options["tokens"] = None if tokens is None else list(tokens)
     if place is not None:
         _require_place(function, chat, place)
     asked = [list(prompts["id"]), list(prompts["text"]), options, place]

@@ -21,26 +21,31 @@ _FUNCTION = "capture_activations"
 _READABLE = "the cache must be readable"
 
 Content = TypeVar("Content")
+Prompt = str | list[int]  # a text, or token ids
 
 
 class ActivationStore:
-    """The batches under `root` that `chat` produced at the hooks `names` and at `positions`.
+    """The batches under `root` that `chat` produced at the hooks `names` and at `positions`, or at all tokens.
 
     The text of a prompt is a sufficient key: the model's fingerprint covers tokenizer, template and system prompt.
-    Raises `ValueError` for a folder or file that exists but cannot be read.
+    Without `positions` a prompt is given by its token ids, and its last positions are its tokens. Raises `ValueError`
+    in the name of `function` for a folder or file that exists but cannot be read.
     """
 
-    def __init__(self, root: Path, chat: ChatModel, names: Sequence[str], positions: Sequence[int]) -> None:
+    def __init__(
+        self, root: Path, chat: ChatModel, names: Sequence[str], positions: Sequence[int], function: str = _FUNCTION
+    ) -> None:
+        self.function = function
         self.context = json.dumps([chat.fingerprint, list(names), list(positions), str(chat.dtype)])
         self.folder = root / content_key(self.context)
         self.where: dict[str, tuple[Path, int]] = {}
-        with disk_errors(_FUNCTION, _READABLE, self.folder):
+        with disk_errors(function, _READABLE, self.folder):
             paths = list_files(self.folder, ".safetensors")
         for path in paths:
-            keys = _read(path, self._keys) or []
+            keys = self._read(path, self._keys) or []
             self.where.update({key: (path, index) for index, key in enumerate(keys)})
 
-    def read(self, prompts: Sequence[str]) -> Iterator[tuple[list[int], Float[Tensor, "batch layer pos d_model"]]]:
+    def read(self, prompts: Sequence[Prompt]) -> Iterator[tuple[list[int], Float[Tensor, "batch layer pos d_model"]]]:
         """(indices into `prompts`, activations) of the prompts that are stored, file by file.
 
         Raises `ValueError` for a file that exists but cannot be read.
@@ -51,19 +56,19 @@ class ActivationStore:
                 path, index = self.where[key]
                 wanted[path].append((row, index))
         for path, places in wanted.items():
-            values = _read(path, lambda path: unpack(path.read_bytes())[0]["activations"])
+            values = self._read(path, lambda path: unpack(path.read_bytes())[0]["activations"])
             if values is not None:
                 rows, indices = zip(*places, strict=True)
                 yield list(rows), values[list(indices)]
 
-    def write(self, prompts: Sequence[str], values: Float[Tensor, "batch layer pos d_model"]) -> None:
+    def write(self, prompts: Sequence[Prompt], values: Float[Tensor, "batch layer pos d_model"]) -> None:
         """Write one batch so that readers, and writers of the same batch, see all of it or nothing.
 
         Raises `ValueError` if the folder cannot be written to.
         """
         keys = [content_key(prompt) for prompt in prompts]
         content = pack({"activations": values.contiguous()}, {"prompts": ",".join(keys), "context": self.context})
-        with disk_errors(_FUNCTION, "the cache must be writable", self.folder):
+        with disk_errors(self.function, "the cache must be writable", self.folder):
             write_whole(self.folder / f"{content_key(keys)}.safetensors", content)
 
     def _keys(self, path: Path) -> list[str]:
@@ -75,16 +80,15 @@ class ActivationStore:
         unpack(path.read_bytes())  # raises if it looks foreign only because it is damaged
         return []
 
-
-def _read(path: Path, read: Callable[[Path], Content]) -> Content | None:
-    """`read(path)`, or None for a file that another process has removed or that is damaged, which is removed."""
-    with disk_errors(_FUNCTION, _READABLE, path):
-        try:
-            return read(path)
-        except FileNotFoundError:
-            return None
-        except (DamagedFileError, KeyError):
-            print(f"{_FUNCTION}: {path} fails its checksum, its prompts are computed again", file=sys.stderr)
-            with suppress(OSError):
-                path.unlink()
-            return None
+    def _read(self, path: Path, read: Callable[[Path], Content]) -> Content | None:
+        """`read(path)`, or None for a file that another process has removed or that is damaged, which is removed."""
+        with disk_errors(self.function, _READABLE, path):
+            try:
+                return read(path)
+            except FileNotFoundError:
+                return None
+            except (DamagedFileError, KeyError):
+                print(f"{self.function}: {path} fails its checksum, its prompts are computed again", file=sys.stderr)
+                with suppress(OSError):
+                    path.unlink()
+                return None

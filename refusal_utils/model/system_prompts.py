@@ -5,6 +5,7 @@ from copy import copy
 
 import pandas as pd
 
+from ..checks import require_columns
 from .chat_format import PROBES, render_chat
 from .chat_model import ChatModel
 from .encoding import checked_tokenizer
@@ -39,6 +40,7 @@ def by_system_prompt(chat: ChatModel, prompts: pd.DataFrame) -> Iterator[tuple[C
 
     The rows' column text has what the user's turn is to hold.
     """
+    require_columns("by_system_prompt", prompts, "system", "text")
     for system_prompt, own in prompts.groupby("system", sort=False):
         other, before = told(chat, str(system_prompt))
         yield other, own.assign(text=before + own["text"])

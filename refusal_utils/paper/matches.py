@@ -1,6 +1,6 @@
 """Every published number of Tables 1, 2, 8, 10, 11 and 12, matched with ours from the notebooks' files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -63,10 +63,10 @@ class Match:
 def find_matches(folder: Path, setting: Setting) -> list[Match]:
     """One match per published number. Raises `ValueError` if a file of ours lacks a column."""
     return [
-        *_cosines(_read(folder, INTERVALS), setting),
-        *_stability(_read(folder, STABILITY)),
-        *_oracles(_read(folder, ORACLES), setting),
-        *_rates(_read(folder, RATES), setting),
+        *_cosines(read_ours(folder, INTERVALS, NEEDED[INTERVALS]), setting),
+        *_stability(read_ours(folder, STABILITY, NEEDED[STABILITY])),
+        *_oracles(read_ours(folder, ORACLES, NEEDED[ORACLES]), setting),
+        *_rates(read_ours(folder, RATES, NEEDED[RATES]), setting),
     ]
 
 
@@ -75,7 +75,7 @@ def _cosines(ours: pd.DataFrame, setting: Setting) -> Iterator[Match]:
     published = published_cosines()
     for first, second in combinations(published.index, 2):
         about = f"{category_by_id(first).title} / {category_by_id(second).title}"
-        mine = _find(ours, first=first, second=second) or _find(ours, first=second, second=first)
+        mine = find_row(ours, first=first, second=second) or find_row(ours, first=second, second=first)
         value, apart = None, ""
         if mine:
             low, high = (mine["raw"] + mine[end] - mine["corrected"] for end in ("low", "high"))
@@ -90,9 +90,9 @@ def _stability(ours: pd.DataFrame) -> Iterator[Match]:
         category = ids.get(folded(row.category))
         about = category_by_id(category).title if category else row.category
         value, apart = None, ""
-        if mine := _find(ours, category=category or row.category):
-            value, apart = _spread(mine["split half mean"], mine["split half std"]), _other_size(mine["n"])
-        yield Match("8", "cosine within", about, "", _spread(row.mean, row.std), GEMMA, STABILITY, value, apart)
+        if mine := find_row(ours, category=category or row.category):
+            value, apart = spread(mine["split half mean"], mine["split half std"]), _other_size(mine["n"])
+        yield Match("8", "cosine within", about, "", spread(row.mean, row.std), GEMMA, STABILITY, value, apart)
 
 
 def _oracles(ours: pd.DataFrame, setting: Setting) -> Iterator[Match]:
@@ -101,11 +101,11 @@ def _oracles(ours: pd.DataFrame, setting: Setting) -> Iterator[Match]:
         for contrast, stem in CONTRASTS.items():
             if pd.isna(row[f"{stem}_mean"]):
                 continue
-            theirs = _spread(row[f"{stem}_mean"], row[f"{stem}_std"])
+            theirs = spread(row[f"{stem}_mean"], row[f"{stem}_std"])
             value, apart, caveat = None, "", ""
-            if mine := _find(ours, reference=REFERENCES[row["reference_oracle"]], contrast=contrast):
-                value, caveat = _spread(mine["mean"], mine["std"]), _other_judge(mine)
-                apart = _join(_other_size(mine["n"]), *setting.other_draw(mine["draw"], ORACLES[:2]))
+            if mine := find_row(ours, reference=REFERENCES[row["reference_oracle"]], contrast=contrast):
+                value, caveat = spread(mine["mean"], mine["std"]), other_judge(mine)
+                apart = join_reasons(_other_size(mine["n"]), *setting.other_draw(mine["draw"], ORACLES[:2]))
             about = f"{contrast} against {row['reference_oracle']}"
             yield Match("10", "cosine", about, "", theirs, GEMMA, ORACLES, value, apart, caveat)
 
@@ -120,8 +120,8 @@ def _rates(ours: pd.DataFrame, setting: Setting) -> Iterator[Match]:
     for row in pd.concat(tables).to_dict("records"):
         published = GEMMA if row["model"] == GEMMA.model else LLAMA
         mine, apart = _same_strength(ours, row, setting, published) if len(ours) else (None, "")
-        caveat = _other_judge(mine) if mine else ""
-        apart = _join(apart, *setting.other_draw(mine["draw"], RATES[:2])) if mine else apart
+        caveat = other_judge(mine) if mine else ""
+        apart = join_reasons(apart, *setting.other_draw(mine["draw"], RATES[:2])) if mine else apart
         strength = f", alpha {row['alpha']:g}" if row["intervention"] == "steered" else ""
         condition = f"{row['model']}, {row['intervention']}{strength}"
         for rate, (column, n) in RATE_NAMES.items():
@@ -162,16 +162,17 @@ def _nearest(own: pd.DataFrame, gaps: float) -> tuple[dict[str, Any] | None, str
     return nearest, f"ours at {nearest['gaps']:.2f} gaps, theirs at {gaps:.2f}"
 
 
-def _find(ours: pd.DataFrame, **keys: object) -> dict[str, Any] | None:
+def find_row(ours: pd.DataFrame, **keys: object) -> dict[str, Any] | None:
+    """The first row of ours with these values in these columns, if there is one."""
     rows = ours[np.logical_and.reduce([ours[name] == key for name, key in keys.items()])]
     return rows.iloc[0].to_dict() if len(rows) else None
 
 
-def _read(folder: Path, file: str) -> pd.DataFrame:
-    """The rows of a file of ours; none if it is missing."""
-    frame = pd.read_csv(folder / file) if (folder / file).is_file() else pd.DataFrame(columns=[*NEEDED[file]])
-    missing = [name for name in NEEDED[file] if name not in frame]
-    must, todo = f"{file} must have columns {', '.join(NEEDED[file])}", f"Run notebook {file[:2]} again."
+def read_ours(folder: Path, file: str, needed: Sequence[str]) -> pd.DataFrame:
+    """The rows of a file of ours; none if it is missing. Raises `ValueError` if it lacks a column."""
+    frame = pd.read_csv(folder / file) if (folder / file).is_file() else pd.DataFrame(columns=[*needed])
+    missing = [name for name in needed if name not in frame]
+    must, todo = f"{file} must have columns {', '.join(needed)}", f"Run notebook {file[:2]} again."
     require(not missing, "compare", must, f"none called {', '.join(missing)}", todo)
     return frame
 
@@ -181,14 +182,16 @@ def _other_size(n: int) -> str:
     return "" if n == N_PAPER else f"{n:.0f} prompts a side, theirs {N_PAPER}"
 
 
-def _other_judge(mine: dict[str, Any]) -> str:
+def other_judge(mine: dict[str, Any]) -> str:
     """Who judged our responses, if it was not WildGuard, the paper's judge."""
     return "" if mine["judge"] == "wildguard" else f"judged by {mine['judge']}, theirs by WildGuard"
 
 
-def _join(*parts: str) -> str:
+def join_reasons(*parts: str) -> str:
+    """The reasons that are not empty, in one text."""
     return "; ".join(part for part in parts if part)
 
 
-def _spread(mean: float, std: float) -> Estimate:
+def spread(mean: float, std: float) -> Estimate:
+    """A mean with an interval of 1.96 standard deviations to each side."""
     return mean, mean - 1.96 * std, mean + 1.96 * std

@@ -58,6 +58,18 @@ def published_table(number: str | int) -> pd.DataFrame:
     return frame
 
 
+def published_overlaps(layer: int) -> pd.DataFrame:
+    """By category: how many of its 1,000 latents are in the list of each category, and in no other (column `unique`).
+
+    Gemma-2-9b-it with the 16,384 latents of Gemma Scope at the output of `layer`, as the authors' release prints them
+    for Tables 16 to 19. Raises `ValueError` for a layer that is not included.
+    """
+    table = pd.read_csv(_DATA / "release_latent_overlap.csv")
+    require_known("published_overlaps", "the layer", str(layer), sorted({*map(str, table["layer"])}))
+    own = table[table["layer"] == layer].drop(columns="layer").set_index("split").rename(index=_BY_SPLIT)
+    return own.rename(columns=_BY_SPLIT).loc[list(CATEGORY_IDS), [*CATEGORY_IDS, "unique"]].rename_axis("category")
+
+
 def published_cosines() -> pd.DataFrame:
     """Table 1: the cosines of Gemma-2-9b-it at layer 20, position -2.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..checks import invalid, require, require_known, require_types
+from ..checks import invalid, require, require_columns, require_known, require_types
 from .categories import ALL_CATEGORIES, BENIGN
 from .text_features import folded
 
@@ -47,6 +47,7 @@ def draw_prompts(
     columns side, selection and over_refusal (the reading, for the prompts that it concerns). Raises `ValueError` if an
     argument is unknown or missing, if too few prompts qualify, or if fewer than three categories are left.
     """
+    require_columns("draw_prompts", rows, "id", "category", "text")
     require_known("draw_prompts", "select_by", select_by, SELECTIONS)
     require_types("draw_prompts", (Integral,), n=n)
     readings = ("unsafe",) if select_by == "published" else OVER_REFUSAL
@@ -132,6 +133,7 @@ def read_draw(path: str | Path, prompts: pd.DataFrame, source: str) -> pd.DataFr
     `source` is the notebooks' `PROMPTS`. Raises `ValueError` if there is no draw, or if it was made from other prompts.
     """
     path = Path(path)
+    require_columns("read_draw", prompts, "id", "text")
     require(path.is_file(), "read_draw", "notebook 01 must have written a draw", f"no {path}", "Run notebook 01 first.")
     draw = read_draw_rows(path)
     others = [f"prompts {each!r}" for each in draw["prompts"].unique() if each != source]
@@ -171,6 +173,8 @@ def held_out(prompts: pd.DataFrame, draw: pd.DataFrame, limit: int | None = 400)
     Of the built-in prompts only the eval split is returned, because the bundled model was trained on the other. At most
     `limit` prompts of each kind, eval prompts first, then in the order of `prompts`.
     """
+    require_columns("held_out", prompts, "id", "text", "kind", "split")
+    require_columns("held_out", draw, "id", "text", "prompts")
     used = set(map(folded, draw["text"]))
     rows = prompts[~prompts["id"].isin(draw["id"]) & ~prompts["text"].map(folded).isin(used)]
     if "builtin" in set(draw["prompts"]):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ..checks import require_columns
 from .categories import ALL_CATEGORIES, CATEGORIES
 from .text_features import folded, form_features
 
@@ -30,6 +31,7 @@ class PromptSummary:
 
 def summarize_prompts(prompts: pd.DataFrame) -> PromptSummary:
     """The summary of `prompts` (columns of `load_prompts`)."""
+    require_columns("summarize_prompts", prompts, "category", "split", "text", "pair_id")
     kinds = pd.DataFrame(CATEGORIES).set_index("id")[["title", "cluster", "definition"]]
     counts = prompts.groupby(["category", "split"]).size().unstack(fill_value=0)
     sizes = counts.reindex(index=list(ALL_CATEGORIES), columns=["eval", "train"], fill_value=0)

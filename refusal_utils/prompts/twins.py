@@ -5,7 +5,7 @@ from numbers import Integral
 
 import pandas as pd
 
-from ..checks import require, require_types
+from ..checks import require, require_columns, require_types
 from .categories import BENIGN, CATEGORY_IDS
 from .text_features import jaccard, words_of
 
@@ -14,6 +14,7 @@ ANY_TWO = "(any two prompts)"
 
 def twin_pairs(prompts: pd.DataFrame) -> pd.DataFrame:
     """The prompts whose benign twin is also among `prompts`, indexed by pair_id, with its text in the column `twin`."""
+    require_columns("twin_pairs", prompts, "category", "text", "pair_id")
     paired = prompts[prompts["pair_id"] != ""].drop_duplicates(["pair_id", "category"])
     benign = paired[paired["category"] == BENIGN].set_index("pair_id")["text"]
     own = paired[(paired["category"] != BENIGN) & paired["pair_id"].isin(benign.index)].set_index("pair_id")
@@ -28,6 +29,7 @@ def contrast_pairs(prompts: pd.DataFrame, n: int, seed: int = 0) -> pd.DataFrame
     two pairs.
     """
     require_types("contrast_pairs", (Integral,), n=n)
+    require_columns("contrast_pairs", prompts, "id", "category", "text", "pair_id")
     mixed = prompts.sample(frac=1, random_state=seed)
     benign, asked = mixed[mixed["category"] == BENIGN], mixed[mixed["category"] != BENIGN]
     twins = benign[benign["pair_id"] != ""].drop_duplicates("pair_id").set_index("pair_id", drop=False)

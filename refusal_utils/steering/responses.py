@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..checks import require
+from ..checks import require, require_columns
 from ..judging import Judge, Judgement, judge_response
 from ..model.chat_model import ChatModel
 from .conditions import UNSTEERED, Condition
@@ -34,6 +34,7 @@ def respond(
     Columns: those of `prompts`, of `generate` (except its `prompt`) and of `judge_rows`. Raises `ValueError` as they
     do.
     """
+    require_columns("respond", prompts, "text")
     texts = list(prompts["text"])
     how: dict[str, Any] = {
         "cache_dir": cache_dir,
@@ -52,6 +53,7 @@ def judge_rows(rows: pd.DataFrame, judge: Judge = judge_response) -> pd.DataFram
     Equal pairs of text and response are judged once. Raises `ValueError` for a judge that does not return one
     `Judgement` per response.
     """
+    require_columns("judge_rows", rows, "text", "response")
     pairs = list(zip(rows["text"], rows["response"], strict=True))
     asked = sorted(set(pairs))
     many = getattr(judge, "judge_many", None)  # a model judges batches

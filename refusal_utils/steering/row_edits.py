@@ -161,6 +161,16 @@ def _stream_edits(chat: ChatModel, rows: Sequence[Sequence[Intervention]]) -> It
         yield name, _StreamEdit(vector, read, removed, *options)
 
 
+def stream_edit(
+    chat: ChatModel, intervention: Addition | Ablation
+) -> tuple[Float[Tensor, " d_model"], Float[Tensor, "rank d_model"], Float[Tensor, "rank d_model"]]:
+    """(vector, read, removed) of x <- x - (x read') removed + vector, in float64: one intervention on the whole stream.
+
+    For other engines, which apply it themselves.
+    """
+    return _content(chat, [intervention], True, _removal_of(intervention))
+
+
 def _hooks(chat: ChatModel, intervention: Addition | Ablation) -> list[str]:
     if intervention.layers is None:
         return written_hooks(chat)

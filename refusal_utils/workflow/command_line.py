@@ -1,4 +1,4 @@
-"""The commands `run`, `report`, `judge`, `audit`, `train-sae`, `settings` and `methods` of `python -m refusal_utils`.
+"""The commands of `python -m refusal_utils`: `run`, `report`, `sweep`, `judge`, `audit`, `train-sae` and others.
 
 Commands import what they need when they run: `--help` and `--version` load neither PyTorch nor transformers.
 """
@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from .report_command import add_report
+from .sweep_command import add_sweep
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         with _interruptible():
             options.act(options)
     except KeyboardInterrupt:
-        print("\nStopped. Finished notebooks are kept; the same command continues from there.", file=sys.stderr)
+        print("\nStopped. What is finished is kept; the same command continues from there.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of the output, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -79,7 +80,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         near = next(filter(None, (did_you_mean(each, known) for each in unknown)), "")
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}. {near}".rstrip())
     if options.command is None:
-        options.parser.error("a command is needed: run, report, judge, audit, train-sae, settings or methods")
+        options.parser.error("a command is needed: run, report, sweep, judge, audit, train-sae, settings or methods")
     return options
 
 
@@ -123,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     judge.add_argument("--model", metavar="ID", help="the chat model that judges, for 'self'")
     judge.set_defaults(act=_judge)
+    add_sweep(commands)
     _add_audit(commands, model)
     _add_train_sae(commands, model)
     settings = commands.add_parser("settings", help="list the notebooks' parameters, and what --size sets")
@@ -217,10 +219,8 @@ def _train_sae(options: argparse.Namespace) -> None:
     folder = options.out or cache / "saes" / cache_key(settings.MODEL)
     prompts, chat = load_prompts(source=settings.PROMPTS), load_chat_model(settings.MODEL)
     own = {name: value for name, value in given.items() if value is not None}
-    print(
-        train_and_measure(chat, prompts, options.layers, folder, cache_dir=cache, **own).table().T.round(3).to_string()
-    )
-    print(os.path.relpath(folder))
+    measured = train_and_measure(chat, prompts, options.layers, folder, cache_dir=cache, **own)
+    print(measured.table().T.round(3).to_string(), os.path.relpath(folder), sep="\n")
 
 
 def _settings(options: argparse.Namespace) -> None:

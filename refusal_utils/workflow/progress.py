@@ -112,6 +112,15 @@ def describe_status(status: dict[str, Any]) -> str:
     rows = f"; {status['name']} {status['done']:,} of {status['total']:,} rows"
     if not status["rate"]:
         return rows
-    seconds = round(status["left"])
-    hours = f"{seconds // 3600}:{seconds // 60 % 60:02}" if seconds >= 3600 else f"{seconds // 60}"
-    return f"{rows}, {status['rate']:.1f} rows/s, {hours}:{seconds % 60:02} left"
+    return f"{rows}, {status['rate']:.1f} rows/s, {clock(status['left'])} left"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as minutes and seconds, or as hours, minutes and seconds.
+
+    >>> clock(120.4), clock(3725)
+    ('2:00', '1:02:05')
+    """
+    whole = round(seconds)
+    hours = f"{whole // 3600}:{whole // 60 % 60:02}" if whole >= 3600 else f"{whole // 60}"
+    return f"{hours}:{whole % 60:02}"

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from refusal_utils.bundled.saes import FOLDER, LAYERS, study_sae, training_chats
+from refusal_utils.bundled.saes import FOLDER, LAYERS, main, study_sae, training_chats
 from refusal_utils.latents import explained_variance, load_sae
+from refusal_utils.model.batching import count_rows
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.prompts.loading import load_prompts
 
@@ -42,8 +43,30 @@ def test_a_study_gets_the_autoencoder_of_its_decision_state_and_none_of_another_
 
 def test_no_training_prompt_is_one_of_the_eval_split(chat, monkeypatch):
     monkeypatch.setattr("refusal_utils.bundled.saes.own_chats", lambda *_, **__: [])
-    monkeypatch.setattr("refusal_utils.bundled.saes.N_EXAMPLES", 60)
     held_out = {tuple(ids) for ids in chat.encode(list(load_prompts(split="eval")["text"]))}
-    given = training_chats(chat, None)
+    given = training_chats(chat, None, n_examples=60)
     assert len(given) > 50
     assert not held_out & {tuple(each.ids) for each in given}
+
+
+@pytest.mark.slow
+def test_the_command_trains_measures_and_goes_on_where_it_was_killed(tmp_path, capsys):
+    pytest.importorskip("sae_lens", exc_type=ImportError)
+    own, out = tmp_path / "prompts.jsonl", tmp_path / "saes"
+    load_prompts().groupby(["category", "split"]).head(1).to_json(own, orient="records", lines=True)
+    small = ["--examples", "20", "--latents", "64", "--l0", "8", "--samples", "1024", "--layers", "3", "5"]
+    asked = [str(tmp_path / "cache"), "--out", str(out), "--prompts", str(own), *small]
+    main(asked)
+    table = pd.read_csv(out / "quality.csv", index_col=0)
+    assert table.index.tolist() == [3, 5]
+    assert "cross-entropy recovered" in capsys.readouterr().out
+    assert "12 of them with the model's own greedy response" in (out / "README.md").read_text()
+    weights = {path: path.read_bytes() for path in out.rglob("*.safetensors")}
+    assert len(weights) == 2
+    next(iter(weights)).unlink()  # as if killed before it was written
+    with count_rows() as count:
+        main(asked)
+    assert {path: path.read_bytes() for path in out.rglob("*.safetensors")} == weights
+    # The cross-entropy of 12 held-out chats, as it is, and twice for each layer; no state is captured again.
+    assert count.rows == 12 * (1 + 2 * 2)
+    pd.testing.assert_frame_equal(pd.read_csv(out / "quality.csv", index_col=0), table)

@@ -62,4 +62,4 @@ def fault(name: str, n_tries: int) -> Callable[[Callable[[int, Path, World], Non
     return register
 
 
-from . import damage, machines, processes  # noqa: E402, F401  each registers its faults
+from . import damage, machines, processes, workers  # noqa: E402, F401  each registers its faults

@@ -9,8 +9,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
 
+from refusal_utils.latents.command import train_and_measure
+from refusal_utils.latents.training import WEIGHTS
 from refusal_utils.methods.rdo import rdo
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.prompts.loading import load_prompts
@@ -44,13 +47,25 @@ def searched(world: World, cache: Path) -> bytes:
     return found.direction.numpy().tobytes() + found.table().to_json().encode()
 
 
-WORKS = {"capture": captured, "generation": generated, "search by gradients": searched}
+def trained(world: World, cache: Path) -> bytes:
+    """Autoencoders of two layers, trained on the responses to a dozen prompts, and their measures on others."""
+    prompts = world.once("few prompts", lambda: load_prompts().groupby(["category", "split"]).head(1))
+    how = {"n_latents": 32, "l0": 4, "n_samples": 2048, "max_new_tokens": 6, "cache_dir": cache}
+    quality = train_and_measure(world.chat, prompts, (2, 5), cache / "saes", **how)
+    weights = [(cache / "saes" / f"layer_{layer}" / WEIGHTS).read_bytes() for layer in (2, 5)]
+    return b"".join([*weights, quality.table().to_json().encode()])
+
+
+WORKS = {"capture": captured, "generation": generated, "search by gradients": searched, "SAE training": trained}
+NEEDS = {"SAE training": "sae_lens"}  # packages whose import takes seconds, or that may be missing
 
 
 def whole(world: World, name: str) -> bytes:
     """What the work returns if nothing goes wrong; its cache is kept."""
 
     def make() -> bytes:
+        if name in NEEDS:
+            pytest.importorskip(NEEDS[name], exc_type=ImportError)
         world.results[f"cache of {name}"] = cache = Path(tempfile.mkdtemp(prefix="refusal_utils_faults_"))
         began = time.monotonic() if world.chat else 0.0  # once the model is loaded
         found = WORKS[name](world, cache)

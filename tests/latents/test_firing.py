@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from refusal_utils.latents import latent_firing, latent_overlap
+from refusal_utils.latents import Firing, latent_firing, latent_overlap
 
 from .sae_files import D_MODEL, N, sae
 
@@ -62,7 +62,21 @@ def test_overlap_counts_lists_and_exceeds_chance_only_where_it_is_planted():
     assert table.loc["in at least one list", "found"] == 4
     assert table.loc["in all 3 lists", "same firing rates"] <= 1
     assert overlap.unique().tolist() == [1, 1, 1]
+    assert overlap.listed().tolist() == [2, 2, 2]
     assert (overlap.pairs().to_numpy() == 0.5 + 0.5 * torch.eye(3).numpy()).all()
+
+
+def test_lists_that_are_filled_up_share_the_latents_that_never_fire():
+    """Latent 0 fires on all refused sides, 1 to 3 on one each, the other 12 never."""
+    fires = {name: torch.zeros(4, 16, dtype=torch.bool) for name in (*SIDES, "benign")}
+    for number, name in enumerate(SIDES):
+        fires[name][:, [0, 1 + number]] = True
+    firing = Firing(fires, "benign")
+    table = firing.filled([1, 2, 8, 16])
+    # Every list of 8 ends with the lowest numbers that do not tell its side apart: 1 to 3 of other sides, then 4 to 7.
+    assert table["in all lists"].tolist() == [1, 1, 8, 16]
+    assert table["of these never fire"].tolist() == [0, 0, 4, 12]
+    assert len(firing.top("advice", 8)) == 2  # before control: a list of positive separations is not filled
 
 
 def test_with_random_labels_what_is_found_is_what_the_null_gives():

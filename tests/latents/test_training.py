@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from refusal_utils.latents import explained_variance, load_sae, own_chats, train_sae
-from refusal_utils.latents.training import BATCH, SHARE, _Batches, _trained
+from refusal_utils.latents.training import BATCH, CONFIG, SHARE, WEIGHTS, _Batches, _trained
+from refusal_utils.model.batching import count_rows
 
 D_MODEL, ATOMS = 16, 24
 
@@ -63,6 +64,36 @@ def test_what_is_trained_is_a_folder_of_saelens_in_half_precision_that_knows_its
     states = torch.randn(9, chat.d_model)
     torch.testing.assert_close(theirs.encode(states), sae.encode(states), rtol=1e-4, atol=1e-4)
     assert (tmp_path / "layer_5" / "sae_weights.safetensors").stat().st_size < 2.2 * 2 * 32 * chat.d_model * 1.2
+
+
+def test_finished_layers_are_not_trained_again_and_damaged_ones_are(chat, tmp_path, monkeypatch):
+    pytest.importorskip("sae_lens", exc_type=ImportError)
+    given = own_chats(chat, ["How do I boil an egg?", "why", "what is the capital of France"], max_new_tokens=4)
+    how = {"n_latents": 32, "l0": 4, "n_samples": 2 * BATCH, "cache_dir": tmp_path / "cache"}
+    train_sae(chat, given, [2, 5], tmp_path, **how)
+    paths = [tmp_path / f"layer_{layer}" / name for layer in (2, 5) for name in (CONFIG, WEIGHTS)]
+    before, trained = [path.read_bytes() for path in paths], []
+    (tmp_path / ".layer_5.part").mkdir()  # of a killed run
+
+    def counting(states, *args):
+        trained.append(states)
+        return _trained(states, *args)
+
+    monkeypatch.setattr("refusal_utils.latents.training._trained", counting)
+    with count_rows() as count:
+        train_sae(chat, given, [2, 5], tmp_path, **how)
+    assert (trained, count.rows) == ([], 0)
+    paths[3].write_bytes(before[3][:-1] + bytes([before[3][-1] ^ 1]))
+    with count_rows() as count:
+        train_sae(chat, given, [2, 5], tmp_path, **how)
+    assert (len(trained), count.rows) == (1, 0)  # from stored states
+    assert [path.read_bytes() for path in paths] == before
+    assert not list(tmp_path.glob("*.part"))
+    paths[0].write_text(before[0].decode().replace('"k": 4', '"k": 5'))
+    train_sae(chat, given, [2, 5], tmp_path, **how)
+    assert len(trained) == 2
+    train_sae(chat, given, [2], tmp_path, **how | {"seed": 1})
+    assert len(trained) == 3
 
 
 @pytest.mark.parametrize(

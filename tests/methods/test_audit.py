@@ -1,7 +1,9 @@
 """Which direction an edit removed, on copies of the bundled model that are edited in memory only."""
 
+import shutil
 from dataclasses import replace
 from functools import cache
+from importlib import import_module
 from types import SimpleNamespace
 
 import pandas as pd
@@ -160,6 +162,33 @@ def test_models_that_cannot_be_compared_are_one_sentence(chat, train):
         audit(chat, chat, few)
     with pytest.raises(ValueError, match="^audit: the layer must be one of 1 to 7; got 0"):
         audit(chat, chat, few, n_prompts=4, layer=0)
+
+
+def test_what_is_cheap_to_check_is_checked_before_any_weights_are_loaded(train, tmp_path, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(import_module("refusal_utils.methods.audit"), "load_chat_model", never)
+    few, other = train.groupby("category").head(4), tmp_path / "other"
+    shutil.copytree(BUNDLED_WEIGHTS, other, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = (other / "config.json").read_text()
+    for options, told in (
+        ({"layer": 99}, "the layer must be one of 1 to 7; got 99"),
+        ({"layer": 0}, "the layer must be one of 1 to 7; got 0"),
+        ({"pos": -40}, "positions must lie in the template's last"),
+        ({"n_draws": 0}, "n_draws must be at least 1; got 0"),
+        ({"n_prompts": 5}, "prompts a side must be 4 to 4; got 5"),
+        ({"prompts": few.drop(columns="category")}, "prompts must have the columns category, text; got none called"),
+        ({"prompts": few[few["category"] != "benign"]}, "there must be benign prompts and those of a category"),
+        ({"prompts": few[few["category"] == "benign"]}, "there must be benign prompts and .*; got benign"),
+    ):
+        with pytest.raises(ValueError, match=f"^audit: {told}"):
+            audit("bundled", str(other), **{"prompts": few, "n_prompts": 4, **options})
+    with pytest.raises(AssertionError, match="weights were loaded"):  # before control: nothing is wrong
+        audit("bundled", str(other), few, n_prompts=4, layer=6)
+    (other / "config.json").write_text(config.replace('"num_hidden_layers": 8', '"num_hidden_layers": 7'))
+    with pytest.raises(ValueError, match=r"one shape \(layers, width\); got \(8, 192\) and \(7, 192\)"):
+        audit("bundled", str(other), few, n_prompts=4)
 
 
 def test_the_command_prints_the_table(capsys):

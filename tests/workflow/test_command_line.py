@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import subprocess
@@ -55,7 +56,7 @@ def test_the_package_exports_few_names_and_each_is_there():
         (["train-sea"], "Did you mean 'train-sae'?"),
         (["--versoin"], "unrecognized arguments: --versoin. Did you mean '--version'?"),
         (["report", "--model", "a", "--models", "b"], "not allowed with argument"),
-        ([], "a command is needed: run, report, judge, audit, train-sae, settings or methods"),
+        ([], "a command is needed: run, report, sweep, judge, audit, train-sae, settings or methods"),
     ],
 )
 def test_wrong_options_are_named(arguments, message, capsys):
@@ -156,6 +157,42 @@ def test_a_mistake_is_one_sentence(arguments, told, tmp_path, monkeypatch, capsy
     error = capsys.readouterr().err.strip()
     assert re.search(told, error)
     assert "\n" not in error
+
+
+@pytest.mark.parametrize(
+    "command", [["run"], ["audit", "bundled", "bundled"], ["train-sae", "--model", "bundled"]], ids=lambda each: each[0]
+)
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("own.csv", "text,id\nHow?,1\n", "got the category None, not one of safety_core, .*own.csv, line 2"),
+        ("own.jsonl", '{"text": "How?"}\n', "got the category None, not one of .*own.jsonl, line 1"),
+        (
+            "own.csv",
+            "question,category\nHow?,advice\n",
+            "got no text or prompt, only 'question', 'category', at .*own.csv",
+        ),
+        ("own.tsv", "category\nadvice\n", "got no text or prompt, only 'category', at .*own.tsv, line 2"),
+        ("own.csv", "text,category\n", "the file must hold prompts; got none in .*own.csv"),
+    ],
+)
+def test_a_prompt_file_without_a_column_is_one_sentence(command, name, content, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "FIGURES", tmp_path / "figures")
+    (tmp_path / name).write_text(content)
+    assert main([*command, "--prompts", name]) == 1
+    error = capsys.readouterr().err.strip()
+    assert re.search(told, error)
+    assert "\n" not in error
+
+
+@pytest.mark.parametrize("missing", ["prompt", "response", "label"])
+def test_a_file_of_labels_without_a_column_is_one_sentence(missing, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = {"prompt": "How?", "response": "No.", "label": "yes"}
+    (tmp_path / "own.jsonl").write_text(json.dumps({name: each for name, each in rows.items() if name != missing}))
+    assert main(["judge", "own.jsonl"]) == 1
+    assert f"a file of labels must have its columns; got {missing} missing in own.jsonl" in capsys.readouterr().err
 
 
 def test_a_report_of_several_models_is_not_begun_if_one_has_no_figures(tmp_path, capsys):

@@ -197,7 +197,7 @@ def test_a_stopped_run_keeps_what_is_finished_and_ends_the_notebooks_process(not
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, err
-    assert "Finished notebooks are kept" in err
+    assert "What is finished is kept" in err
     assert "Traceback" not in err
     assert out.splitlines()[0].endswith("min")
     executed = tmp_path / "figures" / "bundled" / "notebooks"
