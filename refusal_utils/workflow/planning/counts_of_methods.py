@@ -123,6 +123,7 @@ def latents(scene: Scene) -> list[Loop]:
         *pool,
         Loop("generate", scene.not_asked(held["text"]), new_tokens=tokens),
         Loop("token_states", len(held)),
+        Loop("token_states", len(scene.draw)),  # the prompts that the cards quote
         Loop("sae_quality", len(held), 3),
         Loop("first_token_logits", n_cost, 8, **usual),
         Loop("kl_spent", n_cost, (n_dials + n_latents) * (len(FIRST) + REFINED["added"]), **usual),
