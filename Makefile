@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --d
 # make run MODEL=smollm2 SIZE=quick: another model than the bundled one, and how much of it is measured.
 CHOSEN = $(if $(MODEL),--model "$(MODEL)")
 
-.PHONY: run report test lab check format bench faults docs clean install help
+.PHONY: run report test lab check format bench faults twice docs clean install help
 
 help:
 	@echo "make run     execute the notebooks, skipping finished ones (MODEL=smollm2: a real model; SIZE=quick)"
@@ -20,6 +20,7 @@ help:
 	@echo "make format  format the code"
 	@echo "make bench   measure the speed and memory figures"
 	@echo "make faults  provoke crashes, damaged files and full disks many times; prints a table"
+	@echo "make twice   run all notebooks twice and compare every table byte for byte"
 	@echo "make docs    build the documentation as a site in build/site"
 	@echo "make clean   remove the environment and everything generated"
 
@@ -59,6 +60,9 @@ bench: $(INSTALLED)
 faults: $(INSTALLED)
 	$(BIN)/python -m tests.faults
 	FUZZ=500 $(PYTEST) tests/test_fuzz.py
+
+twice: $(INSTALLED)
+	$(BIN)/python -m tests.twice
 
 docs: $(INSTALLED)
 	$(BIN)/python -m docs.build_site

@@ -16,7 +16,7 @@ from .checks import did_you_mean, require, require_types
 from .directions.direction_set import DirectionSet, Provenance
 from .geometry.labelled import Labelled
 from .methods import Selection, named_method, select_place
-from .model.artifacts import model_notes
+from .model.artifacts import model_notes, note_seed
 from .model.capture import Activations, capture_activations, profile_places
 from .model.chat_model import BUNDLED, ChatModel, load_chat_model
 from .model.defaults import NOT_PUBLISHED
@@ -108,9 +108,9 @@ class Study:
     ) -> pd.DataFrame:
         """Draw `n` prompts of every category and `n` benign ones, and write them to `01_draw.csv`, which `.draw` reads.
 
-        `select_by` and `over_refusal` are those of `draw_prompts`. `n` is at most the size of the smallest category,
-        and 32 unless prompts are selected by label. Only a selection by behaviour loads the model (`responding`:
-        options of `respond`). Prompts are from the train split, or from both if neither built in nor selected by label.
+        `select_by` and `over_refusal` are those of `draw_prompts`. `n` is at most the smallest category's size, and 32
+        unless selected by label. Only a selection by behaviour loads the model (`responding`: options of `respond`).
+        Prompts are from the train split, or from both if neither built in nor selected by label.
         """
         rows = self.prompts[(self.prompts["split"] == "train") | (select_by != "label" and self.source != "builtin")]
         most = min(n if select_by == "label" else min(n, 32), int(rows.groupby("category").size().min()))
@@ -118,7 +118,7 @@ class Study:
         how |= {"seed": self.seed, "over_refusal": over_refusal, "published": published_pool_rows()}
         draw = draw_prompts(rows, select_by, most, **how).assign(prompts=self.source)
         require_model(self.model)  # a draw by label loads no model, and a misspelt one should leave no folder
-        path = claim_folder(self.model, self.figures_dir) / "01_draw.csv"
+        path = note_seed(claim_folder(self.model, self.figures_dir), "01_draw.csv", self.seed)
         draw[[*DRAW_COLUMNS, "over_refusal", "prompts"]].to_csv(path, index=False)
         vars(self).pop("draw", None)  # so that `.draw` reads the new file
         return draw
@@ -220,12 +220,12 @@ class Study:
     def save(self, figure: go.Figure, name: str, table: pd.DataFrame | None = None, note: str = "") -> go.Figure:
         """The figure, written as HTML (and PNG if Chrome is present), with its table as CSV; `note` is a subtitle."""
         figure.update_layout({"title_subtitle_text": note} if note else {})
-        save_figure(figure, name, self.model, table, self.figures_dir, origin(self.model))
+        save_figure(figure, name, self.model, table, self.figures_dir, origin(self.model), self.seed)
         return figure
 
     def save_table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
         """Write a table as `<name>.csv` next to the figures, and return it."""
-        table.to_csv(claim_folder(self.model, self.figures_dir) / f"{name}.csv")
+        table.to_csv(note_seed(claim_folder(self.model, self.figures_dir), f"{name}.csv", self.seed))
         return table
 
 

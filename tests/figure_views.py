@@ -40,7 +40,9 @@ PLOT = "document.querySelector('.js-plotly-plot')"
 HOVER = f"""(async () => {{
   const plot = {PLOT}, found = [];
   for (const [number, trace] of plot._fullData.entries()) {{
-    if (trace.visible !== true || trace.hoverinfo === 'skip' || trace.scene) continue;
+    const isEmpty = trace.x && trace.x.length && trace.x[0] === null; // the entry of a legend
+    if (trace.visible !== true || trace.hoverinfo === 'skip' || trace.scene || trace.type === 'scattergl' || isEmpty)
+      continue;
     const first = trace.type === 'heatmap' ? {{xval: 0, yval: 0}} : [{{curveNumber: number, pointNumber: 0}}];
     Plotly.Fx.hover(plot, first, trace.xaxis + trace.yaxis);
     await new Promise(requestAnimationFrame);

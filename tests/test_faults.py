@@ -19,7 +19,7 @@ def world():
 
 def cases():
     for each in FAULTS:
-        is_slow = any(word in each.name for word in ("search", "SAE"))
+        is_slow = any(word in each.name for word in ("search", "SAE", "Ray"))
         yield pytest.param(each, id=each.name, marks=[pytest.mark.slow] if is_slow else [])
 
 

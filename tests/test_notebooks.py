@@ -7,9 +7,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from refusal_utils.model.artifacts import read_seeds
 from refusal_utils.model.chat_model import load_chat_model
 from refusal_utils.notebooks import NotebookFailure, find_notebooks, read_cells
 from refusal_utils.prompts.categories import CATEGORY_IDS
@@ -26,7 +28,9 @@ from refusal_utils.workflow.settings import Settings
 from .browser import Page, open_browser
 from .figure_views import TEXTS, FigurePage, overlapping
 from .notebook_runs import run_without_pictures
-from .readings import bold_numbers, is_printed, printed_numbers, readings
+from .readings import bold_numbers, is_printed, printed_numbers, readings, source
+from .tables import differences
+from .takeaways import UNPRINTED, missing_numbers
 
 pytestmark = pytest.mark.slow
 REPO = Path(__file__).parent.parent
@@ -99,10 +103,7 @@ def test_every_figure_opens_from_disk_draws_reads_well_and_does_what_it_offers(e
     assert {name: problems for name, problems in wrong.items() if problems} == {}
 
 
-def test_gallery_explorer_and_latent_cards_open_from_disk_and_are_used_without_complaints(executed, page):
-    page.open(executed / "figures" / "index.html")
-    broken = "[...document.images].filter(image => image.complete && !image.naturalWidth).length"
-    assert page.run(broken) == len(page.complaints) == len(page.requests) == 0
+def test_explorer_and_latent_cards_open_from_disk_and_are_used_without_complaints(executed, page):
     page.open(executed / "figures" / "explorer.html")
     marks = "[...document.querySelectorAll('#plot [data-mark]')].map(node => node.getAttribute('d'))"
     drawn = []
@@ -135,18 +136,40 @@ def test_what_you_should_see_is_what_the_notebook_shows(executed, path):
     assert {text: numbers for text, numbers in wrong.items() if numbers} == {}
 
 
-@pytest.mark.parametrize(
-    ("name", "columns", "atol"),
-    [
-        ("01_draw", ["id"], 0),
-        ("03_cosine_matrix", list(CATEGORY_IDS), 1e-3),
-        ("03_stability", list(CATEGORY_IDS), 1e-3),
-        ("07_rates", ["RR", "ORR"], 0.02),  # shares of 100 prompts: a near tie may fall otherwise on another processor
-    ],
-)
-def test_committed_numbers_are_those_of_this_code_and_model(executed, name, columns, atol):
-    committed, written = (pd.read_csv(folder / "figures" / "bundled" / f"{name}.csv") for folder in (REPO, executed))
-    pd.testing.assert_frame_equal(committed[columns], written[columns], rtol=0, atol=atol)
+@pytest.mark.parametrize("path", find_notebooks(), ids=lambda path: path.stem)
+def test_every_number_of_a_takeaway_is_in_a_table_or_printed_above(executed, path):
+    folder = executed / "figures" / "bundled"
+    cells = read_cells(folder / "notebooks" / path.name)
+    start = next(number for number, cell in enumerate(cells) if "## Takeaways" in source(cell))
+    (shown,) = [data["text/markdown"] for cell in cells[start:] for data in outputs(cell) if "text/markdown" in data]
+    printed = printed_numbers(cells[:start])
+    missing = missing_numbers("".join(shown), path.stem, folder)
+    assert len([number for number in missing if not is_printed(number, printed)]) <= UNPRINTED.get(path.name[:2], 0)
+
+
+def outputs(cell: dict) -> list[dict]:
+    return [output["data"] for output in cell.get("outputs", []) if "data" in output]
+
+
+def test_committed_tables_are_those_of_this_code_and_model(executed):
+    """Bit for bit on the processor that made them; elsewhere a near tie of a response may fall otherwise.
+
+    Tables of notebooks 01 to 06: texts equal, numbers within a thousandth of the largest of their column. Later ones,
+    which count responses: a fiftieth, and 2 % of the texts. The places of UMAP's points depend on the processor.
+    """
+    found = differences(executed / "figures" / "bundled", REPO / "figures" / "bundled")
+    found = found.drop(index=["comparison.csv", "claims.csv"])  # by `python -m refusal_utils report`
+    counted = found.index >= "07"
+    within = (found["numbers"] <= np.where(counted, 0.02, 1e-3)) & (found["texts"] <= np.where(counted, 0.02, 0))
+    within["05_umap.csv"] = found.loc["05_umap.csv", "texts"] == 0
+    assert found[~within].to_dict("index") == {}
+
+
+def test_every_table_names_its_seed(executed):
+    folder = executed / "figures" / "bundled"
+    seeds = read_seeds(folder)
+    assert {path.stem for path in folder.glob("*.csv")} - {"14_cards"} <= set(seeds)  # cards are made of other tables
+    assert seeds == read_seeds(REPO / "figures" / "bundled")
 
 
 def test_steering_rates_and_responses_say_what_they_were_measured_with(executed):
@@ -160,7 +183,6 @@ def test_steering_rates_and_responses_say_what_they_were_measured_with(executed)
 
 def test_notebook_03_map_equals_an_independent_route(executed):
     """The written map against plain Hugging Face hidden states and numpy, one prompt at a time."""
-    import numpy as np
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -182,8 +204,8 @@ def test_notebook_03_map_equals_an_independent_route(executed):
             hidden = model(ids, output_hidden_states=True).hidden_states
         vectors.append(hidden[state["layer"]][0, state["pos"]].double().numpy())
     by_category = pd.DataFrame(vectors).groupby(texts["category"]).mean()
-    differences = (by_category.loc[list(CATEGORY_IDS)] - by_category.loc["benign"]).to_numpy()
-    unit = differences / np.linalg.norm(differences, axis=1, keepdims=True)
+    raw = (by_category.loc[list(CATEGORY_IDS)] - by_category.loc["benign"]).to_numpy()
+    unit = raw / np.linalg.norm(raw, axis=1, keepdims=True)
     np.testing.assert_allclose(written.to_numpy(), unit @ unit.T, atol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""Single results on disk: tensors (safetensors) or rows (gzipped JSON lines), with notes on their model."""
+"""Single results on disk: tensors (safetensors) or rows (gzipped JSON lines), with notes on model and seed."""
 
 import gzip
 import json
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ..checks import invalid, require
 from .chat_model import ChatModel
-from .store import DamagedFileError, disk_errors, pack, unpack, write_whole
+from .store import DamagedFileError, disk_errors, one_at_a_time, pack, unpack, write_whole
 
 KEY = "refusal_utils"
+SEEDS = "seeds.json"  # in a folder of figures
 Loaded = TypeVar("Loaded")
 
 
@@ -109,3 +110,25 @@ def _save(path: str | Path, content: bytes) -> Path:
 
 def _unreadable(function: str, path: str | Path, why: str) -> ValueError:
     return invalid(function, "the file must be whole and written by this suite", f"{path} ({why})", "Write it again.")
+
+
+def note_seed(folder: Path, name: str, seed: int) -> Path:
+    """The path of the result `name` in a model's folder, after noting its seed in the folder's `seeds.json`.
+
+    An ending of `name` is not noted. Raises `ValueError` if the note cannot be written.
+    """
+    with disk_errors("note_seed", "the folder of figures must be writable", folder), one_at_a_time(folder, SEEDS):
+        before = read_seeds(folder)
+        if before.get(Path(name).stem) != seed:
+            text = json.dumps(dict(sorted({**before, Path(name).stem: int(seed)}.items())), indent=1)
+            write_whole(folder / SEEDS, f"{text}\n".encode())
+    return folder / name
+
+
+def read_seeds(folder: Path) -> dict[str, int]:
+    """The seed of each result in a model's folder, by the name of its files; empty without a whole file of seeds."""
+    try:
+        found = json.loads((folder / SEEDS).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

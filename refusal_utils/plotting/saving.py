@@ -34,13 +34,19 @@ def save_figure(
     numbers: pd.DataFrame | None = None,
     root: str | Path = FIGURES,
     origin: str = "",
+    seed: int | None = None,
 ) -> list[Path]:
     """The paths written to the model's folder (`claim_folder`): `<name>.html`, `.csv` with `numbers`, `.png`.
 
     The HTML works offline and shares one `plotly.min.js` with its neighbours. There is no PNG without Chrome. If the
     title of the figure does not contain the model's name, the name is added as a subtitle. `origin`: see `name_model`.
+    `seed`: noted in `seeds.json` (`note_seed`).
     """
     folder = claim_folder(model, root)
+    if seed is not None:
+        from ..model.artifacts import note_seed  # loads PyTorch
+
+        note_seed(folder, name, seed)
     name_model(figure, short_name(model), origin)
     written = write_figure(figure, folder / name)
     if numbers is not None:

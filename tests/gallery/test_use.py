@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,9 @@ BOXES = "[...document.querySelectorAll('#plot text')].map(node => { const box = 
     " return [node.textContent, box.left, box.top, box.right, box.bottom]; })"
 )
 MARKS = "[...document.querySelectorAll('#plot [data-mark]')].map(node => [node.dataset.mark, node.getAttribute('d')])"
+
+
+COMMITTED = Path(__file__).parents[2] / "figures"
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +171,18 @@ def test_hostile_texts_and_names_stay_text(page, tmp_path):
     assert page.run("document.querySelector('#model-A').selectedOptions[0].text").startswith(name)
     direction = "getComputedStyle(document.querySelector('#responses .text')).unicodeBidi"
     assert page.run(direction) == "plaintext"
+
+
+def test_the_committed_pages_show_every_picture_and_mark(page):
+    page.open(COMMITTED / "index.html")
+    assert page.run("document.images.length") >= 50
+    assert page.run("[...document.images].filter(image => !(image.complete && image.naturalWidth)).length") == 0
+    assert not page.complaints + page.requests
+    page.open(COMMITTED / "explorer.html")
+    for number in range(page.run("document.querySelector('#model-A').options.length")):
+        page.use("#model-A", page.run(f"document.querySelector('#model-A').options[{number}].value"))
+        assert len(page.run(MARKS)) >= 11
+    assert not page.complaints + page.requests
 
 
 def test_a_plain_browser_may_read_the_records_from_disk(figures, tmp_path):

@@ -24,9 +24,15 @@ _EVERY = 0.5  # seconds between two looks at what cannot be waited for
 
 
 def run(plan: SweepPlan, tasks: Sequence[Task], options: Options) -> Iterator[Receipt]:
-    """A receipt for every task. Raises `ValueError` without a cluster at `address`, and if no worker starts in time."""
-    import ray
+    """A receipt for every task.
 
+    Raises `ValueError` without Ray or a cluster at `address`, and if no worker starts in time.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        todo = "Run pip install 'refusal-utils[ray]', or use --engine local."
+        raise invalid("sweep", "Ray must be installed", "none", todo) from error
     own = not ray.is_initialized()
     if own:
         connect(ray, options.address, plan.threads * (options.n_workers or len(plan.models)))

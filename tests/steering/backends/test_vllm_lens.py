@@ -53,9 +53,16 @@ def backend(chat, model, fault=""):
     return VllmLens(chat, LLM(model, fault), SamplingParams, Hook)
 
 
-@pytest.mark.parametrize("layers", [(0,), (1, 2), (-1,)])
 @pytest.mark.parametrize(
-    "options", [{}, {"tokens": "generation"}, {"tokens": "prompt"}, {"every": 3}, {"keep_norm": True}]
+    ("layers", "options"),
+    [
+        ((0,), {}),
+        ((-1,), {}),
+        ((0, 1, 2), {"tokens": "generation"}),
+        ((1,), {"tokens": "prompt"}),
+        ((0,), {"every": 3}),
+        ((1, 2), {"keep_norm": True}),
+    ],
 )
 def test_additions_give_our_tokens(chat, model, layers, options):
     vector = 4 * random_direction(chat)[0]

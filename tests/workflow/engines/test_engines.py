@@ -95,6 +95,7 @@ def test_workers_are_other_processes_and_are_gone_when_the_receipts_are_closed(c
     assert len(plan.contents()) < 600
 
 
+@pytest.mark.slow
 def test_a_block_that_always_kills_its_worker_is_given_up_and_named(cluster, tmp_path):
     plan = light_plan(tmp_path, ("first",), killing=(2,))
     found = receipts(named_engine("ray"), plan, n_workers=1)
@@ -103,6 +104,7 @@ def test_a_block_that_always_kills_its_worker_is_given_up_and_named(cluster, tmp
     assert [number for _, number, _ in plan.starts].count(2) == ATTEMPTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_a_worker_killed_in_the_middle_of_a_block_changes_nothing(cluster, tmp_path, seed):
     plan, victims = light_plan(tmp_path, pause=0.5), []
@@ -128,6 +130,7 @@ def test_a_worker_that_no_node_has_room_for_is_one_error_and_not_a_hang(cluster,
         receipts(named_engine("ray"), plan, gpus=3, n_workers=1, patience=1)
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_driver_was_killed_goes_on_where_it_stopped(cluster, tmp_path):
     plan = light_plan(tmp_path, pause=1.0)
     driver = subprocess.Popen([sys.executable, "-m", "tests.workflow.light_sweep", tmp_path, "1.0", cluster])
@@ -143,6 +146,7 @@ def test_a_sweep_whose_driver_was_killed_goes_on_where_it_stopped(cluster, tmp_p
     assert plan.contents() == expected(plan)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_process_behind(tmp_path):
     pytest.importorskip("ray")
     plan = light_plan(tmp_path, pause=1.0)
@@ -154,6 +158,14 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path):
     driver.send_signal(signal.SIGINT)
     assert driver.wait(300) == 130
     assert until(lambda: not any(map(is_alive, processes)))
+
+
+def test_a_missing_ray_is_named_with_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(
+        ValueError, match=r"sweep: Ray must be installed; got none\. Run pip install 'refusal-utils\[ray\]'"
+    ):
+        receipts(named_engine("ray"), light_plan(tmp_path))
 
 
 def test_an_address_without_a_cluster_is_named(tmp_path):
