@@ -26,6 +26,7 @@ from refusal_utils.geometry.uncertainty import cosine_intervals
 from refusal_utils.heads.shares import component_shares
 from refusal_utils.judging import judge_response
 from refusal_utils.judging.self_judge import calibration_cases
+from refusal_utils.latents import SparseAutoencoder, latent_firing
 from refusal_utils.methods.arditi_selection import candidate_scores
 from refusal_utils.methods.candidates import Candidates, find_candidates
 from refusal_utils.methods.selection import DEPTH, MAX_KL
@@ -33,7 +34,7 @@ from refusal_utils.model.batching import FORWARD_TOKENS, plan_batches
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import ChatModel, load_chat_model
 from refusal_utils.model.sources import find_source
-from refusal_utils.prompts.categories import BENIGN, CATEGORY_IDS
+from refusal_utils.prompts.categories import ALL_CATEGORIES, BENIGN, CATEGORY_IDS
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.steering.conditions import Condition
 from refusal_utils.steering.generation import generate
@@ -44,6 +45,7 @@ from . import analyses, scaling
 POSITIONS = (-2, -1)
 MISSED: list[str] = []  # the figures that did not meet their targets
 N_PROMPTS, ROUNDS = 600, 3
+FIRING = (3584, 16_384, 10_000)  # d_model and latents of Gemma Scope, and prompts
 N_MEMORY = 400  # prompts of the smaller of two captures whose peak memory is compared
 
 
@@ -329,6 +331,45 @@ def bench_attribution(chat: ChatModel) -> None:
     report("head shares, largest difference of the two ways", [gap], "<= 1e-5", gap <= 1e-5)
 
 
+def firing_case() -> tuple[SparseAutoencoder, dict[str, torch.Tensor]]:
+    """An autoencoder as large as Gemma Scope's, and states of all categories; about one latent in 200 fires."""
+    d_model, n_latents, n_prompts = FIRING
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(n_latents, d_model, generator=generator) / d_model**0.5
+    rest = {"b_enc": torch.zeros(n_latents), "b_dec": torch.zeros(d_model), "threshold": torch.full((n_latents,), 2.6)}
+    sae = SparseAutoencoder(w_enc=rows.T.contiguous(), w_dec=rows, layer=20, **rest)
+    parts = torch.randn(n_prompts, d_model, generator=generator).chunk(len(ALL_CATEGORIES))
+    return sae, dict(zip(ALL_CATEGORIES, parts, strict=True))
+
+
+def bare_product(sae: SparseAutoencoder, sides: dict[str, torch.Tensor]) -> None:
+    """The pre-activations in the same batches, nothing kept."""
+    for states in sides.values():
+        for batch in states.split(512):
+            batch @ sae.w_enc
+
+
+def firing_peak() -> None:
+    """Print the peak memory in GB of a process that does nothing else."""
+    latent_firing(*firing_case())
+    print(memory_of("VmHWM") * 2**20 / 1e9)
+
+
+def bench_firing() -> None:
+    code = "from tests.bench import firing_peak; firing_peak()"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    peak = float(run.stdout.splitlines()[-1])
+    case, ratios = firing_case(), []
+    for _ in range(ROUNDS):
+        bare = seconds(lambda: bare_product(*case))
+        ratios.append(seconds(lambda: latent_firing(*case)) / bare)
+    print(
+        f"firing of {FIRING[1]} latents on {FIRING[2]} prompts, d_model {FIRING[0]}, {torch.get_num_threads()} threads"
+    )
+    report("firing, time over that of the bare product", ratios, "<= 1.3", np.median(ratios) <= 1.3)
+    report("firing, peak memory of the whole process, GB", [peak], "<= 2", peak <= 2)
+
+
 def bench_judge(n: int = 1000, length: int = 300) -> None:
     """The default judge on `n` different responses of `length` characters, made of the labelled cases."""
     rng, cases = random.Random(0), list(calibration_cases()["response"])
@@ -438,6 +479,7 @@ def bench_selection(chat: ChatModel) -> None:
 BENCHES = {
     "attribution": lambda: bench_attribution(load_chat_model(device="cpu")),
     "capture": lambda: bench_capture(load_chat_model(device="cpu")),
+    "firing": bench_firing,
     "judge": bench_judge,
     "memory": bench_memory,
     "bootstrap": bench_bootstrap,

@@ -10,8 +10,8 @@ def differences(one: Path, other: Path) -> pd.DataFrame:
     """A row per CSV file of either folder, with columns same, texts and numbers.
 
     same: whether the bytes are. texts: the share of cells with different texts. numbers: the largest difference between
-    two numbers, as a share of the largest number of their column. Tables of different shape have 1 in both; a table
-    that one folder lacks, too.
+    two numbers, as a share of the largest number of their column; columns of seconds do not count. Tables of different
+    shape have 1 in both; a table that one folder lacks, too.
     """
     names = sorted({path.name for folder in (one, other) for path in folder.glob("*.csv")})
     rows = {name: _difference(one / name, other / name) for name in names}
@@ -23,7 +23,8 @@ def _difference(one: Path, other: Path) -> tuple[bool, float, float]:
         return False, 1.0, 1.0
     if one.read_bytes() == other.read_bytes():
         return True, 0.0, 0.0
-    first, second = (pd.read_csv(path, keep_default_na=False, na_values=[""]) for path in (one, other))
+    read = (pd.read_csv(path, keep_default_na=False, na_values=[""]) for path in (one, other))
+    first, second = (table.drop(columns="seconds", errors="ignore") for table in read)
     if first.shape != second.shape or list(first) != list(second):
         return False, 1.0, 1.0
     numeric = [name for name in first if all(pd.api.types.is_numeric_dtype(each[name]) for each in (first, second))]

@@ -1,6 +1,9 @@
 import re
+from types import SimpleNamespace
 
 import pytest
+
+from refusal_utils.latents import latent_firing
 
 from . import bench
 
@@ -60,3 +63,32 @@ def test_the_capture_bench_sets_reads_beside_a_capture_that_writes_nothing(chat,
     assert measured(out, "reading from the cache, times faster than capturing") == 50
     assert measured(out, "the same, the first read of a process") == 25
     assert measured(out, "capture, times faster than the authors' way") == 80
+
+
+def test_the_firing_bench_sets_time_beside_the_bare_product_and_measures_memory_apart(monkeypatch, capsys):
+    monkeypatch.setattr(bench, "FIRING", (32, 64, 240))
+    monkeypatch.setattr(bench, "ROUNDS", 1)
+    monkeypatch.setattr(bench.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout="1.5\n"))
+    clock = [0.0]
+    monkeypatch.setattr(bench, "bare_product", lambda *case: clock.__setitem__(0, clock[0] + 10))
+    found = []
+
+    def firing(*case):
+        found.append(latent_firing(*case))
+        clock[0] += 12
+
+    def seconds(work):
+        began = clock[0]
+        work()
+        return clock[0] - began
+
+    monkeypatch.setattr(bench, "latent_firing", firing)
+    monkeypatch.setattr(bench, "seconds", seconds)
+    bench.bench_firing()
+    out = capsys.readouterr().out
+    assert measured(out, "firing, time over that of the bare product") == 1.2
+    assert measured(out, "firing, peak memory of the whole process, GB") == 1.5
+    assert "MISSED" not in out
+    rates = [float(found[0].rates(name).mean()) for name in found[0].fires]
+    assert 0 < max(rates) < 0.05
+    assert "firing" in bench.BENCHES

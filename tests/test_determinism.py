@@ -54,7 +54,8 @@ def test_tables_that_differ_are_found_and_measured(tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     for folder, number, text in ((one, 4.0, "a"), (other, 4.02, "b")):
         folder.mkdir()
-        pd.DataFrame({"x": [number, -8.0], "name": [text, "c"]}).to_csv(folder / "apart.csv")
+        table = pd.DataFrame({"x": [number, -8.0], "name": [text, "c"], "seconds": [number * 9, 1.0]})
+        table.to_csv(folder / "apart.csv")
         pd.DataFrame({"x": [1.0]}).to_csv(folder / "same.csv")
         pd.DataFrame({"x": [1.0, None if text == "a" else 2.0]}).to_csv(folder / "empty_cell.csv")
     pd.DataFrame({"x": [1.0]}).to_csv(one / "alone.csv")

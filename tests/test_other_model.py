@@ -4,7 +4,9 @@ The other model has the bundled model's weights in the architecture of SmolLM3, 
 numbers must come out of another architecture.
 """
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, SmolLM3Config, SmolLM3ForCausalLM
 
+from refusal_utils.bundled.saes import FOLDER as SAES
 from refusal_utils.directions import DirectionSet
 from refusal_utils.model.chat_model import BUNDLED_WEIGHTS
+from refusal_utils.model.names import cache_key
 from refusal_utils.model.sources import find_source
 from refusal_utils.notebooks import find_notebooks
 from refusal_utils.paper.claims import check_claims
@@ -128,3 +132,27 @@ def test_notebooks_02_to_08_hold_their_checks_in_float16_with_few_prompts_of_few
     assert cosines.shape == (8, 8)
     common = reference.loc[cosines.index, cosines.columns]
     assert np.corrcoef(cosines.to_numpy().ravel(), common.to_numpy().ravel())[0, 1] > 0.9
+
+
+def test_notebook_14_runs_on_another_model_with_few_prompts_of_few_categories(smollm3, transplanted, tmp_path):
+    """The shipped autoencoder, declared as the other model's own, stands where one trained for it would."""
+    folder, cache = tmp_path / "figures" / smollm3.name, tmp_path / "cache"
+    folder.mkdir(parents=True)
+    draw = pd.read_csv(transplanted / "01_draw.csv", keep_default_na=False)
+    most = draw["category"].map({"unsupported": 0, "over_refusal": 0, "advice": 9, "benign": 32}).fillna(16)
+    draw[draw.groupby("category").cumcount() < most].to_csv(folder / "01_draw.csv", index=False)
+    own = cache / "saes" / cache_key(str(smollm3)) / "layer_5"
+    shutil.copytree(SAES / "layer_5", own)
+    config = json.loads((own / "cfg.json").read_text())
+    config["metadata"]["model_name"] = smollm3.name
+    (own / "cfg.json").write_text(json.dumps(config))
+    small = {"N_BOOTSTRAP": 50, "N_POOL": 8, "N_COMPARED": 4, "MAX_NEW_TOKENS": 12, "N_LATENTS": 16}
+    places = {"FIGURES_DIR": str(tmp_path / "figures"), "CACHE_DIR": str(cache)}
+    run_without_pictures(Settings(MODEL=str(smollm3), **small, **places), ["14"])
+    pairs = pd.read_csv(folder / "14_pairs.csv", index_col=0)
+    assert len(pairs) == 9
+    assert (pairs["listed"] <= 16).all()
+    beside = pd.read_csv(folder / "14_beside.csv")
+    assert set(beside["verdict"]) <= {"not comparable", "missing", "not comparable and missing"}
+    assert beside.loc[beside["table"] == "4", "ours"].notna().all()
+    assert (folder / "14_cards.html").is_file()

@@ -92,12 +92,14 @@ def read_model(folder: Path, root: Path) -> ModelEntry:
 def keep_takeaways(folder: Path) -> dict[str, dict[str, str]]:
     """By notebook, the `takeaways` of its executed copy and the `versions` of packages that it ran with.
 
-    They are kept in `takeaways.json`; those of a notebook change when its executed copy says something else.
+    They are kept in `takeaways.json`; those of a notebook change when its executed copy says something else, or if the
+    versions were not known.
     """
     path = folder / TAKEAWAYS
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     found = {each.stem: takeaways_of(read_cells(each)) for each in sorted((folder / "notebooks").glob("*.ipynb"))}
-    new = {name: text for name, text in found.items() if text and text != kept.get(name, {}).get("takeaways")}
+    known = {name: each["takeaways"] for name, each in kept.items() if each["versions"]}
+    new = {name: text for name, text in found.items() if text and text != known.get(name)}
     if new:
         kept |= {name: {"takeaways": text, "versions": _versions()} for name, text in new.items()}
         path.write_text(json.dumps(kept, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

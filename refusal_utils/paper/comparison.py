@@ -112,7 +112,7 @@ def _row(match: Match, setting: Setting) -> dict[str, Any]:
 
 
 def _judge(match: Match, found: Sequence[float], setting: Setting) -> tuple[str, str]:
-    if match.ours is None:
+    if match.ours is None or np.isnan(match.ours[0]):
         missing = f"not in {match.file} of notebook {match.file[:2]}"
         return (NOT_COMPARABLE, match.apart) if match.apart else (MISSING, missing)
     reasons = [*setting.reasons_against(match.published), match.apart]

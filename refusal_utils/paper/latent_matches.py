@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ..prompts.categories import CATEGORY_IDS, category_by_id
@@ -28,7 +29,7 @@ NEEDED = {
     QUALITY: ("layer", "latents"),
     ALIGNMENT: ("category", "mean", "std"),
     OVERLAP: ("lists", "k", "found"),
-    PAIRS: ("category", *CATEGORY_IDS, "listed", "unique"),
+    PAIRS: ("category", "listed", "unique"),  # and one for each category that was drawn
     STEERING: ("name", "nats", *(f"{rate}{end}" for rate in RATE_NAMES for end in ("", " low", " high")), "judge"),
 }
 
@@ -131,9 +132,14 @@ def _pairs(ours: _Ours) -> Iterator[Match]:
         cells = [(*pair, f"{pair[1]}", "share of a list in another one") for pair in combinations(CATEGORY_IDS, 2)]
         cells += [(name, "", "unique", "share of a list in no other one") for name in CATEGORY_IDS]
         for name, other, column, quantity in cells:
-            mine = find_row(found, category=name)
-            own = None if not mine else mine[column] / mine["listed"] if column == "unique" else mine[column]
+            mine = find_row(found, category=name) if column in found else None
+            own = (
+                None if not mine else mine[column] / (mine["listed"] or np.nan) if column == "unique" else mine[column]
+            )
             about = " / ".join(category_by_id(each).title for each in (name, other) if each)
-            value, theirs = None if own is None else (own,) * 3, (published.loc[name, column] / N_LISTED,) * 3
-            why, condition = apart if mine else "", f"layer {layer}"
+            value, theirs = (
+                None if own is None or np.isnan(own) else (own,) * 3,
+                (published.loc[name, column] / N_LISTED,) * 3,
+            )
+            why, condition = apart if value else "", f"layer {layer}"
             yield Match(RELEASED, quantity, about, condition, theirs, ours.place(GEMMA), PAIRS, value, why)

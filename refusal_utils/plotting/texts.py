@@ -11,7 +11,8 @@ _TURNING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # Unico
 # A tag, but no line break, no end of a hover text, and no bold print of what is looked up (`<b>%{...}</b>`).
 _TAG = re.compile(r"<(?!br>|/?extra>|b>%\{|(?<=\}<)/b>)")
 
-_UNNAMED = re.compile(r"(?<![^>])=(?=%\{)")  # plotly express writes `=%{x}` for a quantity without a name
+# Plotly express writes `=%{x}`, or `=` and a value, for a quantity without a name.
+_UNNAMED = re.compile(r"(?:^|(?<=<br>))=(?=.*<extra>)", re.DOTALL)
 
 
 def visible(text: str) -> str:

@@ -90,6 +90,18 @@ def test_takeaways_outlive_the_executed_copies_and_change_with_them(tmp_path):
     assert keep_takeaways(folder)["07_steering_tradeoffs"]["takeaways"] == "- Refusals have **12** directions."
 
 
+def test_versions_that_were_not_known_are_added_once_the_notebook_is_executed_again(tmp_path):
+    folder = plant_model(tmp_path / "chatty")
+    path, found = folder / "takeaways.json", keep_takeaways(folder)
+    unknown = {name: {**each, "versions": ""} for name, each in found.items()}
+    path.write_text(json.dumps(unknown))
+    assert keep_takeaways(folder) == found
+    executed = folder / "notebooks" / "07_steering_tradeoffs.ipynb"
+    executed.unlink()
+    path.write_text(json.dumps(unknown))
+    assert keep_takeaways(folder) == unknown  # before control: nothing was executed here
+
+
 def test_a_notebook_that_was_not_executed_has_no_takeaways():
     assert not any(takeaways_of(json.loads(path.read_text())["cells"]) for path in find_notebooks())
 

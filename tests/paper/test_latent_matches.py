@@ -109,6 +109,20 @@ def test_numbers_by_quantity_have_their_means_and_their_correlation(write):
     assert found["numbers"].sum() == 66 + 99 + 11 + 6 + 198
 
 
+def test_categories_that_were_not_drawn_and_lists_without_a_latent_are_missing(write):
+    folder = write()
+    pairs = pd.read_csv(folder / PAIRS, index_col=0).drop(index="over_refusal", columns="over_refusal")
+    pairs.loc["advice"], pairs["advice"] = np.nan, 0.0  # of a list without latents
+    pairs.loc["advice", ["listed", "unique"]] = 0
+    pairs.to_csv(folder / PAIRS)
+    frame = compare(folder, GEMMA.model).rows
+    own = frame[(frame["table"] == RELEASED) & (frame["condition"] == "layer 20")].set_index("about")
+    assert own.loc["Unqualified advice / Over-refusal (unsafe side)", "verdict"] == "missing"
+    assert own.loc["Over-refusal (unsafe side)", "verdict"] == "missing"
+    assert own.loc["Unqualified advice", "verdict"] == "missing"
+    assert own.loc["Hate speech / Crime assistance", "verdict"] == "not comparable"
+
+
 def test_files_that_are_missing_leave_numbers_missing_and_a_missing_column_is_refused(write, tmp_path):
     frame = compare_latents(tmp_path / "nowhere", "bundled").by_quantity()
     assert set(frame["verdict"]) == {"missing"}

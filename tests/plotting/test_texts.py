@@ -49,5 +49,9 @@ def test_a_figure_of_plain_names_stays_as_it_is():
 
 
 def test_hover_texts_have_no_sign_of_a_quantity_without_a_name():
-    figure = px.bar(pd.DataFrame({"x": ["a"], "y": [1]}), x="x", y="y", labels={"x": ""})
+    frame = pd.DataFrame({"x": ["a"], "y": [1], "kind": ["own"]})
+    figure = px.bar(frame, x="x", y="y", labels={"x": ""}, title="=")
     assert show_as_text(figure).data[0].hovertemplate == "%{x}<br>y=%{y}<extra></extra>"
+    assert figure.layout.title.text == "="
+    coloured = px.bar(frame, x="x", y="y", color="kind", labels={"kind": ""})
+    assert show_as_text(coloured).data[0].hovertemplate == "own<br>x=%{x}<br>y=%{y}<extra></extra>"
