@@ -40,6 +40,8 @@ from refusal_utils.steering.conditions import Condition
 from refusal_utils.steering.generation import generate
 from refusal_utils.tradeoff.sweep import sweep_conditions
 
+from . import analyses, scaling
+
 POSITIONS = (-2, -1)
 MISSED: list[str] = []  # the figures that did not meet their targets
 N_PROMPTS, ROUNDS = 600, 3
@@ -488,9 +490,17 @@ BENCHES = {
 def main(names: list[str]) -> int:
     """Measure the named figures, or all of the bundled model; the exit status: 1 if one misses its target.
 
-    A name that is not among `BENCHES` is that of a model, such as smollm2.
+    A name that is not among `BENCHES` is that of a model, such as smollm2. `scaling [MODEL]` prints the tables of
+    `tests.scaling`, and `analyses SIZE [FOLDER]` renews that of `tests.analyses`.
     """
     MISSED.clear()
+    if names[:1] == ["analyses"]:
+        analyses.main(*names[1:])
+        return 0
+    if names[:1] == ["scaling"]:
+        for found in scaling.main(*names[1:]):
+            report(*found)
+        return int(bool(MISSED))
     for name in names or BENCHES:
         BENCHES.get(name, partial(bench_real_model, name))()
     if MISSED:

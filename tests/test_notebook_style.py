@@ -14,9 +14,9 @@ from .readings import bold_numbers, is_printed, printed_numbers, readings
 
 ROOT = Path(__file__).parent.parent
 EVERY = pytest.mark.parametrize("path", find_notebooks(), ids=lambda path: path.stem)
-ALSO_EXPLORER = pytest.mark.parametrize(
-    "path", [*find_notebooks(), NOTEBOOKS / "explorer.ipynb"], ids=lambda path: path.stem
-)
+EXPLORER, MANY = NOTEBOOKS / "explorer.ipynb", NOTEBOOKS / "many_models.ipynb"  # not numbered, so not run by `run`
+ALSO_EXPLORER = pytest.mark.parametrize("path", [*find_notebooks(), EXPLORER], ids=lambda path: path.stem)
+ALSO_UNNUMBERED = pytest.mark.parametrize("path", [*find_notebooks(), EXPLORER, MANY], ids=lambda path: path.stem)
 REPOSITORY = "refusal-geometry/refusal-geometry"
 INSTALL = f"""if "google.colab" in str(get_ipython()):
     %pip install -q "refusal-utils[notebooks] @ git+https://github.com/{REPOSITORY}\""""
@@ -51,7 +51,7 @@ def n_lines(source: str) -> int:
     return len([line for line in source.splitlines() if line.strip() and not line.strip().startswith("#")])
 
 
-@ALSO_EXPLORER
+@ALSO_UNNUMBERED
 def test_notebooks_are_short(path):
     code = code_of(path)[1:]
     assert len(cells_of(path)) <= 30
@@ -61,7 +61,7 @@ def test_notebooks_are_short(path):
     assert not [line for line in lines if len(line) > 100 and not line.startswith("- ")]  # a takeaway is a sentence
 
 
-@ALSO_EXPLORER
+@ALSO_UNNUMBERED
 def test_the_first_result_comes_within_25_lines_of_code(path):
     """Counted without the installation and the parameters: the first cell whose last statement shows something."""
     code = code_of(path)[1:]
@@ -74,7 +74,7 @@ def shows(source: str) -> bool:
     return isinstance(last, ast.Expr)
 
 
-@ALSO_EXPLORER
+@ALSO_UNNUMBERED
 def test_notebooks_are_committed_without_outputs_and_with_stable_ids(path):
     assert not [cell["id"] for cell in cells_of(path, "code") if cell["outputs"] or cell["execution_count"]]
     ids = [cell["id"] for cell in cells_of(path)]
@@ -110,7 +110,7 @@ def test_the_study_is_opened_with_all_parameters_that_it_takes(path):
     assert taken == {name: value for name, value in OPEN.items() if re.search(rf"^{value} =", parameters, re.M)}
 
 
-@ALSO_EXPLORER
+@ALSO_UNNUMBERED
 def test_code_is_plain(path):
     """No shell commands, no bare assertions, no comprehensions inside f-strings, and no name bound twice."""
     code = code_of(path)[1:]
@@ -133,14 +133,14 @@ def names_bound(tree: ast.Module) -> set[str]:
     return bound | {each.id for each in stored if isinstance(each.ctx, ast.Store)}
 
 
-@ALSO_EXPLORER
+@ALSO_UNNUMBERED
 def test_every_reading_states_numbers(path):
     stated = {text: bold_numbers(text) for text, _ in readings(cells_of(path))}
     assert stated
     assert not [text for text, numbers in stated.items() if not numbers]
 
 
-@EVERY
+@pytest.mark.parametrize("path", [*find_notebooks(), MANY], ids=lambda path: path.stem)
 def test_notebooks_check_their_claims_and_end_in_limits_and_measured_takeaways(path):
     prose = "\n".join(cell["source"] for cell in cells_of(path, "markdown"))
     assert prose.index("## Limits") < prose.index("## Takeaways")

@@ -12,11 +12,16 @@ import pandas as pd
 import pytest
 
 from refusal_utils.model.artifacts import read_seeds
+from refusal_utils.model.chat_model import load_chat_model
 from refusal_utils.notebooks import NotebookFailure, find_notebooks, read_cells
 from refusal_utils.prompts.categories import CATEGORY_IDS
 from refusal_utils.prompts.draws import draw_digest
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.tradeoff.sweep import Sweep
+from refusal_utils.workflow.planning.calibration import facts_of
+from refusal_utils.workflow.planning.counts import count_rows_of
+from refusal_utils.workflow.planning.scene import Scene
+from refusal_utils.workflow.records import read_record
 from refusal_utils.workflow.runner import run_notebook
 from refusal_utils.workflow.settings import Settings
 
@@ -218,6 +223,20 @@ def test_the_report_finds_every_number_that_the_notebooks_make(executed):
     assert set(frame["verdict"]) == {"not comparable"}  # the bundled model says nothing about Gemma
     assert frame.loc[frame["table"] == "1", "ours"].notna().all()
     assert "they say nothing about Gemma or Llama" in page.read_text()
+
+
+@pytest.mark.parametrize("path", find_notebooks(), ids=lambda path: path.stem)
+def test_the_rows_that_a_notebook_ran_are_those_of_the_plan(executed, path):
+    """The spy is the record that every loop through the model leaves; counts that depend on answers are usual ones."""
+    done = read_record(executed / "figures" / "bundled" / "notebooks" / path.name).work["rows"]
+    facts = facts_of(load_chat_model(), None, None)
+    numbers = [each.name[:2] for each in find_notebooks()]
+    loops = count_rows_of(Scene.of(Settings(), facts), numbers)[path.name[:2]]
+    planned = {name: sum(loop.rows for loop in loops if loop.name == name) for name in {each.name for each in loops}}
+    assert set(planned) == set(done)
+    for name, n in planned.items():
+        is_exact = all(loop.is_exact for loop in loops if loop.name == name)
+        assert n == done[name] if is_exact else done[name] / 2 <= n <= 2 * done[name], name
 
 
 def test_executed_notebooks_hold_their_figures_and_hide_harmful_text(executed):

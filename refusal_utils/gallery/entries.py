@@ -14,7 +14,6 @@ from ..paper.models import model_title
 from .recorded import RECORD
 
 TAKEAWAYS = "takeaways.json"  # in a model's folder, so that the gallery can be built where nothing was executed
-_DRAW = "01_draw.csv"  # every run begins with it
 _PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "scikit-learn")
 _SETTING = {
     "layer": "Layer",
@@ -70,12 +69,6 @@ class ModelEntry:
     verdicts: dict[str, str]
     notebooks: tuple[Entry, ...]
     has_record: bool
-
-
-def model_folders(root: Path) -> list[Path]:
-    """The folders up to two levels below `root` with a model's tables; the bundled one first, then the least nested."""
-    found = {path.parent for depth in ("*", "*/*") for path in root.glob(f"{depth}/{_DRAW}")}
-    return sorted(found, key=lambda folder: (folder.name != "bundled", len(folder.parts), folder.as_posix()))
 
 
 def read_model(folder: Path, root: Path) -> ModelEntry:

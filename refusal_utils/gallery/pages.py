@@ -10,12 +10,13 @@ from markupsafe import Markup
 
 from ..judging import STYLES
 from ..model.names import FIGURES, cache_key, owner
+from ..paper.models import model_folders
 from ..paper.setting import read_setting
 from ..plotting.look import CONTROL_LOOKS, label
 from ..prompts.categories import ALL_CATEGORIES, CATEGORIES
 from ..tradeoff import Sweep
 from ..tradeoff.rates import MAX_DEGENERATE
-from .entries import ModelEntry, model_folders, read_model
+from .entries import ModelEntry, read_model
 from .recorded import OUTCOMES, script_json, write_record
 
 INDEX, EXPLORER = "index.html", "explorer.html"

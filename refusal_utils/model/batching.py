@@ -1,6 +1,7 @@
 """Batches of similar length under a token budget, run one after the other and halved when memory runs out."""
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ..checks import invalid, require
 from .progress import Progress
+from .work import report_work
 
 FORWARD_TOKENS = {"cpu": 4096, "cuda": 16384}  # padded tokens of a batch whose activations are read
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
@@ -87,6 +89,7 @@ def run_batches(
     `function` if a single row does not fit into memory.
     """
     todo = [list(batch) for batch in batches]
+    took = 0.0
     with Progress(progress or function, sum(map(len, todo)), what, bar=bool(progress)) as shown:
         while todo:
             batch = todo.pop(0)
@@ -94,16 +97,19 @@ def run_batches(
             shown.skip(len(batch) - len(rows))
             if not rows:
                 continue
+            began = time.perf_counter()
             try:
                 with torch.inference_mode(not gradients):
                     result = step(rows)
             except (RuntimeError, MemoryError) as error:
                 todo[:0] = _halves(function, rows, error)
                 continue
+            took += time.perf_counter() - began
             shown.advance(len(rows))
             for count in _COUNTS:
                 count.rows += len(rows)
             yield rows, result
+        report_work(function, shown.computed, took)
 
 
 def in_order(found: Iterable[tuple[list[int], tuple[Tensor, ...]]]) -> tuple[Tensor, ...]:

@@ -5,9 +5,8 @@ from collections.abc import Collection, Mapping
 import pandas as pd
 import plotly.express as px
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from .look import BLUE, HEIGHT, LINE_LOOK, POINT_LOOK, TITLES, WIDTH, label
+from .look import BLUE, HEIGHT, LINE_LOOK, POINT_LOOK, WIDTH, label
 
 AXES = {"ORR": "ORR: share of benign prompts refused", "RR": "RR: share of harmful prompts refused"}
 
@@ -32,45 +31,6 @@ def tradeoff_figure(
     whole.add_traces([*keys, *(_published(name, table) for name, table in published.items())])
     whole.update_xaxes(range=[-0.03, 1.03]).update_yaxes(range=[-0.03, 1.03])
     return whole.update_layout(legend={"title": "", "tracegroupgap": 0})
-
-
-def tradeoff_panels(panels: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]], *, title: str) -> go.Figure:
-    """The curves of several models, a panel each, titled by the keys of `panels`; controls are grey points.
-
-    Each panel has the bands and the points of `tradeoff_figure`. One legend serves all panels.
-    """
-    n_rows = (len(panels) + 1) // 2
-    height = 180 + 450 * n_rows
-    spacing = {"horizontal_spacing": 0.09, "vertical_spacing": 110 / (height - 180)}
-    names = [name.replace(" (", "<br>(") for name in panels]
-    figure = make_subplots(n_rows, 2, subplot_titles=names, **(spacing if n_rows > 1 else {"horizontal_spacing": 0.09}))
-    for number, (bands, points) in enumerate(panels.values()):
-        row, column = number // 2 + 1, number % 2 + 1
-        for trace in (*_panel_lines(bands), *_control_points(points)):
-            figure.add_trace(trace, row, column)
-        figure.update_xaxes(title=AXES["ORR"], range=[-0.03, 1.03], row=row, col=column)
-        figure.update_yaxes(title=AXES["RR"], range=[-0.03, 1.03], row=row, col=column)
-    once: set[str] = set()
-    for trace in figure.data:
-        trace.showlegend = trace.name not in once
-        once.add(trace.name)
-    figure.update_layout(template="refusal", title=title, width=WIDTH, height=height, margin={"t": 110})
-    return figure.update_annotations(font_size=14)
-
-
-def _panel_lines(bands: pd.DataFrame) -> tuple[go.Scatter, ...]:
-    own = bands[bands["direction"].isin(TITLES)]
-    lines = _lines(own.assign(category=own["direction"].map(label), ORR=2 * own["overall"] - own["RR"]))
-    return tuple(line.update(xaxis=None, yaxis=None, mode="lines") for line in lines)
-
-
-def _control_points(points: pd.DataFrame) -> list[go.Scatter]:
-    """The points of all directions that are neither one of the eleven nor pooled, at every strength."""
-    own = points[~points["direction"].isin([*TITLES, "pooled"])]
-    marker = {"color": "#888888", "symbol": "circle-open", "size": 6}
-    name, text = "control directions", own["direction"] + ", " + own["gaps"].astype(str) + " gaps"
-    shown = {"mode": "markers", "marker": marker, "name": name, "legendgroup": name}
-    return [go.Scatter(x=own["ORR"], y=own["RR"], text=text, **shown)] if len(own) else []
 
 
 def _points(points: pd.DataFrame, title: str) -> go.Figure:

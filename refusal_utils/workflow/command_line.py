@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from .. import __version__
+from .report_command import add_report
 from .sweep_command import add_sweep
 
 
@@ -109,15 +110,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--set", help="set parameters of the notebooks (the command `settings` lists them)", **several)
     run.add_argument("--fresh", action="store_true", help="run finished notebooks again")
     run.add_argument("--jobs", type=int, metavar="N", help="notebooks at once (1; with a small model on a CPU, 2)")
+    run.add_argument("--plan", action="store_true", help="show rows, tokens, memory and minutes; run none")
+    run.add_argument("--minutes", type=float, metavar="N", help="choose sizes with which the run takes N minutes")
     run.set_defaults(act=_run, parser=run)
-    report = commands.add_parser("report", help="compare every number with the paper's; writes CSV and HTML")
-    which = report.add_mutually_exclusive_group()
-    which.add_argument("--models", nargs="+", metavar="ID", help="several models, and figures of them side by side")
-    report.set_defaults(act=_report, parser=report)
     model = "'bundled' (the default), 'smollm2', a Hugging Face id, a folder, or a .gguf file"
-    for command, group in ((run, run), (report, which)):
-        group.add_argument("--model", metavar="ID", help=model)
-        command.add_argument("--out", metavar="DIR", help="the figures folder of all models, or of this one")
+    run.add_argument("--model", metavar="ID", help=model)
+    run.add_argument("--out", metavar="DIR", help="the figures folder of all models, or of this one")
+    add_report(commands, model)
     judge = commands.add_parser("judge", help="measure a judge on files of labelled responses")
     judge.add_argument("files", nargs="+", metavar="FILE", help=".jsonl or .csv with columns prompt, response, label")
     judge.add_argument(
@@ -168,28 +167,18 @@ def _run(options: argparse.Namespace) -> None:
     if options.list:
         print(list_notebooks(options.notebooks))
         return
-    run_notebooks(settings, options.notebooks, fresh=options.fresh, n_jobs=options.jobs)
+    chosen: dict[str, Any] = {}
+    if options.minutes is not None:
+        from .planning.command import fit_run
 
+        asked = settings, options.minutes, options.notebooks, options.jobs
+        settings, chosen = fit_run(*asked, fresh=options.fresh)
+    elif options.plan:
+        from .planning.command import print_plan
 
-def _report(options: argparse.Namespace) -> None:
-    from .settings import read_settings
-
-    settings = [read_settings((), MODEL=model, FIGURES_DIR=options.out) for model in options.models or [options.model]]
-    from ..paper.claims import check_claims
-    from ..paper.models import compare_models
-    from ..paper.report import write_report
-    from ..paper.setting import figures_of
-    from .runner import figures_root
-
-    for each in settings:  # before any is written
-        figures_of("write_report", each.MODEL, figures_root(each))
-    for each in settings:
-        *paths, counts = write_report(each.MODEL, figures_root(each))
-        claims = check_claims(paths[0].parent, each.MODEL).table().drop(columns=["why", "setting"])
-        print(counts.to_string(), claims.round(2).to_string(), *map(os.path.relpath, paths), sep="\n\n")
-    if options.models:
-        paths = compare_models([each.MODEL for each in settings], figures_root(settings[0]))
-        print(*map(os.path.relpath, paths), sep="\n")
+        print_plan(settings, options.notebooks, options.jobs)
+    if not options.plan:
+        run_notebooks(settings, options.notebooks, fresh=options.fresh, n_jobs=options.jobs, chosen=chosen)
 
 
 def _judge(options: argparse.Namespace) -> None:

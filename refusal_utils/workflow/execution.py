@@ -18,6 +18,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill import PapermillExecutionError, execute_notebook
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 
+from ..model.work import Work
 from ..notebooks import NotebookDied, NotebookFailure
 from .progress import ProgressLine
 
@@ -25,10 +26,14 @@ ENGINE = "refusal_utils"
 
 
 class Kernels:
-    """The processes of the notebooks that run now; `variables` are added to their environment."""
+    """The processes of the notebooks that run now; `variables` are added to their environment.
+
+    `work` has what the loops of every finished notebook did, by its name.
+    """
 
     def __init__(self, variables: Mapping[str, str] | None = None) -> None:
         self.variables, self.processes, self.is_ended = dict(variables or {}), set[Popen](), False
+        self.work: dict[str, Work] = {}
 
     def add(self, process: Popen) -> None:
         """Keep a process that has started, or end it if all must end."""
@@ -44,7 +49,7 @@ class Kernels:
 
 
 def execute(path: Path, out: Path, parameters: dict[str, Any], kernels: Kernels) -> None:
-    """Execute the notebook and write the executed copy to the file `out`.
+    """Execute the notebook, write the executed copy to the file `out`, and keep what its loops did in `kernels`.
 
     Raises `NotebookFailure` if a cell fails, and `NotebookDied` if the notebook's process ends or does not start.
     """
@@ -60,6 +65,7 @@ def execute(path: Path, out: Path, parameters: dict[str, Any], kernels: Kernels)
             if line.cell.startswith("cell"):
                 raise
             raise NotebookDied(path.name, 0, line.cell, str(error)) from error
+    kernels.work[path.stem] = line.work
 
 
 def _execute(path: Path, out: Path, parameters: dict[str, Any], line: ProgressLine, kernels: Kernels) -> None:

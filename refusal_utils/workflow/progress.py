@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from ..model.progress import STATUS
+from ..model.work import WORK, Work
 
 EVERY = 1.0, 30.0  # seconds between two updates: on a terminal, elsewhere
 _CLEAR = "\r\x1b[K"
@@ -21,7 +22,8 @@ _WRITING = threading.RLock()
 class ProgressLine:
     """While open, shows progress on `stream`: one line that is updated on a terminal, elsewhere a line every 30 s.
 
-    `variables` are for the kernel's environment: they name the file in which its loops report (`model.progress`).
+    `variables` are for the kernel's environment: they name the files in which its loops report (`model.progress`,
+    `model.work`). `work` is what the loops did, known once the line is closed.
     """
 
     def __init__(self, name: str, stream: Any = None, every: float | None = None) -> None:
@@ -29,6 +31,7 @@ class ProgressLine:
         self.on_terminal = self.stream.isatty()
         self.every = every or EVERY[not self.on_terminal]
         self.cell, self.began, self.told = "starting", time.monotonic(), ""
+        self.work = Work()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._show, daemon=True)
 
@@ -36,7 +39,7 @@ class ProgressLine:
         """Start to show."""
         self._folder = tempfile.TemporaryDirectory(prefix="refusal_utils_")
         self._file = Path(self._folder.name) / "status.json"
-        self.variables = {STATUS: str(self._file)}
+        self.variables = {STATUS: str(self._file), WORK: str(self._file.with_name("work.jsonl"))}
         _OPEN.append(self)
         self._thread.start()
         return self
@@ -48,6 +51,7 @@ class ProgressLine:
         self._done.set()
         self._thread.join()
         _OPEN.remove(self)
+        self.work = Work.read(Path(self.variables[WORK]))
         self._folder.cleanup()
         if self.on_terminal:
             self._put(_CLEAR)

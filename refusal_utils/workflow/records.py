@@ -4,12 +4,13 @@ import hashlib
 import json
 import os
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..model.names import cache_key
+from ..model.work import Work
 from ..notebooks import find_notebooks, read_cells, read_title
 from ..prompts.loading import prompts_dir
 from ..prompts.tables import PROMPT_FILES
@@ -22,12 +23,19 @@ _KEY = "refusal_utils"
 
 @dataclass(frozen=True)
 class Record:
-    """A finished run: the digest of its inputs, its id, the ids of the runs that it used, and the files it wrote."""
+    """A finished run: the digest of its inputs, its id, the ids of the runs that it used, and the files it wrote.
+
+    `minutes` is the time that it took, `work` the rows and seconds of its loops (`model.work`). `chosen` has the sizes
+    that `--minutes` chose, and the rule; empty if it did not.
+    """
 
     digest: str
     run: str
     earlier: dict[str, str]
     files: list[str]
+    minutes: float = 0.0
+    work: dict[str, dict[str, float]] = field(default_factory=dict)
+    chosen: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,9 +82,12 @@ class Run:
             and all(Path(name).exists() for name in record.files)
         )
 
-    def write_record(self, digest: str) -> None:
+    def write_record(
+        self, digest: str, minutes: float = 0.0, work: Work | None = None, chosen: dict[str, Any] | None = None
+    ) -> None:
         """Put the record of a finished run into the executed copy, and point its pictures at this run's figures."""
-        record = Record(digest, uuid.uuid4().hex, self._earlier_runs(), self._files())
+        spent = round(minutes, 3), (work or Work()).as_dict(), chosen or {}
+        record = Record(digest, uuid.uuid4().hex, self._earlier_runs(), self._files(), *spent)
         notebook = json.loads(self.executed.read_text(encoding="utf-8"))
         notebook["metadata"][_KEY] = asdict(record)
         for cell in notebook["cells"]:

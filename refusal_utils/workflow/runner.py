@@ -41,31 +41,36 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any], kernels: "Ke
 
 
 def run_notebooks(
-    settings: Settings | None = None, numbers: Sequence[str] = (), *, fresh: bool = False, n_jobs: int | None = None
+    settings: Settings | None = None,
+    numbers: Sequence[str] = (),
+    *,
+    fresh: bool = False,
+    n_jobs: int | None = None,
+    chosen: dict[str, Any] | None = None,
 ) -> None:
     """Execute notebooks, printing a line with the minutes of each; after the first failure no other begins.
 
     Each notebook gets the `settings` that are among its parameters, and what their SIZE sets. A finished notebook
     (`Run.is_done`) is skipped unless `fresh`. `n_jobs` notebooks run at once, each after those that it needs; by
-    default two with a small model on two or more cores, which they share. Raises `ValueError` for a setting that no
-    chosen notebook has, for a model or prompts that cannot be found, for folders that cannot be written to, for a
-    notebook whose inputs neither exist nor are written by a chosen one, all before anything runs, and as `run_notebook`
-    does.
+    default two with a small model on two or more cores, which they share. `chosen`: sizes that were chosen for a time,
+    for the record. Raises `ValueError` for a setting that no chosen notebook has, for a model or prompts that cannot be
+    found, for folders that cannot be written to, for a notebook whose inputs neither exist nor are written by a chosen
+    one, all before anything runs, and as `run_notebook` does.
     """
     settings = settings or Settings()
     n_jobs = usual_jobs(settings.MODEL) if n_jobs is None else n_jobs
     todo = "Choose one if memory is short."
     require(n_jobs >= 1, "run_notebooks", "at least one notebook must run at once", n_jobs, todo)
-    chosen = find_notebooks(numbers)
-    _require_known(chosen, settings)
-    runs = [_plan(path, settings) for path in chosen]
+    paths = find_notebooks(numbers)
+    _require_known(paths, settings)
+    runs = [_plan(path, settings) for path in paths]
     _require_inputs(runs, settings)
     for folder in (runs[0].figures, runs[0].cache):
         require_folder("run_notebooks", folder)
     _require_sources(settings)
     claim_folder(settings.MODEL, runs[0].figures.parent)
     _advise(settings)
-    _run_all(runs, fresh, min(n_jobs, len(runs)))
+    _run_all(runs, fresh, min(n_jobs, len(runs)), chosen or {})
     from ..gallery import build_gallery  # loads PyTorch
 
     for page in build_gallery(runs[0].figures.parent, runs[0].cache, show_prompts=settings.SHOW_PROMPTS):
@@ -73,7 +78,7 @@ def run_notebooks(
     print(f"Figures and executed notebooks are in {os.path.relpath(runs[0].figures)}")
 
 
-def _run_all(runs: Sequence[Run], fresh: bool, n_jobs: int) -> None:
+def _run_all(runs: Sequence[Run], fresh: bool, n_jobs: int, chosen: dict[str, Any]) -> None:
     from .execution import Kernels, close_loop
     from .progress import announce
 
@@ -92,7 +97,7 @@ def _run_all(runs: Sequence[Run], fresh: bool, n_jobs: int) -> None:
             minutes = run_notebook(run.notebook, run.executed.parent, run.parameters, own)
         finally:
             close_loop()
-        run.write_record(digest)
+        run.write_record(digest, minutes, own.work.get(run.notebook.stem), chosen)
         announce(f"{run.notebook.stem:<28} {minutes:5.1f} min")
 
     def stop() -> None:
