@@ -26,6 +26,7 @@ MARKDOWN = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "figures/quick/smollm2/14_card.md",
     "prompts/README.md",
     "refusal_utils/bundled/weights/README.md",
     "refusal_utils/bundled/weights_tokens/README.md",

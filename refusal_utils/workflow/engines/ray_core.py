@@ -10,6 +10,9 @@ An actor is never restarted by Ray (`max_restarts=0`). Its death counts as one a
 and a new actor takes its place, so a block that kills every worker is given up after `ATTEMPTS` and not tried for ever.
 """
 
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -35,6 +38,7 @@ def run(plan: SweepPlan, tasks: Sequence[Task], options: Options) -> Iterator[Re
         raise invalid("sweep", "Ray must be installed", "none", todo) from error
     own = not ray.is_initialized()
     if own:
+        _require_cluster(options.address, options.patience)
         connect(ray, options.address, plan.threads * (options.n_workers or len(plan.models)))
     crew = _Crew(ray, plan, Turns(tasks, ATTEMPTS), options)
     try:
@@ -53,11 +57,7 @@ def connect(ray: Any, address: str | None, n_cpus: int) -> str:
     """
     how: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "ERROR"}
     if address is not None:
-        try:
-            return ray.init(address=address, **how).address_info["address"]
-        except (ConnectionError, ValueError) as error:
-            todo = "Start one with `ray start --head`, or leave --address out for one on this machine."
-            raise invalid("sweep", f"a Ray cluster must run at {address}", reason(error), todo) from error
+        return ray.init(address=address, **how).address_info["address"]
     why = ""
     for _ in range(ATTEMPTS):
         try:
@@ -66,6 +66,22 @@ def connect(ray: Any, address: str | None, n_cpus: int) -> str:
             why = reason(error)
             ray.shutdown()
     raise invalid("sweep", "a Ray cluster must start on this machine", why, "Try again, or use --engine local.")
+
+
+def _require_cluster(address: str | None, patience: float) -> None:
+    """Raise `ValueError` unless another process can join the cluster in time; one that waits for a dead one may die."""
+    if address is None:
+        return
+    join = f"import ray; ray.init(address={address!r}, log_to_driver=False, logging_level='ERROR')"
+    must, got = f"a Ray cluster must run at {address}", "no answer"
+    todo = "Start one with `ray start --head`, or leave --address out for one on this machine."
+    try:
+        subprocess.run([sys.executable, "-c", join], capture_output=True, text=True, check=True, timeout=patience)
+    except subprocess.TimeoutExpired as error:
+        raise invalid("sweep", must, f"{got} within {patience:g} s", todo) from error
+    except subprocess.CalledProcessError as error:
+        errors = [line for line in error.stderr.splitlines() if re.match(r"[A-Za-z.]*Error: ", line)]
+        raise invalid("sweep", must, errors[-1][:200] if errors else got, todo) from error
 
 
 class _Actor:

@@ -129,7 +129,7 @@ def latents(scene: Scene) -> list[Loop]:
         Loop("kl_spent", n_cost, (n_dials + n_latents) * (len(FIRST) + REFINED["added"]), **usual),
         Loop("generate", n, n_dials, new_tokens=tokens, **usual),
         Loop("generate", half * eleven, PARTS, new_tokens=tokens, **usual),
-        Loop("capture_activations", len(held)),
+        Loop("capture_activations", len(held), **usual),  # fewer if other notebooks have captured some of them
         Loop("refusal_scores", n_cost, 1 + n_latents, **usual),
     ]
 

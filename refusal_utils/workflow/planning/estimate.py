@@ -117,7 +117,7 @@ def finish(seconds: Mapping[str, float], needs: Mapping[str, Sequence[str]], n_a
     Of those that can start, the first is one that others need, in the order of `seconds`, as `run_side_by_side` does.
 
     >>> finish({"a": 2, "b": 3, "c": 1}, {"a": (), "b": (), "c": ("a",)}, 2)
-    3
+    3.0
     """
     needed = {name for each in needs.values() for name in each}
     order = sorted(seconds, key=lambda name: (name not in needed, list(seconds).index(name)))

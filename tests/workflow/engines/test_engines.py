@@ -168,10 +168,13 @@ def test_a_missing_ray_is_named_with_its_extra(tmp_path, monkeypatch):
         receipts(named_engine("ray"), light_plan(tmp_path))
 
 
-def test_an_address_without_a_cluster_is_named(tmp_path):
+def test_an_address_without_a_cluster_is_named(tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
     if ray.is_initialized():
         ray.shutdown()
-    plan = light_plan(tmp_path)
-    with pytest.raises(ValueError, match="sweep: a Ray cluster must run at auto; got ConnectionError"):
-        receipts(named_engine("ray"), plan, address="auto")
+    must = "sweep: a Ray cluster must run at 127.0.0.1:1; got"
+    with pytest.raises(ValueError, match=f"{must} no answer within 3 s. Start one"):
+        receipts(named_engine("ray"), light_plan(tmp_path), address="127.0.0.1:1", patience=3)
+    monkeypatch.setattr(sys, "executable", "false")  # as a process that Ray ends: no message
+    with pytest.raises(ValueError, match=f"{must} no answer. Start one"):
+        receipts(named_engine("ray"), light_plan(tmp_path), address="127.0.0.1:1")
