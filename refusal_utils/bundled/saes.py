@@ -1,6 +1,7 @@
 """Autoencoders of the bundled model, shipped so that nobody has to train them again, and those of other models.
 
-`python -m refusal_utils.bundled.saes [CACHE]` trains the shipped ones; a killed run goes on where it stopped.
+`python -m refusal_utils.bundled.saes [CACHE]` trains the shipped ones. If the run is killed, the same
+command resumes it.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Trained directions of the bundled model, shipped so that nobody has to train them again.
 
-`python -m refusal_utils.bundled.trained [CACHE]` trains them, and goes on if it was killed.
+`python -m refusal_utils.bundled.trained [CACHE]` trains them. If the run is killed, the same command resumes
+it.
 """
 
 import sys
