@@ -84,7 +84,7 @@ def _run_all(runs: Sequence[Run], fresh: bool, n_jobs: int, chosen: dict[str, An
 
     kernels, with_all_cores = Kernels(shared_threads(n_jobs)), Kernels()
     by_number = {run.number: run for run in runs}
-    cache_first = runs[0].parameters.get("MODEL") not in (BUNDLED, BUNDLED_TOKENS)  # theirs is filled in seconds
+    is_large = runs[0].parameters.get("MODEL") not in (BUNDLED, BUNDLED_TOKENS)  # theirs are filled in seconds
 
     def work(number: str) -> None:
         run = by_number[number]
@@ -93,7 +93,7 @@ def _run_all(runs: Sequence[Run], fresh: bool, n_jobs: int, chosen: dict[str, An
             announce(f"{run.notebook.stem:<28} already finished, skipped (--fresh runs it again)")
             return
         try:
-            own = with_all_cores if number == FILLS_CACHE and cache_first else kernels
+            own = with_all_cores if number == FILLS_CACHE and is_large else kernels
             minutes = run_notebook(run.notebook, run.executed.parent, run.parameters, own)
         finally:
             close_loop()
@@ -105,7 +105,7 @@ def _run_all(runs: Sequence[Run], fresh: bool, n_jobs: int, chosen: dict[str, An
         with_all_cores.end()
 
     needs = {run.number: [number for number in run.needs if number in by_number] for run in runs}
-    run_side_by_side(needs_cache_first(needs) if cache_first else needs, work, n_jobs, stop)
+    run_side_by_side(needs_cache_first(needs), work, n_jobs, stop)
 
 
 def figures_root(settings: Settings) -> Path:

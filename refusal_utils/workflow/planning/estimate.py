@@ -32,12 +32,11 @@ class Plan:
     seconds: Mapping[str, float]
     rates: Rates
     n_at_once: int = 1
-    is_cached_first: bool = False
 
     @property
     def minutes(self) -> float:
         """The time from the first notebook to the last."""
-        return finish(self.seconds, _needs(tuple(self.seconds), self.is_cached_first), self.n_at_once) / 60
+        return finish(self.seconds, _needs(tuple(self.seconds)), self.n_at_once) / 60
 
     @property
     def gigabytes(self) -> float:
@@ -87,10 +86,10 @@ def make_plan(settings: Settings, numbers: Sequence[str], rates: Rates, model: M
         + analysis_seconds(number, scene.values, rates)
         for number, own in loops.items()
     }  # fmt: skip
-    is_first = settings.MODEL not in (BUNDLED, BUNDLED_TOKENS)
-    if is_first and FILLS_CACHE in seconds and n_at_once > 1:  # it runs with all cores
+    is_large = settings.MODEL not in (BUNDLED, BUNDLED_TOKENS)
+    if is_large and FILLS_CACHE in seconds and n_at_once > 1:  # it runs with all cores
         seconds[FILLS_CACHE] /= n_at_once
-    return Plan(loops, seconds, rates, min(n_at_once, max(1, len(numbers))), is_first)
+    return Plan(loops, seconds, rates, min(n_at_once, max(1, len(numbers))))
 
 
 def loop_seconds(loop: Loop, rates: Rates) -> float:
@@ -133,11 +132,10 @@ def finish(seconds: Mapping[str, float], needs: Mapping[str, Sequence[str]], n_a
     return now
 
 
-def _needs(numbers: Sequence[str], is_cached_first: bool) -> dict[str, list[str]]:
+def _needs(numbers: Sequence[str]) -> dict[str, list[str]]:
     paths = {path.name[:2]: path for path in find_notebooks(numbers)} if numbers else {}
     needs = {number: [each for each in read_title(path).earlier if each in numbers] for number, path in paths.items()}
-    whole = needs_cache_first(needs) if is_cached_first else needs
-    return {number: [each for each in own if each in numbers] for number, own in whole.items()}
+    return {number: [each for each in own if each in numbers] for number, own in needs_cache_first(needs).items()}
 
 
 def _name(number: str) -> str:
