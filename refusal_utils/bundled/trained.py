@@ -28,19 +28,21 @@ def trained_directions(study: Any, method: str, folder: Path = FOLDER, **options
     """What the method with these options finds on the study's draw: shipped if it was found before, else trained now.
 
     A shipped set must be of the same model in the same precision, the same drawn prompts and the same options. A line
-    is printed that says which. In half precision on the CPU, training uses a copy of the model in float32. Raises
-    `ValueError` as the method does.
+    is printed that says which. What is trained now starts from the difference in means at the decision state, unless
+    `place` says otherwise, because not every model and every draw passes the selection that chose the place of the
+    shipped sets. In half precision on the CPU, training uses a copy of the model in float32. Raises `ValueError` as the
+    method does.
     """
     path, own = folder / f"{method}.safetensors", named_method(method)
     if path.is_file() and _is_of(found := DirectionSet.load(path), study, own.chosen(options)):
         print(f"{method}: trained before on this model and these prompts ({path.name})")
         return found
     print(f"{method}: no trained directions of this model, these prompts and these options are shipped; training")
+    layer, pos = study.chat.decision_layer, study.chat.decision_pos
     if is_half_on_cpu(study.chat):
         print(f"{method}: trained in float32, because nothing is trained in half precision on the CPU")
-        place = {"layer": study.chat.decision_layer, "pos": study.chat.decision_pos}
-        study = study.with_model(study.model, dtype="float32", **place)
-    return own.fit(study, **options)
+        study = study.with_model(study.model, dtype="float32", layer=layer, pos=pos)
+    return own.fit(study, **{"place": (layer, pos), **options})
 
 
 def _is_of(found: DirectionSet, study: Any, options: dict[str, Any]) -> bool:

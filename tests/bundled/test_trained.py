@@ -31,7 +31,7 @@ def study(chat, tmp_path):
 @pytest.mark.parametrize("method", SHIPPED)
 def test_shipped_sets_are_those_of_notebook_11_by_default(study, method, monkeypatch, capsys):
     monkeypatch.setattr(type(METHODS[method]), "fit", None)  # nothing is trained
-    asked = {"n_updates": Settings().N_UPDATES, "place": None, "seed": Settings().SEED, **SHIPPED[method]}
+    asked = {"n_updates": Settings().N_UPDATES, "seed": Settings().SEED, **SHIPPED[method]}
     found = trained_directions(study, method, **asked)
     assert capsys.readouterr().out.startswith(f"{method}: trained before on this model and these prompts")
     assert SHIPPED["cones"]["k"] == Settings().CONE_K
@@ -46,15 +46,17 @@ def test_the_first_shipped_cone_is_the_shipped_direction():
     assert [len(each.basis) for each in search.cones] == [*range(1, SHIPPED["cones"]["k"] + 1)]
 
 
-def test_another_model_draw_or_option_is_trained(study, monkeypatch, capsys):
+def test_another_model_draw_or_option_is_trained_at_the_decision_state_or_the_place_asked_for(study, monkeypatch, capsys):
     fits, trained_now = [], DirectionSet.load(FOLDER / "rdo.safetensors")
     monkeypatch.setattr(type(METHODS["rdo"]), "fit", lambda self, study, **options: fits.append(options) or trained_now)
     trained_directions(study, "rdo", n_updates=3)
     trained_directions(SimpleNamespace(**{**vars(study), "draw": study.draw.iloc[1:]}), "rdo")
     monkeypatch.setattr(trained, "model_notes", lambda chat: {**model_notes(chat), "dtype": "bfloat16"})
     trained_directions(study, "rdo")
-    assert fits == [{"n_updates": 3}, {}, {}]
-    assert capsys.readouterr().out.count("no trained directions") == 3
+    trained_directions(study, "rdo", place=(3, -1))
+    at = {"place": (study.chat.decision_layer, study.chat.decision_pos)}
+    assert fits == [{"n_updates": 3, **at}, at, at, {"place": (3, -1)}]
+    assert capsys.readouterr().out.count("no trained directions") == 4
 
 
 def test_a_model_in_bfloat16_on_the_cpu_is_trained_in_float32_at_the_same_place(study, tmp_path, monkeypatch, capsys):
