@@ -31,6 +31,7 @@ from ..stats import bootstrap_counts
 
 _FUNCTION = "audit"
 NULLS = ["random", "redraw"]
+_ENCODES, _LIKE_BASE = "both models must have one tokenizer and template", "Use the base model's tokenizer for both."
 FALSE_ALARMS = 0.05  # chance that any category of an edit without a target counts as changed, at one layer
 
 
@@ -135,21 +136,22 @@ def _check_models(
     base: ChatModel | str | Path, edited: ChatModel | str | Path, layer: int | None, pos: int | None
 ) -> int:
     """The number of layers. Raises `ValueError` for what is known to be wrong before any weights are loaded."""
-    (shape, n_fixed), (other, _) = map(_form, (base, edited))
+    (shape, suffix), (other, ending) = map(_form, (base, edited))
     must, todo = "both models must have one shape (layers, width)", "Compare a model with a copy of itself."
     require(shape == other, _FUNCTION, must, f"{shape} and {other}", todo)
+    require(suffix == ending, _FUNCTION, _ENCODES, "other tokens at the end of the template", _LIKE_BASE)
     last, todo = shape[0] - 1, "Choose another."
     require(layer is None or 1 <= layer <= last, _FUNCTION, f"the layer must be one of 1 to {last}", layer, todo)
-    check_fixed(_FUNCTION, n_fixed, [] if pos is None else [pos])
+    check_fixed(_FUNCTION, len(suffix), [] if pos is None else [pos])
     return shape[0]
 
 
-def _form(model: ChatModel | str | Path) -> tuple[tuple[int, int], int]:
-    """((layers, width), fixed tokens at the end of the template) of a model; its weights are not loaded for that."""
+def _form(model: ChatModel | str | Path) -> tuple[tuple[int, int], tuple[int, ...]]:
+    """((layers, width), last tokens of the template) of a model; its weights are not loaded for that."""
     if isinstance(model, ChatModel):
-        return (model.n_layers, model.d_model), len(model.suffix)
+        return (model.n_layers, model.d_model), model.suffix
     own = read_setup(str(model), find_source(model).place, None, None, None, None)
-    return (own.config.num_hidden_layers, own.config.hidden_size), len(own.suffix)
+    return (own.config.num_hidden_layers, own.config.hidden_size), own.suffix
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,8 +176,7 @@ def _read(model: ChatModel | str | Path, draw: pd.DataFrame, pos: int | None, li
         todo, got = "Load both alike: rounding would count as an edit.", f"{like.precision} and {precision}"
         require(precision == like.precision, _FUNCTION, "both models must have one precision", got, todo)
         differ = next((at for at, pair in enumerate(zip(ids, like.ids, strict=True)) if pair[0] != pair[1]), None)
-        must, todo = "both models must have one tokenizer and template", "Use the base model's tokenizer for both."
-        require(differ is None, _FUNCTION, must, f"other tokens for prompt {differ}", todo)
+        require(differ is None, _FUNCTION, _ENCODES, f"other tokens for prompt {differ}", _LIKE_BASE)
     states = capture_activations(chat, list(draw["text"]), positions=[pos]).values[:, :, 0].double()
     found = _Reading(chat.name, precision, ids, chat.decision_layer, pos, states)
     if chat is not model:

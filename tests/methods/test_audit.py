@@ -186,6 +186,11 @@ def test_what_is_cheap_to_check_is_checked_before_any_weights_are_loaded(train, 
             audit("bundled", str(other), **{"prompts": few, "n_prompts": 4, **options})
     with pytest.raises(AssertionError, match="weights were loaded"):  # before control: nothing is wrong
         audit("bundled", str(other), few, n_prompts=4, layer=6)
+    template = (other / "chat_template.jinja").read_text()
+    (other / "chat_template.jinja").write_text(template + "{{ '\n' if add_generation_prompt }}")
+    with pytest.raises(ValueError, match="one tokenizer and template; got other tokens at the end of the template"):
+        audit("bundled", str(other), few, n_prompts=4)
+    (other / "chat_template.jinja").write_text(template)
     (other / "config.json").write_text(config.replace('"num_hidden_layers": 8', '"num_hidden_layers": 7'))
     with pytest.raises(ValueError, match=r"one shape \(layers, width\); got \(8, 192\) and \(7, 192\)"):
         audit("bundled", str(other), few, n_prompts=4)
