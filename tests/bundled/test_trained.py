@@ -46,7 +46,7 @@ def test_the_first_shipped_cone_is_the_shipped_direction():
     assert [len(each.basis) for each in search.cones] == [*range(1, SHIPPED["cones"]["k"] + 1)]
 
 
-def test_another_model_draw_or_option_is_trained_at_the_decision_state_or_the_place_asked_for(study, monkeypatch, capsys):
+def test_another_model_draw_or_option_is_trained_at_the_decision_state_or_where_asked(study, monkeypatch, capsys):
     fits, trained_now = [], DirectionSet.load(FOLDER / "rdo.safetensors")
     monkeypatch.setattr(type(METHODS["rdo"]), "fit", lambda self, study, **options: fits.append(options) or trained_now)
     trained_directions(study, "rdo", n_updates=3)
