@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..methods import METHODS
 from ..plotting.models import curves_on_one_axis, method_dots
 from ..prompts.categories import CATEGORY_IDS
 
@@ -99,14 +100,14 @@ class ModelMethods:
 
     def figure(self) -> go.Figure:
         """A row per method: its cosine with the difference in means, and its gain over it, on every model."""
-        names = self.rows.assign(method=self.rows["method"].str.replace("_", " "))
+        others = self.rows[self.rows["method"] != REFERENCE]
+        names = others.assign(method=[METHODS[name].title if name in METHODS else name for name in others["method"]])
         cosines = names.assign(panel=COSINE, value=names[COSINE], low=names[COSINE], high=names[COSINE])
         budgets = sorted(names["budget"].dropna().unique())
         panel = f"overall refusal added beyond it{f', {budgets[-1]:g} nats' if budgets else ''}"
         gains = names.assign(panel=panel, value=names["more"]).dropna(subset=["value"])
-        others = pd.concat([cosines, gains]).query(f"method != '{REFERENCE.replace('_', ' ')}'")
         title = "Methods against the difference in means, model by model"
-        return method_dots(others, title=title, panels=[COSINE, panel])
+        return method_dots(pd.concat([cosines, gains]), title=title, panels=[COSINE, panel])
 
 
 def _controls(name: str, rates: pd.DataFrame) -> pd.DataFrame:

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from refusal_utils.methods import METHODS
 from refusal_utils.notebooks import NOTEBOOKS, read_cells
 from refusal_utils.paper.claims import CLAIMS
 from refusal_utils.paper.measures import COUNTED
@@ -134,6 +135,10 @@ def test_methods_have_a_row_each_and_the_gains_of_the_models_that_measured_them(
     assert shown["qwen", "gain"] == ""
     panels = {note.text for note in found.figure().layout.annotations}
     assert panels == {"cosine with the difference in means", "overall refusal added beyond it, 0.2 nats"}
+    written = {name for trace in found.figure().data for name in trace.y}
+    assert written == {method.title for name, method in METHODS.items() if name in {*found.rows["method"]}} - {
+        "Difference in means"
+    }
 
 
 def test_results_without_tables_are_left_out_and_runs_of_one_name_are_told_apart(folders, tmp_path):
