@@ -1,6 +1,6 @@
 """The entry point: a study of one model on one set of prompts, with its draw and its folders for figures and caches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from numbers import Integral
@@ -25,7 +25,7 @@ from .model.names import cache_key, claim_folder, model_folder
 from .model.setup import check_types
 from .model.sources import origin, require_model
 from .paper.tables import published_pool_rows
-from .plotting.saving import save_figure
+from .plotting.saving import save_figure, save_table
 from .prompts.categories import ALL_CATEGORIES, BENIGN
 from .prompts.draws import DRAW_COLUMNS, confidence_by_category, draw_digest, draw_prompts, held_out, read_draw
 from .prompts.loading import load_prompts
@@ -223,10 +223,9 @@ class Study:
         save_figure(figure, name, self.model, table, self.figures_dir, origin(self.model), self.seed)
         return figure
 
-    def save_table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
-        """Write a table as `<name>.csv` next to the figures, and return it."""
-        table.to_csv(note_seed(claim_folder(self.model, self.figures_dir), f"{name}.csv", self.seed))
-        return table
+    def save_table(self, table: pd.DataFrame | Mapping[str, float], name: str) -> pd.DataFrame:
+        """Write a table, or single numbers called by what they measure, as `<name>.csv` next to the figures."""
+        return save_table(table, name, self.model, self.figures_dir, seed=self.seed)
 
 
 def open_study(

@@ -98,19 +98,6 @@ DERIVED: Mapping[str, Mapping[str, Callable[[Tables], float]]] = {
     },
 }
 
-# Numbers of the bundled model that no table has: the notebook prints them above. A notebook that saves them may go.
-UNTABLED: Mapping[str, tuple[str, ...]] = {
-    "01": ("48%", "2%", "81%", "44%", "4%"),  # form of prompts, words shared by twins
-    "02": ("0.79",),  # AUC of the norm
-    "06": ("-0.38", "-0.24", "1.44"),  # interval of the fall, share taken from the projection
-    "07": ("29.9%",),  # variance that strength explains
-    "08": ("0.885", "0.915", "0.90", "181", "181", "0.35", "12", "38", "19%", "18%"),  # matched rates, wordings
-    "09": ("0.082",),  # nats of the ablations
-    "10": ("0.59",),  # largest push along the pooled direction
-    "14": ("-0.67",),  # lower end of a rank correlation
-}
-UNPRINTED = {"08": 2}  # how many of these are not printed either: refusals under two directions
-
 
 def missing_numbers(takeaways: str, notebook: str, folder: Path) -> list[str]:
     """The stated numbers that no table of the notebook in `folder` holds so rounded, nor gives by `DERIVED`."""

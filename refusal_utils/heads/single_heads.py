@@ -74,12 +74,16 @@ class SingleHeads:
     def _distance(self) -> pd.Series:
         return (self.pairs["effect"] - self.pairs["attribution"]).abs()
 
+    def numbers(self, seed: int = 0) -> dict[str, float]:
+        """The rank correlation with its null and p-value (`rank_test`), and the slope."""
+        return {**dict(self.rank_test(seed=seed)), "slope": self.slope}
+
     def summary(self, seed: int = 0) -> str:
-        """One line: the rank correlation with its null and p-value, and the slope."""
-        test = self.rank_test(seed=seed)
+        """`numbers` in one line."""
+        test = self.numbers(seed)
         null = f"{test['null']:.2f} (95 % below {test['null high']:.2f})"
         rho = f"rank correlation {test['rho']:.2f}; effects permuted within layers {null}, p = {test['p']:.3f}"
-        return f"{rho}; ablation takes {self.slope:.2f} of a share from the projection"
+        return f"{rho}; ablation takes {test['slope']:.2f} of a share from the projection"
 
     def figure(self) -> go.Figure:
         """A point per pair: its contribution across, the effect of ablating the head up; those of `table` are named."""

@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 import warnings
+from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import cache
 from pathlib import Path
@@ -53,6 +54,21 @@ def save_figure(
         written.insert(1, folder / f"{name}.csv")
         numbers.to_csv(written[1])
     return written
+
+
+def save_table(
+    table: pd.DataFrame | Mapping[str, float], name: str, model: str, root: str | Path = FIGURES, *, seed: int
+) -> pd.DataFrame:
+    """The table, after writing it as `<name>.csv` to the model's folder and noting its seed, as `save_figure` does.
+
+    Single numbers, called by what they measure, become a row each of the column value, with four decimals.
+    """
+    from ..model.artifacts import note_seed  # loads PyTorch
+
+    if not isinstance(table, pd.DataFrame):
+        table = pd.Series(dict(table), dtype=float, name="value").rename_axis("measure").round(4).to_frame()
+    table.to_csv(note_seed(claim_folder(model, root), f"{name}.csv", seed))
+    return table
 
 
 def write_figure(figure: go.Figure, path: Path) -> list[Path]:

@@ -86,15 +86,20 @@ class Wording(Sweep):
         refused = np.where(rows["outcome"] == "refused", "refused", "not")
         return cls(rows.assign(styles=styles, wording=[*map(" + ".join, styles)], refused=refused), swept.notes)
 
+    def counts(self) -> dict[str, float]:
+        """How many refusals, wordings and texts there are, and the shares of the commonest wording and text."""
+        wordings, texts = (self.refusals[name].value_counts(normalize=True) for name in ("wording", "response"))
+        n = {"refusals": len(self.refusals), "wordings": len(wordings), "texts": len(texts)}
+        return {**n, "commonest wording": wordings.max(), "commonest text": texts.max()}
+
     def summary(self) -> str:
-        """How many wordings the refusals have, and how often the commonest wording and text are used."""
-        refusals = self.refusals
-        if refusals.empty:
+        """`counts` in a sentence, with the commonest wording itself."""
+        if self.refusals.empty:
             return "nothing is refused"
-        wordings, texts = (refusals[name].value_counts(normalize=True) for name in ("wording", "response"))
-        n = f"{len(refusals)} refusals have {len(wordings)} wordings and {len(texts)} texts"
-        commonest = f"the commonest wording ({wordings.index[0]}) makes up {wordings.iloc[0]:.0%}"
-        return f"{n}; {commonest}, text {texts.iloc[0]:.0%}"
+        counts, commonest = self.counts(), self.refusals["wording"].value_counts().index[0]
+        n = f"{counts['refusals']} refusals have {counts['wordings']} wordings and {counts['texts']} texts"
+        wording = f"the commonest wording ({commonest}) makes up {counts['commonest wording']:.0%}"
+        return f"{n}; {wording}, text {counts['commonest text']:.0%}"
 
     def shares(self) -> StyleShares:
         """The share of each direction's refusals with each style; NaN for a direction without refusals."""

@@ -42,6 +42,13 @@ def test_the_rank_test_finds_heads_whose_share_is_their_effect():
     assert shuffled.rank_test(n_draws=200).to_dict() == pytest.approx(found)
 
 
+def test_the_numbers_are_those_of_the_rank_test_and_the_slope_and_the_summary_tells_them():
+    tied = singles(0, tie=2.0)
+    found = tied.numbers(seed=3)
+    assert found == {**tied.rank_test(seed=3), "slope": tied.slope}
+    assert all(f"{value:.{3 if name == 'p' else 2}f}" in tied.summary(seed=3) for name, value in found.items())
+
+
 def test_the_slope_is_that_of_effects_over_shares():
     pairs = singles(0).pairs
     found = SingleHeads(pairs.assign(effect=1.5 * pairs["attribution"]))

@@ -6,10 +6,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+from refusal_utils.model.artifacts import read_seeds
 from refusal_utils.paper.tables import published_cosines
 from refusal_utils.plotting import saving
 from refusal_utils.plotting.look import heatmap
-from refusal_utils.plotting.saving import chrome, model_folder, name_model, save_figure
+from refusal_utils.plotting.saving import chrome, model_folder, name_model, save_figure, save_table
 
 
 @pytest.fixture
@@ -102,3 +103,13 @@ def test_save_figure_draws_a_png_if_chrome_is_present(figure, tmp_path):
     path = save_figure(figure, "map", "m", root=tmp_path)[-1]
     assert path.suffix == ".png"
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_save_table_writes_tables_and_named_numbers_and_notes_the_seed(tmp_path):
+    table = published_cosines()
+    assert save_table(table, "map", "google/gemma-2-9b-it", tmp_path, seed=4) is table
+    folder = tmp_path / "gemma-2-9b-it"
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "map.csv", index_col=0), table)
+    save_table({"share": 0.123456, "n": 3}, "numbers", "google/gemma-2-9b-it", tmp_path, seed=5)
+    assert (folder / "numbers.csv").read_text() == "measure,value\nshare,0.1235\nn,3.0\n"
+    assert read_seeds(folder) == {"map": 4, "numbers": 5}

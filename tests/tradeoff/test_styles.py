@@ -258,3 +258,13 @@ def test_notebook_08_reads_any_models_responses_without_the_model_and_refuses_an
     assert 1 / 11 < accuracy["refused or not, same strength"] <= 2 / 11
     assert set(space["common"].rows["gaps"]) == {1.0}
     assert (tmp_path / "tiny" / "08_guess.csv").is_file()
+
+
+def test_counts_are_those_of_the_refusals_alone():
+    texts = ["No.", "No.", "I cannot.", "Yes."]
+    planted = pd.DataFrame(
+        {"response": texts, "outcome": ["refused"] * 3 + ["answered"], "wording": ["a", "a", "b", "c"]}
+    )
+    assert Wording(planted).counts() == {
+        "refusals": 3, "wordings": 2, "texts": 2, "commonest wording": 2 / 3, "commonest text": 2 / 3,
+    }  # fmt: skip
