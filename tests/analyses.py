@@ -16,7 +16,7 @@ from refusal_utils.workflow.records import read_record
 
 def analysis_table(folder: Path, size: str, start: float, load: float) -> pd.DataFrame:
     """The committed table with the column `size` from the records in `folder`; others stay as they are."""
-    table = pd.read_csv(ANALYSES, dtype={"notebook": str}).set_index("notebook")
+    table = pd.read_csv(ANALYSES, dtype={"notebook": str}).set_index("notebook").astype(float)
     for path in find_notebooks():
         record, number = read_record(folder / "notebooks" / path.name), path.name[:2]
         if record is not None and record.minutes:
