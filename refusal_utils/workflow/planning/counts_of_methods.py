@@ -116,6 +116,7 @@ def latents(scene: Scene) -> list[Loop]:
     held, n = scene.held_out(half), scene.n_bucketed(half)
     pool, eleven, n_cost = scene.ask_pool(), len(scene.categories), _n_cost(scene, N_COST_LATENTS)
     n_dials, n_latents = 2 * eleven + SAE_KINDS + 1, 3 * eleven
+    below = scene.model.decision_layer / scene.model.n_layers  # what is steered along latents is added there
     own = [] if scene.is_bundled or scene["SAE"] is not None else _trained_sae(scene)
     usual: dict[str, Any] = {"is_exact": False}
     return [
@@ -126,8 +127,8 @@ def latents(scene: Scene) -> list[Loop]:
         Loop("token_states", len(scene.draw)),  # the prompts that the cards quote
         Loop("sae_quality", len(held), 3),
         Loop("first_token_logits", n_cost, 8, **usual),
-        Loop("kl_spent", n_cost, (n_dials + n_latents) * (len(FIRST) + REFINED["added"]), **usual),
-        Loop("generate", n, n_dials, new_tokens=tokens, **usual),
+        Loop("kl_spent", n_cost, (n_dials + n_latents) * (len(FIRST) + REFINED["added"]), below=below, **usual),
+        Loop("generate", n, n_dials, new_tokens=tokens, below=below, **usual),
         Loop("generate", half * eleven, PARTS, new_tokens=tokens, **usual),
         Loop("capture_activations", len(held), **usual),  # fewer if other notebooks have captured some of them
         Loop("refusal_scores", n_cost, 1 + n_latents, **usual),
