@@ -1,6 +1,6 @@
 """The controlled set: harmful and benign prompts; the unsteered model refuses half of each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 
 import pandas as pd
@@ -36,8 +36,10 @@ def controlled_set(pool: pd.DataFrame, *, n: int = 50, exclude: Iterable[str] = 
     must = "no prompt may be one that a direction was estimated from"
     require(not leaked, "controlled_set", must, f"{len(leaked)} ({', '.join(leaked[:3])})", "Take the eval split.")
     pool = pool.assign(harmful=pool["category"] != BENIGN, bucket=behaviour_buckets(pool))
-    sizes = _sizes(pool["bucket"].value_counts().reindex(list(BUCKETS), fill_value=0).to_dict(), n)
-    drawn = [pool[pool["bucket"] == name].sample(size, random_state=seed) for name, size in sizes.items() if size]
+    available = pool["bucket"].value_counts().reindex(list(BUCKETS), fill_value=0).to_dict()
+    sizes = balanced_sizes(available, n)
+    _require_sides(available, sizes, n)
+    drawn = [pool[pool["bucket"] == name].sample(int(size), random_state=seed) for name, size in sizes.items() if size]
     return pd.concat(drawn, ignore_index=True)[["id", "category", "text", "harmful", "bucket"]]
 
 
@@ -58,16 +60,25 @@ def _plain(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def _sizes(available: dict[str, int], n: int) -> dict[str, int]:
-    """How many prompts to take of each bucket: the same number on a side, or 0 of a bucket that is too small."""
-    least, sizes = min(n, MIN_BUCKET), dict.fromkeys(BUCKETS, 0)
+def balanced_sizes(available: Mapping[str, float], n: int) -> dict[str, float]:
+    """How many prompts to take of each bucket: the same number on a side, or 0 of a bucket that is too small.
+
+    >>> balanced_sizes({"HR": 40, "HC": 90, "BR": 3, "BC": 90}, 50)
+    {'HR': 40, 'HC': 40, 'BR': 0, 'BC': 50}
+    """
+    sizes: dict[str, float] = dict.fromkeys(BUCKETS, 0)
     for side in SIDES.values():
-        large = [name for name in side if available[name] >= least]
-        what, todo = BUCKETS[max(side, key=lambda name: available[name])]
-        must = f"one of {' and '.join(side)} must have {least} prompts"
-        require(bool(large), "controlled_set", must, f"{available}; most are {what}", f"{todo}.")
-        sizes |= dict.fromkeys(large, min(n, *(available[name] for name in large)))
+        large = [name for name in side if available[name] >= min(n, MIN_BUCKET)]
+        sizes |= dict.fromkeys(large, min([n, *(available[name] for name in large)]))
     return sizes
+
+
+def _require_sides(available: Mapping[str, int], sizes: Mapping[str, float], n: int) -> None:
+    for side in SIDES.values():
+        what, todo = BUCKETS[max(side, key=lambda name: available[name])]
+        must = f"one of {' and '.join(side)} must have {min(n, MIN_BUCKET)} prompts"
+        enough = any(sizes[name] for name in side)
+        require(enough, "controlled_set", must, f"{dict(available)}; most are {what}", f"{todo}.")
 
 
 def describe_buckets(controlled: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,9 +16,9 @@ from ...checks import invalid
 from .scene import ModelFacts
 
 SECONDS = 20.0
-_N_FIRST, _N_MOST, _N_LENGTHS = 8, 96, 16  # prompts of the first measurement, of the longest, and of whole responses
+_N_FIRST, _N_MOST, _N_ASKED = 8, 96, 16  # prompts of the first measurement, of the longest, and asked on each side
 _N_NEW = 8  # tokens by which the time of one more token is measured
-_N_CONDITIONS = 4
+_N_CONDITIONS, _N_GENERATED = 4, 16  # of a measured pass and of measured responses, whose batches are as large as usual
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def calibrate(
     return Rates(**numbers, lengths=tuple(rates[0]["lengths"])), ModelFacts(**found[0]["facts"])
 
 
-def measure(chat: Any, texts: list[str], max_new_tokens: int, seconds: float = SECONDS) -> dict[str, Any]:
-    """Seconds per row of each kind and the lengths of responses, in about `seconds` altogether."""
+def measure(chat: Any, texts: list[str], seconds: float = SECONDS) -> dict[str, Any]:
+    """Seconds per row of each kind, in about `seconds` altogether, and gigabytes."""
     import torch
 
     from ...model.capture import capture_activations, profile_places
@@ -75,12 +75,14 @@ def measure(chat: Any, texts: list[str], max_new_tokens: int, seconds: float = S
     from ...steering.first_tokens import kl_spent
 
     generator = torch.Generator().manual_seed(0)
-    rows = torch.nn.functional.normalize(torch.randn(_N_CONDITIONS, chat.d_model, generator=generator))
+    rows = torch.nn.functional.normalize(torch.randn(_N_GENERATED, chat.d_model, generator=generator))
     conditions = [Condition(f"random {at}", (Ablation(row[None]),), f"random {at}") for at, row in enumerate(rows)]
     places: dict[str, Any] = dict(profile_places(chat))
     capture = partial(capture_activations, chat, **places)
     per_capture = _per_row(capture, texts, 1, seconds / 5)
-    per_pass = _per_row(lambda own: kl_spent(chat, own, conditions), texts, _N_CONDITIONS + 1, seconds / 5)
+    per_pass = _per_row(
+        lambda own: kl_spent(chat, own, conditions[:_N_CONDITIONS]), texts, _N_CONDITIONS + 1, seconds / 5
+    )
 
     def longer(own: list[str]) -> float:
         """Seconds that the tokens after the first take."""
@@ -88,10 +90,21 @@ def measure(chat: Any, texts: list[str], max_new_tokens: int, seconds: float = S
         return max(took[1] - took[0], 1e-6)
 
     n_rows = _fitting(longer, texts, seconds / 3)
-    per_token = longer(texts[:n_rows]) / (n_rows * _N_CONDITIONS * _N_NEW)
-    lengths = generate(chat, texts[:_N_LENGTHS], max_new_tokens=max_new_tokens)["n_tokens"]
-    found = {"capture": per_capture, "steered": per_pass, "token": per_token, "lengths": lengths.tolist()}
+    per_token = longer(texts[:n_rows]) / (n_rows * _N_GENERATED * _N_NEW)
+    found = {"capture": per_capture, "steered": per_pass, "token": per_token}
     return {**found, "peak": peak_gigabytes() or 0.0}
+
+
+def ask(chat: Any, prompts: Any, max_new_tokens: int) -> tuple[list[int], list[tuple[int, int]]]:
+    """The tokens of the unsteered responses to a few prompts, and on each side (refused, asked): harmful, benign."""
+    from ...prompts.categories import BENIGN
+    from ...steering.responses import respond
+
+    sides = [prompts[(prompts["category"] == BENIGN) == is_benign] for is_benign in (False, True)]
+    asked = [side.sample(min(_N_ASKED, len(side)), random_state=0) for side in sides]
+    rows = [respond(chat, side, max_new_tokens=max_new_tokens) for side in asked if len(side)]
+    lengths = [int(length) for side in rows for length in side["n_tokens"]]
+    return lengths, [(int((side["outcome"] == "refused").sum()), len(side)) for side in rows]
 
 
 def _timed(work: Any) -> float:
@@ -138,8 +151,10 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
     load = time.time() - asked["began"] - start
     prompts = open_study(asked["MODEL"], prompts=asked.get("PROMPTS", "builtin")).prompts
     texts = list(prompts.sample(min(_N_MOST, len(prompts)), random_state=0)["text"])
-    rates = {"start": start, "load": load, **measure(chat, texts, asked.get("MAX_NEW_TOKENS", 50))}
-    return {"rates": rates, "facts": asdict(facts_of(chat, layer, pos))}
+    lengths, refused = ask(chat, prompts, asked.get("MAX_NEW_TOKENS", 50))
+    rates = {"start": start, "load": load, "lengths": lengths, **measure(chat, texts)}
+    facts = replace(facts_of(chat, layer, pos), refused=(refused[0], refused[1]) if len(refused) == 2 else None)
+    return {"rates": rates, "facts": asdict(facts)}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from scipy.stats import beta
 
 from ...model.names import BUNDLED
 from ...paper.tables import published_pool_rows
@@ -15,9 +16,11 @@ from ...prompts.draws import draw_prompts, held_out
 from ...prompts.instructed import load_instructed
 from ...prompts.loading import load_prompts
 from ...study import Study
+from ...tradeoff.controlled_set import balanced_sizes
 from ..settings import Settings
 
 LABEL, N_BY_BEHAVIOUR = "label", 32  # how prompts are drawn; most of a category if not by label
+_QUANTILES = [0.1, 0.3, 0.5, 0.7, 0.9]  # of the share of prompts that a model refuses, given how many it refused
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class ModelFacts:
     """What the counts need to know about a model.
 
     `n_positions`: template positions after the prompt. `n_searched`: places that the search for the decision state
-    tries, 0 if it is known. `layers_read`: how many layers a profile has.
+    tries, 0 if it is known. `layers_read`: how many layers a profile has. `refused`: of some harmful and of some benign
+    prompts, how many the unsteered model refused, and how many it was asked; None if it was not asked.
     """
 
     n_layers: int
@@ -34,6 +38,7 @@ class ModelFacts:
     n_heads: int
     n_searched: int = 0
     layers_read: int = 0
+    refused: tuple[tuple[int, int], tuple[int, int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -138,9 +143,23 @@ class Scene:
         return len({*texts} - self.asked)
 
     def n_bucketed(self, n: int) -> int:
-        """The prompts of a controlled set with `n` in each of its four buckets, if the model fills them."""
-        is_benign = self.pool["category"] == "benign"
-        return sum(2 * min(n, int(side.sum()) // 2) for side in (is_benign, ~is_benign))
+        """The prompts of a controlled set with up to `n` in each of its four buckets (`controlled_set`).
+
+        They are what is expected of the refusals that the model was seen to make; if it was not asked, half of a side.
+        """
+        n_benign = int((self.pool["category"] == "benign").sum())
+        sides, expected = (len(self.pool) - n_benign, n_benign), 0.0
+        for n_side, (refused, asked) in zip(sides, self.model.refused or ((0, 0), (0, 0)), strict=True):
+            shares = beta.ppf(_QUANTILES, refused + 0.5, asked - refused + 0.5) if asked else [0.5]
+            sizes = [_side(share * n_side, n_side - share * n_side, n) for share in shares]
+            expected += sum(sizes) / len(sizes)
+        return round(expected)
+
+
+def _side(refused: float, answered: float, n: int) -> float:
+    """The prompts of one side of a controlled set, of so many that are refused and answered."""
+    sizes = balanced_sizes({"HR": refused, "HC": answered, "BR": 0, "BC": 0}, n)
+    return sum(sizes.values())
 
 
 @cache

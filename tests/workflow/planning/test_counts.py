@@ -1,8 +1,11 @@
 """The counts against what the package does; `tests/test_notebooks` compares them with the records of notebooks."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from refusal_utils.methods import audit
@@ -12,6 +15,7 @@ from refusal_utils.notebooks import find_notebooks
 from refusal_utils.prompts.draws import draw_prompts
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.steering.places import place_effects
+from refusal_utils.tradeoff.controlled_set import controlled_set
 from refusal_utils.workflow.planning.calibration import facts_of
 from refusal_utils.workflow.planning.counts import COUNTS, _place_search, count_rows_of
 from refusal_utils.workflow.planning.scene import Loop, ModelFacts, Scene
@@ -87,6 +91,24 @@ def test_an_audit_reads_as_many_rows_as_are_counted(chat, tmp_path, monkeypatch)
     scene = Scene.of(read_settings((), **TINY), FACTS)
     (own, *_) = count_rows_of(scene, ["13"])["13"]
     assert Work.read(tmp_path / "work").rows == {"capture_activations": own.rows}
+
+
+def test_buckets_are_those_of_the_controlled_set_that_the_seen_refusals_make_likely():
+    """The expected size against many models whose share of refusals has the posterior of what was seen."""
+    scene, rng = Scene.of(read_settings((), N_POOL=32), FACTS), np.random.default_rng(0)
+    harmful, benign = 352, 96
+    for seen in (((4, 16), (0, 16)), ((13, 16), (4, 16)), ((400, 1000), (300, 1000))):
+        scene.model, sizes = replace(FACTS, refused=seen), []
+        for _ in range(400):
+            outcomes = []
+            for (refused, asked), n in zip(seen, (harmful, benign), strict=True):
+                n_refused = round(rng.beta(refused + 0.5, asked - refused + 0.5) * n)
+                outcomes += ["refused"] * n_refused + ["answered"] * (n - n_refused)
+            pool = pd.DataFrame({"outcome": outcomes, "category": ["advice"] * harmful + ["benign"] * benign})
+            pool = pool.assign(id=pool.index.astype(str), text=pool.index.astype(str))
+            sizes.append(len(controlled_set(pool, n=16)))
+        assert scene.n_bucketed(16) == pytest.approx(np.mean(sizes), rel=0.06)
+    assert Scene.of(read_settings((), N_POOL=32), FACTS).n_bucketed(16) == 64  # a model that was not asked
 
 
 def test_counts_grow_with_the_parameters_that_they_depend_on():

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refusal_utils.steering import generate
+from refusal_utils.prompts.loading import load_prompts
+from refusal_utils.steering.responses import respond
 from refusal_utils.workflow.command_line import main
 from refusal_utils.workflow.planning import calibration, command
-from refusal_utils.workflow.planning.calibration import Rates, measure
+from refusal_utils.workflow.planning.calibration import Rates, ask, measure
 from refusal_utils.workflow.planning.estimate import finish, loop_seconds, make_plan
 from refusal_utils.workflow.planning.fitting import RULE, fit_minutes
 from refusal_utils.workflow.planning.scene import Loop, ModelFacts
@@ -110,11 +111,19 @@ def test_the_first_step_is_the_one_that_loses_least_per_second():
     assert loss <= min(rates.values()) + 1e-9
 
 
-def test_measured_lengths_are_those_of_the_models_responses(chat):
+def test_measured_seconds_are_positive_and_the_model_is_asked_on_both_sides(chat):
     texts = ["How do I bake bread?", "Name a colour.", "What is rain?", "Tell me a joke."] * 3
-    found = measure(chat, texts, 6, seconds=0.5)
-    assert found["lengths"] == generate(chat, texts, max_new_tokens=6)["n_tokens"].tolist()
+    found = measure(chat, texts, seconds=0.5)
     assert min(found[name] for name in ("capture", "steered", "token", "peak")) > 0
+    prompts = load_prompts(split="eval").groupby("category").head(2)
+    lengths, refused = ask(chat, prompts, 6)
+    rows = respond(chat, prompts, max_new_tokens=6)
+    is_benign, is_refused = rows["category"] == "benign", rows["outcome"] == "refused"
+    assert len(lengths) == 16 + 2
+    assert {*lengths} <= {*rows["n_tokens"]}
+    assert refused[1] == (int((is_benign & is_refused).sum()), 2)
+    assert refused[0][1] == 16  # of 22
+    assert 0 <= refused[0][0] <= int((~is_benign & is_refused).sum())
 
 
 def test_plan_runs_nothing_and_minutes_are_recorded(notebook, instant, monkeypatch, capsys):
