@@ -74,7 +74,8 @@ def test_tables_that_differ_are_found_and_measured(tmp_path):
 def test_two_runs_of_notebooks_write_the_same_bytes(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["twice", "--notebooks", "01", "--threads", "1", "2"])
     assert twice() == 0
-    assert "3 of 3 tables are the same byte for byte" in capsys.readouterr().out
+    n = len(list((ROOT / "figures" / "bundled").glob("01_*.csv")))
+    assert f"{n} of {n} tables are the same byte for byte" in capsys.readouterr().out
 
 
 def test_every_result_of_a_study_names_its_seed(tmp_path, monkeypatch):
