@@ -37,6 +37,10 @@ DRAWN = """[...document.querySelectorAll('.cartesianlayer, .infolayer :is(.annot
     .map(node => node.outerHTML).join('')"""
 PLOT = "document.querySelector('.js-plotly-plot')"
 # The lines of the hover text of the first mark of every trace in a plane, and of the first cell of every map.
+# `LINES` are those that are shown now, in a plane or in a scene.
+LINES = """[...document.querySelectorAll('.hoverlayer text, .gl-container .hovertext text')].flatMap(text =>
+      text.querySelector('.line') ? [...text.querySelectorAll('.line')] : [text]).map(line => line.textContent)
+      .filter(line => line.trim())"""
 HOVER = f"""(async () => {{
   const plot = {PLOT}, found = [];
   for (const [number, trace] of plot._fullData.entries()) {{
@@ -46,14 +50,29 @@ HOVER = f"""(async () => {{
     const first = trace.type === 'heatmap' ? {{xval: 0, yval: 0}} : [{{curveNumber: number, pointNumber: 0}}];
     Plotly.Fx.hover(plot, first, trace.xaxis + trace.yaxis);
     await new Promise(requestAnimationFrame);
-    const lines = [...document.querySelectorAll('.hoverlayer text')].flatMap(text =>
-      text.querySelector('.line') ? [...text.querySelectorAll('.line')] : [text]).map(line => line.textContent);
-    const written = lines.filter(line => line.trim());
+    const written = {LINES};
     found.push(...(written.length ? written : ['']));
   }}
   Plotly.Fx.unhover(plot);
   return found;
 }})()"""
+# Where the graphics card draws the first point of a trace, in a plane or in three dimensions, in pixels of the window.
+CARD_POINTS = f"""{PLOT}._fullData.filter(trace =>
+    trace.visible === true && trace.hoverinfo !== 'skip' && (trace.scene || trace.type === 'scattergl') && trace.x.length
+).map(trace => {{
+  if (!trace.scene) {{
+    const at = ['x', 'y'].map(name => [{PLOT}._fullLayout[trace[name + 'axis'].replace(name, name + 'axis')], trace[name][0]]);
+    const [x, y] = at.map(([axis, value]) => axis._offset + axis.d2p(value)), box = {PLOT}.getBoundingClientRect();
+    return [box.left + x, box.top + y];
+  }}
+  const {{container, dataScale, glplot}} = {PLOT}._fullLayout[trace.scene]._scene;
+  const {{model, view, projection}} = glplot.cameraParams, box = container.getBoundingClientRect();
+  const apply = (vector, matrix) => [0, 1, 2, 3].map(row =>
+    vector.reduce((sum, value, column) => sum + matrix[4 * column + row] * value, 0));
+  const point = [trace.x[0] * dataScale[0], trace.y[0] * dataScale[1], trace.z[0] * dataScale[2], 1];
+  const [x, y, , w] = [model, view, projection].reduce(apply, point);
+  return [box.left + box.width * (1 + x / w) / 2, box.top + box.height * (1 - y / w) / 2];
+}})"""
 SETTLED = "new Promise(done => setTimeout(done, 60))"
 
 
@@ -112,7 +131,14 @@ class FigurePage:
         return [f"{one!r} lies on {other!r}" for one, other in overlapping(self.page.run(TEXTS))]
 
     def hover_lines(self) -> list[str]:
-        return self.page.run(HOVER)
+        """Of the first mark of every trace; the mouse goes to what the graphics card has drawn."""
+        return self.page.run(HOVER) + [line for at in self.page.run(CARD_POINTS) for line in self._lines_at(*at)]
+
+    def _lines_at(self, x: float, y: float) -> list[str]:
+        for shift in (0, 1):  # a scene answers the second move
+            self.page.send("Input.dispatchMouseEvent", type="mouseMoved", x=x + shift, y=y)
+            self.page.run(SETTLED)
+        return self.page.run(LINES) or [""]
 
     def drawn(self) -> str:
         """A digest of what is drawn: of its elements, or of the pixels of a scene in three dimensions."""

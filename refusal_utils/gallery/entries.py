@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..model.names import owner
-from ..notebooks import find_notebooks, read_cells, read_title
+from ..notebooks import NOTEBOOKS, find_notebooks, read_cells, read_title
 from ..paper.claims import CLAIMS, check_claims
 from ..paper.models import model_title
 from .recorded import RECORD
@@ -55,8 +55,11 @@ class Entry:
 
         >>> Entry("07_steering_tradeoffs", "", "", (), {}, "").title
         '07 · Steering tradeoffs'
+        >>> Entry("many_models", "", "", (), {}, "").title
+        'Many models'
         """
-        return f"{self.name[:2]} · {self.name[3:].replace('_', ' ').capitalize()}"
+        number, _, words = self.name.partition("_") if self.name[0].isdigit() else ("", "", self.name)
+        return " · ".join(filter(None, (number, words.replace("_", " ").capitalize())))
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def read_model(folder: Path, root: Path) -> ModelEntry:
     claims, kept = check_claims(folder, name), keep_takeaways(folder)
     known = {label: _shown(claims.setting[field]) for field, label in _SETTING.items()}
     versions = " or ".join(dict.fromkeys(each["versions"] for each in kept.values() if each["versions"]))
-    entries = [_entry(path, folder, root, kept.get(path.stem, {})) for path in find_notebooks()]
+    entries = [_entry(path, path.name[:2], folder, root, kept.get(path.stem, {})) for path in find_notebooks()]
     key = folder.relative_to(root).as_posix()
     return ModelEntry(
         key=key,
@@ -87,6 +90,11 @@ def read_model(folder: Path, root: Path) -> ModelEntry:
         notebooks=tuple(each for each in entries if each.pictures or each.tables),
         has_record=(folder / RECORD).is_file(),
     )
+
+
+def read_comparison(root: Path) -> Entry:
+    """What `report --models` left in `root`, with the question and the captions of the notebook that shows it."""
+    return _entry(NOTEBOOKS / "many_models.ipynb", "models", root, root, {})
 
 
 def keep_takeaways(folder: Path) -> dict[str, dict[str, str]]:
@@ -115,9 +123,10 @@ def takeaways_of(cells: list[dict[str, Any]]) -> str:
     return next(filter(None, reversed(shown)), "")
 
 
-def _entry(notebook: Path, folder: Path, root: Path, kept: dict[str, str]) -> Entry:
-    number, executed = notebook.name[:2], folder / "notebooks" / notebook.name
-    files = {path.name: path.relative_to(root).as_posix() for path in sorted(folder.glob(f"{number}_*"))}
+def _entry(notebook: Path, prefix: str, folder: Path, root: Path, kept: dict[str, str]) -> Entry:
+    """One notebook and its files in `folder`, whose names begin with `prefix` and an underscore."""
+    executed = folder / "notebooks" / notebook.name
+    files = {path.name: path.relative_to(root).as_posix() for path in sorted(folder.glob(f"{prefix}_*.*"))}
     captions = _captions(notebook)
     pictured = {Path(name).stem for name in files if name.endswith((".png", ".html"))}
     others = [name for name in sorted(pictured) if name not in captions]
@@ -130,13 +139,13 @@ def _entry(notebook: Path, folder: Path, root: Path, kept: dict[str, str]) -> En
 
 def _picture(name: str, caption: str, files: dict[str, str]) -> Picture:
     kinds = {kind: files[f"{name}.{kind}"] for kind in ("png", "html", "csv") if f"{name}.{kind}" in files}
-    return Picture(name, caption or name[3:].replace("_", " ").capitalize(), kinds)
+    return Picture(name, caption or name.partition("_")[2].replace("_", " ").capitalize(), kinds)
 
 
 def _captions(notebook: Path) -> dict[str, str]:
     """What the notebook's Markdown calls its reference pictures, by the figure's name and in the order of the text."""
     prose = "\n".join("".join(cell["source"]) for cell in read_cells(notebook) if cell["cell_type"] == "markdown")
-    return {name: caption for caption, name in re.findall(r"!\[([^]]+)\]\(\S+?/(\d\d_\w+)\.png\)", prose)}
+    return {name: caption for caption, name in re.findall(r"!\[([^]]+)\]\(\S+?/((?:\d\d|models)_\w+)\.png\)", prose)}
 
 
 def _versions() -> str:

@@ -16,7 +16,7 @@ from ..plotting.look import CONTROL_LOOKS, label
 from ..prompts.categories import ALL_CATEGORIES, CATEGORIES
 from ..tradeoff import Sweep
 from ..tradeoff.rates import MAX_DEGENERATE
-from .entries import ModelEntry, read_model
+from .entries import ModelEntry, read_comparison, read_model
 from .recorded import OUTCOMES, script_json, write_record
 
 INDEX, EXPLORER = "index.html", "explorer.html"
@@ -34,7 +34,8 @@ def build_gallery(
     """
     root = Path(figures)
     models = [each for folder in model_folders(root) if (each := _read(folder, root, cache_dir, show_prompts))]
-    values = {"models": models, "known": script_json(_known(models)), "broken": MAX_DEGENERATE}
+    values = {"models": models, "comparison": read_comparison(root), "known": script_json(_known(models))}
+    values["broken"] = MAX_DEGENERATE
     return [_write(root / name, **values) for name in (INDEX, EXPLORER) if models and _is_free(root / name)]
 
 

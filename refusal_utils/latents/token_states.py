@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..checks import require
-from ..model.activation_store import ActivationStore
+from ..model.activation_store import ActivationStore, FoundPrompts
 from ..model.batching import plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
 from ..model.forward import read_hooks
@@ -77,56 +77,50 @@ def token_states(
     with one_at_a_time(cache_dir, FUNCTION, model, names, ids):
         store = None if cache_dir is None else ActivationStore(Path(cache_dir), chat, names, (), FUNCTION)
         found = _Found(ids, layers, store)
-        for rows, values in _read_missing(chat, names, found, batch_tokens, progress):
+        for rows, values in _read_missing(chat, ids, names, found, batch_tokens, progress):
             found.add(rows, values)
     tokens = torch.tensor([token for row in ids for token in row])
     return TokenStates(found.values, found.chat_idx, tokens, _answers(given))
 
 
-class _Found:
-    """The states of chats found so far, first those in the store, and the chats whose states are known."""
+class _Found(FoundPrompts):
+    """The states of chats, given by their token ids, as one tensor a layer with chat after chat."""
 
     def __init__(self, ids: list[list[int]], layers: Sequence[int], store: ActivationStore | None) -> None:
-        self.ids, self.store, self.known = ids, store, set[int]()
         lengths = torch.tensor([len(row) for row in ids])
         self.chat_idx = torch.arange(len(ids)).repeat_interleave(lengths)
         self.ends = lengths.cumsum(0).tolist()
         self.values = {layer: torch.empty(0) for layer in layers}
-        for rows, values in store.read(ids) if store else ():
-            self._place(rows, values)
+        super().__init__(ids, store)
 
-    def missing(self, rows: Sequence[int]) -> list[int]:
-        return [row for row in rows if row not in self.known]
-
-    def add(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
-        if self.store:
-            self.store.write([self.ids[row] for row in rows], values)
-        self._place(rows, values)
-
-    def _place(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
+    def _keep(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
         """Keep the states of chats, which are padded on the left."""
         if not self.known:
             shape = self.ends[-1], values.shape[-1]
             self.values = {layer: torch.empty(shape) for layer in self.values}
         for row, own in zip(rows, values, strict=True):
-            n, end = len(self.ids[row]), self.ends[row]
+            n, end = len(self.prompts[row]), self.ends[row]
             for kept, each in zip(self.values.values(), own, strict=True):
                 kept[end - n : end] = each[-n:].float()
-        self.known.update(rows)
 
 
 def _read_missing(
-    chat: ChatModel, names: Sequence[str], found: _Found, batch_tokens: int | None, progress: bool
+    chat: ChatModel,
+    ids: list[list[int]],
+    names: Sequence[str],
+    found: _Found,
+    batch_tokens: int | None,
+    progress: bool,
 ) -> Iterator[tuple[list[int], Float[Tensor, "batch layer pos d_model"]]]:
     """Pairs (rows, states) of the chats that are not in `found`, batch by batch."""
 
     def step(rows: list[int]) -> Float[Tensor, "batch layer pos d_model"]:
-        batch = chat.pad([found.ids[row] for row in rows])
+        batch = chat.pad([ids[row] for row in rows])
         kept = read_hooks(chat, batch, names, lambda _, value: value.detach().cpu())
         return torch.stack([kept[name] for name in names], dim=1)
 
     # All chats are planned, stored ones too: a resumed run must form the same batches as an unbroken one.
-    batches = plan_batches(found.ids, token_budget(FUNCTION, batch_tokens, chat.device))
+    batches = plan_batches(ids, token_budget(FUNCTION, batch_tokens, chat.device))
     label, what = FUNCTION if progress else "", f"chats at {len(names)} layers"
     return run_batches(FUNCTION, batches, step, left=found.missing, progress=label, what=what)
 

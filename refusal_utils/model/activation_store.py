@@ -5,6 +5,7 @@ Only a file that is known to be damaged is removed. A file that cannot be opened
 
 import json
 import sys
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -92,3 +93,30 @@ class ActivationStore:
                 with suppress(OSError):
                     path.unlink()
                 return None
+
+
+class FoundPrompts(ABC):
+    """The activations of `prompts` found so far, first those in `store`, and the rows whose activations are known."""
+
+    def __init__(self, prompts: Sequence[Prompt], store: ActivationStore | None) -> None:
+        self.prompts, self.store, self.known = prompts, store, set[int]()
+        for rows, values in store.read(prompts) if store else ():
+            self._know(rows, values)
+
+    @abstractmethod
+    def _keep(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
+        """Put the activations of some rows where they belong; `known` is empty the first time."""
+
+    def missing(self, rows: Sequence[int]) -> list[int]:
+        """Those of `rows` whose activations are not known yet."""
+        return [row for row in rows if row not in self.known]
+
+    def add(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
+        """Keep one batch, in the store too. Raises `ValueError` as `ActivationStore.write` does."""
+        if self.store:
+            self.store.write([self.prompts[row] for row in rows], values)
+        self._know(rows, values)
+
+    def _know(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
+        self._keep(rows, values)
+        self.known.update(rows)

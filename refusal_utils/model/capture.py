@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..checks import invalid, require
-from .activation_store import ActivationStore
+from .activation_store import ActivationStore, FoundPrompts
 from .batching import plan_batches, run_batches, token_budget
 from .chat_model import ChatModel, check_positions
 from .common_tokens import CommonTokens
@@ -98,27 +98,15 @@ def profile_places(chat: ChatModel) -> dict[str, tuple[int, ...]]:
     return {"layers": tuple(sorted(layers)), "positions": tuple(range(-len(chat.suffix), 0))}
 
 
-class _Found:
-    """The activations of `texts` found so far, first those in the store, and the rows whose activations are known."""
+class _Found(FoundPrompts):
+    """The activations of texts as one tensor."""
 
-    def __init__(self, texts: list[str], store: ActivationStore | None) -> None:
-        self.texts, self.store, self.known, self.values = texts, store, set[int](), torch.empty(0)
-        for rows, values in store.read(texts) if store else ():
-            self._place(rows, values)
+    values = torch.empty(0)
 
-    def missing(self, rows: Sequence[int]) -> list[int]:
-        return [row for row in rows if row not in self.known]
-
-    def add(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
-        if self.store:
-            self.store.write([self.texts[row] for row in rows], values)
-        self._place(rows, values)
-
-    def _place(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
+    def _keep(self, rows: Sequence[int], values: Float[Tensor, "batch layer pos d_model"]) -> None:
         if not self.known:  # the first batch shows how wide the hook is
-            self.values = torch.empty(len(self.texts), *values.shape[1:], dtype=values.dtype)
-        self.values[rows] = values
-        self.known.update(rows)
+            self.values = torch.empty(len(self.prompts), *values.shape[1:], dtype=values.dtype)
+        self.values[list(rows)] = values
 
 
 def _whole(name: str, given: Any) -> tuple[int, ...]:

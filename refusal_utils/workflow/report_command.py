@@ -21,6 +21,7 @@ def _report(options: argparse.Namespace) -> None:
 
     several = options.models is not None
     settings = read_settings((), MODEL=options.model, FIGURES_DIR=options.out)
+    from ..gallery import build_gallery
     from ..model.names import owner
     from ..paper.claims import check_claims
     from ..paper.models import compare_models, open_models
@@ -35,4 +36,5 @@ def _report(options: argparse.Namespace) -> None:
         claims = check_claims(folder, model).table().drop(columns=["why", "setting"])
         print(counts.to_string(), claims.round(2).to_string(), *map(os.path.relpath, paths), sep="\n\n")
     if several:
-        print(*map(os.path.relpath, compare_models([*folders.values()], root)), sep="\n")
+        paths = compare_models([*folders.values()], root)
+        print(*map(os.path.relpath, [*paths, *build_gallery(root)]), sep="\n")

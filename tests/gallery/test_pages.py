@@ -55,6 +55,18 @@ def test_the_gallery_has_question_takeaway_figure_numbers_and_notebook(built):
     assert re.search(r"<dt>Versions</dt><dd><bdi>torch \d", text)
 
 
+def test_figures_that_set_models_side_by_side_have_a_section_of_their_own(built):
+    assert "side by side" not in (built / "index.html").read_text()
+    (built / "models_likeness.png").write_bytes(b"")
+    (built / "models_likeness.csv").write_text("model\n")
+    build_gallery(built)
+    text = (built / "index.html").read_text()
+    section = text[text.index("All models side by side") : text.index('id="model-1"')]
+    assert "do different models arrange the eleven directions alike?" in section
+    assert re.search(r'<img [^>]*src="models_likeness.png" alt="Correlations .*, side by side"', section)
+    assert 'href="models_likeness.csv"' in section and "chatty/" not in section
+
+
 @pytest.mark.parametrize("page", ["index.html", "explorer.html"])
 def test_links_of_a_built_gallery_lead_to_files_and_pictures_have_texts(built, page):
     found = Links(built / page)

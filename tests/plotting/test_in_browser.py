@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import plotly.express as px
 import pytest
 
 from refusal_utils.paper.tables import published_cosines
@@ -46,6 +47,21 @@ def test_points_are_drawn_chosen_and_hovered_and_their_texts_stay_text(page, tmp
     assert page.run("typeof hacked") == "undefined"
     assert not page.complaints
     assert not page.requests
+
+
+@pytest.mark.parametrize("kind", ["three dimensions", "graphics card"])
+def test_hostile_names_stay_text_where_the_graphics_card_draws(page, tmp_path, kind):
+    frame = pd.DataFrame({"a": [0.0, 1.0, 2.0], "b": [0.0, 2.0, 1.0], "c": [1.0, 0.0, 2.0], "name": [HOSTILE] * 3})
+    if kind == "three dimensions":
+        figure = px.scatter_3d(frame, "a", "b", "c", hover_name="name", color="name")
+    else:
+        figure = px.scatter(frame, "a", "b", hover_name="name", color="name", render_mode="webgl")
+    written = save_figure(figure, "points", "chatty", root=tmp_path)
+    view = FigurePage(page.open(written[0]))
+    assert view.hover_lines()[0].startswith(visible(HOSTILE)[:20])
+    assert page.run("document.querySelectorAll('.js-plotly-plot img, .js-plotly-plot script').length") == 0
+    assert page.run("typeof hacked") == "undefined"
+    assert view.problems() == []
 
 
 def test_a_map_is_drawn_changed_by_its_menu_and_takes_long_hostile_names(page, tmp_path):
