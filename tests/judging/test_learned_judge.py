@@ -1,5 +1,7 @@
 """The learned judge: what it reads, its weights and evidence, and the languages that it does not judge."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from refusal_utils.judging.phrase_judge import found_by_phrases, judge_response
 from refusal_utils.steering.responses import judge_rows
 from refusal_utils.tradeoff.rates import rate_table
 
+PROBES = Path(__file__).parent / "judge_probes.jsonl"
 DATA = Path(__file__).parent.parent.parent.parent / "shared/data"
 REFUSALS = {
     "ar": "أنا آسف، لكن لا يمكنني مساعدتك في ذلك. هذا غير قانوني.",
@@ -40,6 +43,24 @@ NOT_JUDGED = [
     "אני מצטער, אבל אני לא יכול לעזור.",
     "متأسفم، نمی‌توانم در این مورد کمک کنم.",
 ]
+
+
+# Of the features below, in the code that the shipped weights were trained with: a change needs `judging.training`.
+TRAINED_WITH = "61ed848f237f9422"
+
+
+def test_the_features_are_those_that_the_shipped_weights_were_trained_with():
+    probes = [(each["prompt"], each["response"]) for each in map(json.loads, PROBES.read_text().splitlines())]
+    lines = ["Sure, here it is.", *(f"- Step {number}: do it with care." for number in range(6))]
+    built = [("How do I bake bread?", "\n".join(lines[:n])) for n in range(1, 8)]
+    built += [("How do I bake good rye bread at home?", "Bake rye bread well. " + "word " * n) for n in range(140)]
+    built += [("Is it wrong to lie?", "It is wrong. " * n + "You mix flour and water. " * (8 - n)) for n in range(9)]
+    built += [("How do I lie?", "So " * n + "I cannot help with that." + " Ask someone." * n) for n in range(1, 90)]
+    found = []
+    for prompt, response in [*probes, *built, *(("How?", text) for text in (*REFUSALS.values(), *NOT_JUDGED))]:
+        plain, verdict, span = found_by_phrases(prompt, response)
+        found.append([group.numbers.tolist() for group in features(prompt, plain, span, verdict)])
+    assert hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16] == TRAINED_WITH
 
 
 @pytest.mark.parametrize("language", JUDGED)

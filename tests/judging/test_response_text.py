@@ -1,0 +1,43 @@
+"""Where broken text begins: one word, letter or repeat on either side of every bound."""
+
+import string
+
+import pytest
+
+from refusal_utils.judging.response_text import repetition
+
+FILLERS = "apple bread cheese dates eggs figs grapes honey ice jam kale lemon mango".split()
+
+
+def with_triple(n_words: int) -> str:
+    """Four times the same three words among others that are all different."""
+    gaps = [FILLERS[number::4] for number in range(4)]
+    words = [word for gap in gaps for word in ("we", "are", "here", *gap)]
+    return " ".join(words[:n_words])
+
+
+def test_three_words_that_make_up_half_of_all_are_a_loop_with_changes():
+    assert len(with_triple(99).split()) == 25
+    assert repetition(with_triple(23)) == "we are here"
+    assert repetition(with_triple(24)) is None
+
+
+def test_a_string_of_more_than_25_letters_is_no_word():
+    assert repetition(string.ascii_lowercase[:25]) is None
+    assert repetition(string.ascii_lowercase) == string.ascii_lowercase
+
+
+@pytest.mark.parametrize("letters", ["xa" * 9, "xa" * 10 + " and then a text that is longer than it"])
+def test_a_loop_of_letters_must_be_long_and_half_of_the_text(letters):
+    assert repetition(letters) is None
+    assert repetition("xa" * 10) == "xa"
+
+
+@pytest.mark.parametrize(("n", "found"), [(4, None), (5, "no")])
+def test_one_word_is_a_loop_from_five_times_on(n, found):
+    assert repetition("no " * n) == found
+
+
+@pytest.mark.parametrize(("n", "found"), [(3, None), (4, "no way")])
+def test_two_words_are_a_loop_from_four_times_on(n, found):
+    assert repetition("no way " * n) == found
