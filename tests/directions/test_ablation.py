@@ -52,3 +52,9 @@ def test_orthonormal_basis_drops_dependent_rows():
     basis = orthonormal_basis(torch.tensor([[1.0, 1, 0], [2.0, 2, 0], [0, 0, 3.0]]))
     assert basis.shape == (2, 3)
     torch.testing.assert_close(basis @ basis.T, torch.eye(2), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_dependent_rows_are_dropped_whatever_their_length(scale):
+    one, other = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
+    assert len(orthonormal_basis(scale * torch.stack([one, other, one + other]))) == 2

@@ -50,6 +50,21 @@ def test_split_half_cosine_rises_with_the_number_of_prompts_and_needs_four():
         split_half_cosine(refused[:3], answered)
 
 
+@pytest.mark.parametrize("n", [4, 7])
+def test_split_half_cosine_is_the_mean_over_disjoint_halves(n):
+    refused, answered, _ = planted(n, gap=2.0)
+    generator, expected = torch.Generator().manual_seed(3), []
+    for _ in range(5):
+        first, second = [], []
+        for side in (refused, answered):
+            order = torch.randperm(n, generator=generator).numpy()
+            first.append(side.numpy()[order[: n // 2]].mean(0))
+            second.append(side.numpy()[order[n // 2 :]].mean(0))
+        one, other = first[0] - first[1], second[0] - second[1]
+        expected.append(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+    assert split_half_cosine(refused, answered, n_splits=5, seed=3) == pytest.approx(np.mean(expected), abs=1e-5)
+
+
 def test_centred_cosines_remove_what_all_share():
     axes = torch.eye(5)
     shared = 0.9 * axes[0] + (1 - 0.81) ** 0.5 * axes[1:]

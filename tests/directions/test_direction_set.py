@@ -34,6 +34,13 @@ def test_a_set_holds_the_differences_in_means_and_their_norms():
         found["c"]
 
 
+def test_a_set_cannot_be_changed(found):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.names = ("other",)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.provenance.layer = 1
+
+
 @pytest.mark.parametrize(
     ("names", "scale", "message"),
     [(("a",), 1, "every direction needs a unique name"), (("a", "b"), 2, "a direction must have norm 1; got norm 2")],

@@ -105,3 +105,15 @@ def test_real_directions_equal_their_mean_differences(name, layer, norm):
     rows = torch.randn(8, len(at_layer_0)) * 10
     with pytest.raises(ValueError, match=r"^(mean_direction|normalize): "):
         mean_direction(rows + at_layer_0, rows)
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1.0, 1e5])
+def test_direction_does_not_depend_on_the_unit_of_the_activations(scale):
+    refused, answered, _ = planted(40, gap=2.0)
+    found = mean_direction(scale * refused, scale * answered)
+    torch.testing.assert_close(found, mean_direction(refused, answered), atol=1e-5, rtol=0)
+
+
+def test_one_prompt_has_no_varying_feature():
+    with pytest.raises(ValueError, match="^feature_direction: the feature must vary; got 2 for all 1 prompts"):
+        feature_direction(torch.randn(1, 3), torch.tensor([2.0]))

@@ -59,8 +59,9 @@ def test_one_vector_per_layer_gives_the_vector_of_the_asked_layer(kind, by_layer
     assert (stated.layer, stated.hook, stated.operation) == (3, "resid_post", "add")
     with pytest.raises(ValueError, match=r"^import_vectors: layer 9 must be stored; got \[2, 3, 4, 5\]"):
         DirectionSet.import_vectors(source, **{**PLACE, "layer": 9})
-    with pytest.raises(ValueError, match="^import_vectors: a vector of .* belongs to resid_post; got resid_pre"):
-        DirectionSet.import_vectors(source, **{**PLACE, "hook": "resid_pre"})
+    for hook in ("resid_pre", "attn_out"):
+        with pytest.raises(ValueError, match=f"^import_vectors: a vector of .* belongs to resid_post; got {hook}"):
+            DirectionSet.import_vectors(source, **{**PLACE, "hook": hook})
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])

@@ -41,3 +41,12 @@ def test_one_word_is_a_loop_from_five_times_on(n, found):
 @pytest.mark.parametrize(("n", "found"), [(3, None), (4, "no way")])
 def test_two_words_are_a_loop_from_four_times_on(n, found):
     assert repetition("no way " * n) == found
+
+
+def test_a_loop_may_begin_after_other_words():
+    assert repetition("Well, " + "go on and " * 6) == "go on and"
+
+
+@pytest.mark.parametrize(("words", "found"), [("cat sat mat", "brt krst plmn"), ("cat sat mat hat", None)])
+def test_strings_without_vowels_must_be_half_of_the_words(words, found):
+    assert repetition(f"brt krst plmn {words}") == found
