@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.manifold import trustworthiness
 
 from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.geometry.projections import LayerViews, Projections, Views, fit_views, project
@@ -76,6 +77,15 @@ def test_trustworthiness_and_continuity_are_one_for_the_space_itself_and_fall_fo
     # Disparity is to the first embedding: it ignores turns and sees noise.
     assert table["disparity"][["plane", "turned", "PCA"]].tolist() == pytest.approx([0, 0, 0], abs=1e-3)
     assert table["disparity"]["noise"] > 0.9
+
+
+def test_few_prompts_are_compared_by_as_many_neighbours_as_the_measure_allows():
+    points, labels, _ = clouds(n=7)
+    views = views_of(points, labels)
+    shown = views.coordinates("PCA").iloc[:, :2].to_numpy()
+    expected = [trustworthiness(*pair, n_neighbors=10) for pair in ((points, shown), (shown, points))]
+    found = views.table().loc["PCA", ["trustworthiness", "continuity"]]
+    assert found.tolist() == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.slow

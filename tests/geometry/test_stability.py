@@ -33,6 +33,13 @@ def test_a_small_draw_takes_its_halves_from_more_prompts_and_says_how_many():
     pd.testing.assert_frame_equal(table.drop(columns=[*HALVES, "n"]), own.drop(columns=[*HALVES, "n"]))
 
 
+def test_buckets_have_half_of_the_smallest_side_wherever_it_stands():
+    refused, answered = four_categories()
+    few = {**refused, "apart": refused["apart"][:22]}
+    assert set(measure_stability(refused, answered[:20], n_draws=5).table()["bucket n"]) == {10}
+    assert set(measure_stability(few, answered, n_draws=5).table()["bucket n"]) == {11}
+
+
 def test_more_prompts_do_not_change_the_halves_of_a_large_draw():
     refused, answered = four_categories()
     alone, wide = (measure_stability(refused, answered, more, seed=3) for more in (None, (refused, answered)))
