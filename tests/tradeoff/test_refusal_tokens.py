@@ -48,11 +48,18 @@ def test_a_threshold_moves_its_own_category_only_from_all_refused_to_none():
     assert table.loc[("advice", 0.0), "refused"] == table.loc[("advice", 0.0), "twins refused"] == 1.0
     assert table.loc[("advice", 1.01), "refused"] == table.loc[("advice", 1.01), "F1"] == 0.0
     assert table.loc[("advice", 0.5), "F1"] == own.loc["advice", "F1"]
-    named = forced.rows.assign(named="hate_speech")
-    others = ForcedResponses(forced.kind, named).thresholds([0.0, 1.01], n_draws=10).loc["advice"]
-    assert (others["refused"] == own.loc["advice", "refused"]).all()
+    for name, other in (("hate_speech", "advice"), ("advice", "hate_speech")):
+        named = forced.rows.assign(named=other)
+        others = ForcedResponses(forced.kind, named).thresholds([0.0, 1.01], n_draws=10).loc[name]
+        assert (others["refused"] == own.loc[name, "refused"]).all()
     proxy = ForcedResponses("proxy", named).thresholds([0.0], n_draws=10)
     assert proxy.loc[("advice", 0.0), "refused"] == 1.0
+
+
+def test_the_figure_has_a_line_for_every_category_and_none_for_all():
+    lines = planted().figure([0.0, 0.5, 1.01], title="Thresholds").data
+    assert sorted(line.name for line in lines) == ["Hate speech", "Unqualified advice"]
+    assert all(line.y[1] > line.y[0] > line.y[2] for line in lines)
 
 
 def test_biases_turn_the_knob_from_nearly_none_to_nearly_all():
