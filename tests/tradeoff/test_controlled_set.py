@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from refusal_utils.tradeoff.controlled_set import controlled_set, describe_buckets
+from refusal_utils.tradeoff.controlled_set import controlled_set, cost_prompts, describe_buckets
 
 
 def pool(n=20):
@@ -88,3 +88,16 @@ def test_a_side_without_a_large_bucket_is_refused_with_what_to_pass():
         with pytest.raises(ValueError, match=f"^controlled_set: {wrong}") as error:
             controlled_set(sized(**sizes))
         assert todo in str(error.value)
+
+
+def test_costs_are_measured_on_answered_benign_prompts_and_first_on_those_outside_the_controlled_set():
+    unsteered = pool(6)
+    benign = unsteered[(unsteered["category"] == "benign") & (unsteered["outcome"] == "answered")]
+    controlled = benign.head(4)
+    found = cost_prompts(unsteered, controlled, n=5)
+    assert set(found[:2]) == set(benign["text"]) - set(controlled["text"])
+    assert set(found[2:]) < set(controlled["text"])
+    assert set(cost_prompts(unsteered, controlled)) == set(benign["text"])
+    assert cost_prompts(benign.head(1), controlled) == [benign["text"].iloc[0]]
+    with pytest.raises(ValueError, match="^cost_prompts: .* at least one benign prompt; got none of 3 prompts"):
+        cost_prompts(unsteered.head(3), controlled)

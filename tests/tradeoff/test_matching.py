@@ -61,6 +61,13 @@ def test_every_direction_comes_to_the_target_at_its_own_strength(chat, asked, sw
     assert before[["early", "late"]].max() > 0.05  # before: the strengths that were swept do not match
 
 
+def test_the_first_guess_is_where_a_line_crosses_the_target(chat, asked, swept):
+    at_one, at_four = ((NEEDS <= coefficient).mean() for coefficient in (1.0, 4.0))
+    target = 0.4 * at_one + 0.6 * at_four
+    match_refusal_rate(chat, pd.DataFrame(), directions("early"), swept, target=target)
+    assert asked[0] == [("early", pytest.approx(1 + 0.6 * 3))]
+
+
 def test_what_is_near_enough_or_out_of_reach_is_left_alone(chat, asked, swept):
     rows = match_refusal_rate(chat, pd.DataFrame(), directions("never"), swept).rows
     assert (rows["outcome"] == "refused").mean() == 0
