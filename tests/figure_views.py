@@ -57,12 +57,12 @@ HOVER = f"""(async () => {{
   return found;
 }})()"""
 # Where the graphics card draws the first point of a trace, in a plane or in three dimensions, in pixels of the window.
-CARD_POINTS = f"""{PLOT}._fullData.filter(trace =>
-    trace.visible === true && trace.hoverinfo !== 'skip' && (trace.scene || trace.type === 'scattergl') && trace.x.length
-).map(trace => {{
+CARD_POINTS = f"""{PLOT}._fullData.filter(trace => trace.visible === true && trace.hoverinfo !== 'skip' &&
+    (trace.scene || trace.type === 'scattergl') && trace.x.length).map(trace => {{
   if (!trace.scene) {{
-    const at = ['x', 'y'].map(name => [{PLOT}._fullLayout[trace[name + 'axis'].replace(name, name + 'axis')], trace[name][0]]);
-    const [x, y] = at.map(([axis, value]) => axis._offset + axis.d2p(value)), box = {PLOT}.getBoundingClientRect();
+    const axis = name => {PLOT}._fullLayout[trace[name + 'axis'].replace(name, name + 'axis')];
+    const [x, y] = ['x', 'y'].map(name => axis(name)._offset + axis(name).d2p(trace[name][0]));
+    const box = {PLOT}.getBoundingClientRect();
     return [box.left + x, box.top + y];
   }}
   const {{container, dataScale, glplot}} = {PLOT}._fullLayout[trace.scene]._scene;

@@ -24,7 +24,7 @@ from .corpus import Corpus
 FOLDER = Path(__file__).parent / "saes"
 LAYERS = (3, 5, 6)  # blocks whose outputs they read; that of 5 is the decision layer
 N_EXAMPLES = 6000  # of the training corpus, half of them benign
-OPTIONS: dict[str, Any] = {"l0": 64, "n_samples": 600_000}
+OPTIONS: dict[str, Any] = {"l0": 96, "n_samples": 600_000}
 
 
 def study_sae(study: Any, name: str | None = None) -> SparseAutoencoder:

@@ -28,6 +28,7 @@ def test_the_card_has_the_measures_asked_for_and_all_files_together_are_small():
     card = pd.read_csv(FOLDER / "quality.csv", index_col=0)
     assert tuple(card.index) == LAYERS
     assert (card["cross-entropy recovered"] >= 0.9).all()
+    assert (card["explained at the decision state"] >= 0.95).all()
     assert sum(path.stat().st_size for path in FOLDER.rglob("*")) < 12e6
 
 

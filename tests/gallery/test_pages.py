@@ -64,7 +64,8 @@ def test_figures_that_set_models_side_by_side_have_a_section_of_their_own(built)
     section = text[text.index("All models side by side") : text.index('id="model-1"')]
     assert "do different models arrange the eleven directions alike?" in section
     assert re.search(r'<img [^>]*src="models_likeness.png" alt="Correlations .*, side by side"', section)
-    assert 'href="models_likeness.csv"' in section and "chatty/" not in section
+    assert 'href="models_likeness.csv"' in section
+    assert "chatty/" not in section
 
 
 @pytest.mark.parametrize("page", ["index.html", "explorer.html"])

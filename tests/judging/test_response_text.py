@@ -6,7 +6,7 @@ import pytest
 
 from refusal_utils.judging.response_text import repetition
 
-FILLERS = "apple bread cheese dates eggs figs grapes honey ice jam kale lemon mango".split()
+FILLERS = [f"{letter}word" for letter in string.ascii_lowercase[:13]]
 
 
 def with_triple(n_words: int) -> str:

@@ -62,7 +62,7 @@ def test_every_direction_comes_to_the_target_at_its_own_strength(chat, asked, sw
 
 
 def test_the_first_guess_is_where_a_line_crosses_the_target(chat, asked, swept):
-    at_one, at_four = ((NEEDS <= coefficient).mean() for coefficient in (1.0, 4.0))
+    at_one, at_four = ((coefficient >= NEEDS).mean() for coefficient in (1.0, 4.0))
     target = 0.4 * at_one + 0.6 * at_four
     match_refusal_rate(chat, pd.DataFrame(), directions("early"), swept, target=target)
     assert asked[0] == [("early", pytest.approx(1 + 0.6 * 3))]
