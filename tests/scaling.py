@@ -22,7 +22,7 @@ from refusal_utils.steering.conditions import Condition
 from refusal_utils.steering.generation import generate
 from refusal_utils.tradeoff.sweep import sweep_conditions
 
-PROMPTS, CONDITIONS, ROUNDS, N_NEW = (32, 64, 128), (11, 22, 44), 3, 32
+PROMPTS, CONDITIONS, ROUNDS, N_NEW = (64, 128, 256), (11, 22, 44), 3, 32
 READY = "ready\n"
 LINEAR = 0.05  # how far times may be from a straight line, as a share
 # Measured on an H100: 44 conditions x 200 prompts x 50 tokens of a model of Gemma-2-9b's shape in bfloat16.
