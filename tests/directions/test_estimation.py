@@ -117,3 +117,9 @@ def test_direction_does_not_depend_on_the_unit_of_the_activations(scale):
 def test_one_prompt_has_no_varying_feature():
     with pytest.raises(ValueError, match="^feature_direction: the feature must vary; got 2 for all 1 prompts"):
         feature_direction(torch.randn(1, 3), torch.tensor([2.0]))
+
+
+def test_random_directions_of_the_covariance_do_not_see_the_mean():
+    residuals = torch.randn(50, 12, generator=torch.Generator().manual_seed(5))
+    found, moved = (random_directions(4, 12, states) for states in (residuals, residuals + 3.0))
+    torch.testing.assert_close(found, moved, atol=1e-4, rtol=0)

@@ -77,8 +77,9 @@ def test_plain_tensors_keep_their_names_and_their_norm_as_the_gap(suffix, by_lay
     assert torch.equal(DirectionSet.load(saved, chat, **place)["b"], torch.eye(chat.d_model)[1])
     alone = DirectionSet.import_vectors(torch.ones(5), **place)
     torch.testing.assert_close(alone["imported"], torch.full((5,), 5**-0.5))
-    with pytest.raises(ValueError, match=f"must have width {chat.d_model}; got 16"):
-        DirectionSet.import_vectors(by_layer[3], **place, chat=chat)
+    for vector in (by_layer[3], torch.ones(chat.d_model + 1)):
+        with pytest.raises(ValueError, match=f"must have width {chat.d_model}; got {len(vector)}"):
+            DirectionSet.import_vectors(vector, **place, chat=chat)
 
 
 def test_what_is_not_a_vector_is_refused(tmp_path):
