@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from refusal_utils.directions import DirectionSet, Provenance
-from refusal_utils.directions.comparison import cosine_frame
+from refusal_utils.directions.comparison import cosine_frame, whitened_cosines
 from refusal_utils.directions.estimation import mean_directions
 from refusal_utils.geometry.clusters import same_cluster_map
 from refusal_utils.geometry.pairs import compare_with_map, pair_table
@@ -61,6 +61,15 @@ def test_centred_and_whitened_cosines_differ_from_the_plain_ones_as_they_should(
     assert table["whitened"].to_numpy() == pytest.approx(plain["whitened"].to_numpy(), abs=0.15)
     assert abs(table["raw"] - plain["raw"]).max() > 0.2
     assert abs(plain["centred"] - plain["raw"]).max() > 0.1
+
+
+def test_whitening_takes_the_spread_around_the_mean_of_every_side():
+    refused, answered = four_categories(names=NAMES)
+    found = pair_table(refused, answered, n_draws=20, n_null=20).by_pair["whitened"]
+    spread = np.concatenate([side.numpy() - side.numpy().mean(0) for side in (*refused.values(), answered)])
+    expected = whitened_cosines(mean_directions(refused, answered), torch.from_numpy(spread))
+    rows, columns = np.triu_indices(len(NAMES), 1)
+    assert found.to_numpy() == pytest.approx(expected.numpy()[rows, columns], abs=1e-4)
 
 
 def test_p_values_depend_on_the_null_draws_and_not_on_those_of_the_intervals():

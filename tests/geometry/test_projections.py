@@ -80,10 +80,10 @@ def test_trustworthiness_and_continuity_are_one_for_the_space_itself_and_fall_fo
 
 
 def test_few_prompts_are_compared_by_as_many_neighbours_as_the_measure_allows():
-    points, labels, _ = clouds(n=7)
+    points, labels, _ = clouds(n=8)
     views = views_of(points, labels)
     shown = views.coordinates("PCA").iloc[:, :2].to_numpy()
-    expected = [trustworthiness(*pair, n_neighbors=10) for pair in ((points, shown), (shown, points))]
+    expected = [trustworthiness(*pair, n_neighbors=11) for pair in ((points, shown), (shown, points))]
     found = views.table().loc["PCA", ["trustworthiness", "continuity"]]
     assert found.tolist() == pytest.approx(expected, abs=1e-9)
 
