@@ -50,3 +50,9 @@ def test_a_loop_may_begin_after_other_words():
 @pytest.mark.parametrize(("words", "found"), [("cat sat mat", "brt krst plmn"), ("cat sat mat hat", None)])
 def test_strings_without_vowels_must_be_half_of_the_words(words, found):
     assert repetition(f"brt krst plmn {words}") == found
+
+
+@pytest.mark.parametrize(("n", "is_loop"), [(14, True), (15, False)])
+def test_a_passage_of_fourteen_words_can_be_a_loop_and_a_longer_one_is_read(n, is_loop):
+    passage = " ".join(f"{letter}word" for letter in string.ascii_lowercase[:n])
+    assert (repetition(f"{passage} " * 3) == passage) == is_loop
