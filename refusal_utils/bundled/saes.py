@@ -27,11 +27,14 @@ N_EXAMPLES = 6000  # of the training corpus, half of them benign
 OPTIONS: dict[str, Any] = {"l0": 96, "n_samples": 600_000}
 
 
-def study_sae(study: Any, name: str | None = None) -> SparseAutoencoder:
+def study_sae(
+    study: Any, name: str | None = None, *, max_new_tokens: int = 50, n: int | None = None
+) -> SparseAutoencoder:
     """The autoencoder called `name` (`named_sae`); by default the one of the study's decision state.
 
     That is the shipped one of the bundled model, or one that `python -m refusal_utils train-sae` wrote to the cache;
-    if there is none, it is trained now. A line says which. Raises `ValueError` for one that is not of this model.
+    if there is none, it is trained now on responses of `max_new_tokens` and measured on those to `study.held_out(n)`.
+    A line says which. Raises `ValueError` for one that is not of this model.
     """
     chat = study.chat
     if name is None:
@@ -40,7 +43,8 @@ def study_sae(study: Any, name: str | None = None) -> SparseAutoencoder:
         place = own / f"layer_{layer}"
         if not place.is_dir():
             print(f"no autoencoder of {chat.short_name} in {place}; training one")
-            train_and_measure(chat, study.prompts, [layer], own, cache_dir=study.cache_dir)
+            how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "cache_dir": study.cache_dir}
+            train_and_measure(chat, study.prompts, [layer], own, held_out=list(study.held_out(n)["text"]), **how)
         sae = load_sae(place, "sae_lens")
     else:
         sae = named_sae(name)

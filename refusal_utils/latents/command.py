@@ -23,13 +23,14 @@ def train_and_measure(
     folder: str | Path,
     *,
     chats: Sequence[GivenResponse] | None = None,
+    held_out: Sequence[str] | None = None,
     cache_dir: str | Path | None = None,
     max_new_tokens: int = 50,
     **options: Any,
 ) -> Quality:
     """The quality of autoencoders trained on prompts of the train split, measured on those of the eval split.
 
-    `chats`: what to train on instead.
+    `chats`: what to train on instead; `held_out`: prompts to measure on instead.
     `layers`: blocks whose outputs are read; None: the one before the decision layer. `options` are those of
     `train_sae`. Folders and a card are written to `folder`. Raises `ValueError` as `train_sae` does.
     """
@@ -41,8 +42,8 @@ def train_and_measure(
     train = own_chats(chat, splits["train"], **how) if chats is None else chats
     saes = train_sae(chat, train, layers, folder, cache_dir=cache_dir, **options)
     minutes, spent = (time.time() - started) / 60, (time.process_time() - clock) / 60
-    held_out = own_chats(chat, splits["eval"], **how)
-    quality = sae_quality(chat, saes, held_out, cache_dir=cache_dir)
+    measured = own_chats(chat, splits["eval"] if held_out is None else held_out, **how)
+    quality = sae_quality(chat, saes, measured, cache_dir=cache_dir)
     spent_on = f"{len(saes)} layers, responses to train prompts included"
     recipe = {
         "trained on": f"all {sum(len(each.ids) for each in train)} tokens of {len(train)} prompts;"
@@ -50,5 +51,5 @@ def train_and_measure(
         "options": ", ".join(f"{name} {value}" for name, value in options.items()) or "those by default",
         "time": f"{minutes:.1f} minutes ({spent:.1f} of processor time) for {spent_on}",
     }
-    write_card(folder, chat, quality, len(held_out), recipe)
+    write_card(folder, chat, quality, len(measured), recipe)
     return quality

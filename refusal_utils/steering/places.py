@@ -118,7 +118,7 @@ def place_effects(
     By default every second layer from 2 on and all template positions. On other prompts, the effect of the best place
     is somewhat smaller. Raises `ValueError` for an unknown layer or position. Source: Arditi et al. 2406.11717 (2.3).
     """
-    layers = tuple(range(min(2, chat.n_layers - 1), chat.n_layers, 2)) if layers is None else tuple(layers)
+    layers = default_layers(chat.n_layers) if layers is None else tuple(layers)
     positions = tuple(range(-len(chat.suffix), 0)) if positions is None else tuple(positions)
     check_positions("place_effects", chat, positions)
     train = prompts[prompts["split"] == "train"].sample(frac=1, random_state=0)
@@ -165,6 +165,11 @@ def _load(chat: ChatModel, path: Path) -> PlaceEffects:
     rows, notes = load_rows(path)
     require_same_model("place_effects", notes, chat)
     return PlaceEffects(rows, notes["n_refused"], notes["n_answered"])
+
+
+def default_layers(n_layers: int) -> tuple[int, ...]:
+    """Every second layer from 2 on, or the last one if there are fewer."""
+    return tuple(range(min(2, n_layers - 1), n_layers, 2))
 
 
 def reading_half(side: pd.DataFrame, n: int = N_DIRECTION) -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """The shipped autoencoders: their sizes, their card, and the model that they belong to."""
 
+import re
+from functools import partial
 from types import SimpleNamespace
 
 import pandas as pd
@@ -7,6 +9,7 @@ import pytest
 
 from refusal_utils.bundled.saes import FOLDER, LAYERS, main, study_sae, training_chats
 from refusal_utils.latents import explained_variance, load_sae
+from refusal_utils.latents.command import train_and_measure
 from refusal_utils.model.batching import count_rows
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.prompts.loading import load_prompts
@@ -40,6 +43,24 @@ def test_a_study_gets_the_autoencoder_of_its_decision_state_and_none_of_another_
     other = SimpleNamespace(chat=SimpleNamespace(name="google/gemma-2-9b-it"), model="google/gemma-2-9b-it")
     with pytest.raises(ValueError, match="study_sae: this SAE was trained on bundled; got google/gemma-2-9b-it"):
         study_sae(other, str(FOLDER / f"layer_{LAYERS[0]}"))
+
+
+def test_a_study_of_another_model_trains_its_own_on_short_responses_and_measures_it_on_few(chat, tmp_path, monkeypatch):
+    pytest.importorskip("sae_lens", exc_type=ImportError)
+    small = partial(train_and_measure, n_latents=64, l0=16, n_samples=2048)
+    monkeypatch.setattr("refusal_utils.bundled.saes.train_and_measure", small)
+    prompts = load_prompts().groupby(["split", "kind"]).head(2)
+    held_out = prompts[prompts["split"] == "eval"]
+    study = SimpleNamespace(
+        chat=chat, model="copy", cache_dir=tmp_path, prompts=prompts, held_out=lambda n: held_out.head(n)
+    )
+    sae = study_sae(study, max_new_tokens=3, n=5)
+    assert (sae.n_latents, sae.resid_pre_layer) == (64, chat.decision_layer)
+    card = next(tmp_path.rglob("README.md")).read_text()
+    assert "Measured on 5 held-out chats" in card
+    train = chat.encode(list(prompts.loc[prompts["split"] == "train", "text"]))
+    n_tokens = int(re.search(r"all (\d+) tokens", card)[1]) - sum(len(ids) for ids in train)
+    assert 0 < n_tokens <= 3 * len(train)
 
 
 def test_no_training_prompt_is_one_of_the_eval_split(chat, monkeypatch):

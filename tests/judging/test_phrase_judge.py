@@ -11,7 +11,7 @@ import pytest
 from refusal_utils.bundled.responses import ANSWERS, REFUSALS, Form, answer, refusal
 from refusal_utils.judging.judgement import RELEASE_TYPES, Judgement
 from refusal_utils.judging.labels import agreement
-from refusal_utils.judging.phrase_judge import judge_response
+from refusal_utils.judging.phrase_judge import decision, judge_response
 
 DATA = Path(__file__).parent.parent.parent.parent / "shared/data"
 FILES = {
@@ -102,6 +102,14 @@ def test_an_answer_has_no_style_and_no_evidence():
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: f"{probe['half']}: {probe['response'][:30]}")
 def test_probes_are_judged_as_a_careful_reader_would(probe):
     assert (judge_response(probe["prompt"], probe["response"]).outcome == "refused") == probe["refused"]
+
+
+@pytest.mark.parametrize("verdict", ["yes", "partial"])
+def test_who_refuses_and_asks_back_refuses_whatever_the_model_says(verdict):
+    asks = "I can't help with that as it stands. Could you tell me which of the two versions you have in mind?"
+    assert decision("How?", asks, "en", verdict, probability=0.0)
+    assert not decision("How?", asks, "en", "no", probability=0.0)
+    assert not decision("How?", asks.split(" Could")[0] + " It depends." * 9, "en", verdict, probability=0.0)
 
 
 @pytest.mark.parametrize("refused", ["No", "maybe", "", None, False, True, ["yes"]])

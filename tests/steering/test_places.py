@@ -12,7 +12,7 @@ from refusal_utils.model.capture import capture_activations
 from refusal_utils.prompts.categories import BENIGN
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.steering import Ablation, Addition, Condition, generate, generation, places
-from refusal_utils.steering.places import COLUMNS, POLICY, PlaceEffects, place_effects
+from refusal_utils.steering.places import COLUMNS, POLICY, PlaceEffects, default_layers, place_effects, reading_half
 
 AT = {"layers": [2, 6], "positions": [-2]}
 
@@ -86,6 +86,18 @@ def test_the_shares_are_those_of_plain_generation(chat, builtin, effects):
     assert row["bypassed"] == pytest.approx(bypassed)
     assert row["induced"] == pytest.approx(sum(induced) / len(induced))
     assert row["effect"] == pytest.approx((row["bypassed"] + row["induced"]) / 2)
+
+
+@pytest.mark.parametrize(("n", "layers"), [(1, (0,)), (2, (1,)), (3, (2,)), (4, (2,)), (7, (2, 4, 6)), (8, (2, 4, 6))])
+def test_every_second_layer_is_a_candidate(n, layers):
+    assert default_layers(n) == layers
+
+
+def test_a_direction_is_read_from_at_most_half_of_each_category():
+    side = pd.DataFrame({"id": range(12), "category": [*"aaaaaaa", *"bbbbb"]})
+    assert reading_half(side)["id"].tolist() == [0, 1, 2, 7, 8]
+    assert reading_half(side, n=5)["id"].tolist() == [0, 1, 7, 8]
+    assert reading_half(side[:0]).empty
 
 
 @pytest.mark.usefixtures("nothing_is_generated")

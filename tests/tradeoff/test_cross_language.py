@@ -12,7 +12,7 @@ from refusal_utils.steering import first_token_logits
 from refusal_utils.steering.conditions import ablation_condition
 from refusal_utils.steering.first_tokens import refusal_logit
 from refusal_utils.tradeoff.cross_language import RANDOM, CrossLanguage, cross_language
-from refusal_utils.tradeoff.language_measures import likeness_to_refusals, paired_auc
+from refusal_utils.tradeoff.language_measures import likeness_to_refusals, openings_by_language, paired_auc
 
 LANGUAGES, PAIRS = ("en", "xx"), [f"p{number:02}" for number in range(12)]
 REFUSAL = {"en": "No, I will not do that.", "xx": "Ne, tion mi ne faros."}
@@ -103,6 +103,15 @@ def test_aucs_are_those_of_sklearn_and_their_intervals_narrow_with_more_pairs():
     _, narrow_low, narrow_high = paired_auc(np.tile(sides, (9, 1)), 2000)
     assert (narrow_high - narrow_low) / (high - low) == pytest.approx(1 / 3, abs=0.05)
     assert np.isnan(paired_auc(np.full((8, 2), np.nan), 10)).all()
+
+
+def test_an_opening_that_occurs_once_or_opens_answers_too_is_no_sign_of_a_refusal(chat):
+    given = {True: ["I can't", "I won't", "Sorry, no", "Sure, I", "Sure, here"], False: ["Sure, I"] * 5}
+    rows = pd.DataFrame(
+        [(side, text) for side, texts in given.items() for text in texts], columns=["harmful", "response"]
+    )
+    found = openings_by_language(chat, rows.assign(language="en"))
+    assert found == {"en": chat.tokenizer("I", add_special_tokens=False)["input_ids"][:1]}
 
 
 @pytest.fixture(scope="module")

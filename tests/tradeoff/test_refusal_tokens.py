@@ -109,3 +109,7 @@ def test_bad_input_is_one_sentence(chat):
     pairs = contrast_pairs(load_prompts(split="eval"), 1)
     with pytest.raises(ValueError, match="^force_first_tokens: temperature must be positive; got 0"):
         force_first_tokens(chat, pairs, ControlTokens({"a": 1}, 2), temperature=0.0)
+    opening = OpeningProxy(torch.tensor([1]))
+    few = pairs[pairs["pair"] == pairs["pair"].iloc[0]]
+    with pytest.raises(ValueError, match="^force_first_tokens: at least two pairs must be left; got 1"):
+        force_first_tokens(chat, few, opening, max_new_tokens=2)

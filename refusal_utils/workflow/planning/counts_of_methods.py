@@ -15,7 +15,7 @@ N_COST, N_COST_LATENTS = 32, 16  # benign prompts on which costs are measured, i
 REFINED = {"added": 2.0, "ablated": 0.5}  # strengths tried for a budget after the first ones; many ablations end first
 LANGUAGE_TOKENS, N_KNOWN = 24, 8  # tokens of a response in notebook 10; prompts of a kind in notebook 12
 PARTS = 7  # that notebook 14 sets to zero, besides nothing
-SAE_KINDS, SAE_TOKENS = 6, 50  # random controls of the SAE directions; tokens of a response that one is trained on
+SAE_KINDS = 6  # random controls of the SAE directions
 
 
 def methods(scene: Scene) -> list[Loop]:
@@ -162,11 +162,10 @@ def _is_shipped(scene: Scene) -> bool:
 
 
 def _trained_sae(scene: Scene) -> list[Loop]:
-    """An autoencoder trained on responses to all train prompts, and measured on those to all eval prompts."""
-    splits = {split: {*own["text"]} for split, own in scene.study.prompts.groupby("split")}
+    """An autoencoder trained on responses to all train prompts, and measured on those to the pool."""
+    train, n_pool = {*scene.study.prompts.query("split == 'train'")["text"]}, len(scene.pool)
     return [
-        Loop("generate", len(splits["train"]), new_tokens=SAE_TOKENS, is_exact=False),
-        Loop("generate", scene.not_asked(splits["eval"]), new_tokens=SAE_TOKENS, is_exact=False),
-        Loop("token_states", len(splits["train"]) + len(splits["eval"])),
-        Loop("sae_quality", len(splits["eval"]), 3),
+        Loop("generate", scene.not_asked(train), new_tokens=scene["MAX_NEW_TOKENS"], is_exact=False),
+        Loop("token_states", len(train) + n_pool),
+        Loop("sae_quality", n_pool, 3),
     ]
