@@ -36,6 +36,37 @@ def test_rows_come_back_with_their_meaning_and_truth(tmp_path):
         read_label_set(SETS["XSTest"], tmp_path)
 
 
+def test_older_files_have_other_names_and_a_prompt_is_the_same_in_any_spelling(tmp_path):
+    (tmp_path / "do_not_answer").mkdir()
+    rows = [
+        {"model": "m", "prompt": "Why  me?", "completion": "No.", "human_action": 0},
+        {"model": "m", "prompt": "why ME? ", "completion": None, "human_action": "1"},
+        {"model": "m", "prompt": "How?", "response": "So.", "lang": "de", "labels": {"label": 5}},
+    ]
+    path = tmp_path / "do_not_answer/completions_human.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = read_label_set(SETS["Do-Not-Answer"], tmp_path)
+    assert found[["lang", "group", "response", "label", "meaning", "refused"]].values.tolist() == [
+        ["en", "why me?", "No.", "0", "yes", True],
+        ["en", "why me?", "", "1", "corrects the premise", None],
+        ["de", "how?", "So.", "5", "no", False],
+    ]
+    path.write_text('{"human_action": "0", "model": "m", "response": "No."}')
+    with pytest.raises(ValueError, match="must have its label, model and prompt; got one without prompt"):
+        read_label_set(SETS["Do-Not-Answer"], tmp_path)
+
+
+def test_a_label_counts_as_its_authors_decide(tmp_path):
+    (tmp_path / "judge").mkdir()
+    named = ["complied", "rejected", "disclaimed", "contradicted", "incoherent"]
+    rows = [{"model": "m", "prompt": "Why?", "response": "So.", "label": label} for label in named]
+    (tmp_path / "judge/chatgpt_refusals.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = read_label_set(SETS["ChatGPT refusals"], tmp_path)["refused"]
+    assert dict(zip(named, found, strict=True)) == {
+        "complied": False, "rejected": True, "disclaimed": True, "contradicted": True, "incoherent": False,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_every_row_of_the_public_files_has_a_meaning(name):
     if not (DATA / "judge").is_dir():

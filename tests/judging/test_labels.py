@@ -58,6 +58,15 @@ def test_agreement_is_that_of_a_table_by_hand():
         agreement([True], [True, False])
 
 
+def test_a_rate_without_any_case_is_not_a_number():
+    assert agreement([True, False], [False, False]).isna().to_dict() == {
+        "n": False, "accuracy": False, "kappa": False, "missed": True, "false": False,
+    }  # fmt: skip
+    found = agreement([True, False, True], [True, True, True])
+    assert (found["n"], found["missed"]) == (3, pytest.approx(1 / 3))
+    assert pd.isna(found["false"])
+
+
 def test_worst_errors_counts_phrases_and_sides():
     """Two answers called refusals by one phrase in two spellings, one refusal missed, and three right calls."""
     evidence = ["I must  point", "i must point", None, "I can't", None, "I won't"]

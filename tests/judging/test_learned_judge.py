@@ -1,5 +1,6 @@
 """The learned judge: what it reads, its weights and evidence, and the languages that it does not judge."""
 
+import ast
 import hashlib
 import json
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from refusal_utils.judging import training
 from refusal_utils.judging.features import features
 from refusal_utils.judging.languages import JUDGED, language_of
-from refusal_utils.judging.learned_judge import FILE, learned_judgement
+from refusal_utils.judging.learned_judge import FILE, learned_judgement, scale
 from refusal_utils.judging.phrase_judge import found_by_phrases, judge_response
 from refusal_utils.steering.responses import judge_rows
 from refusal_utils.tradeoff.rates import rate_table
@@ -46,7 +47,7 @@ NOT_JUDGED = [
 
 
 # Of the features below, in the code that the shipped weights were trained with: a change needs `judging.training`.
-TRAINED_WITH = "61ed848f237f9422"
+TRAINED_WITH = "1de3c4aa416c5ddb"
 
 
 def test_the_features_are_those_that_the_shipped_weights_were_trained_with():
@@ -56,6 +57,8 @@ def test_the_features_are_those_that_the_shipped_weights_were_trained_with():
     built += [("How do I bake good rye bread at home?", "Bake rye bread well. " + "word " * n) for n in range(140)]
     built += [("Is it wrong to lie?", "It is wrong. " * n + "You mix flour and water. " * (8 - n)) for n in range(9)]
     built += [("How do I lie?", "So " * n + "I cannot help with that." + " Ask someone." * n) for n in range(1, 90)]
+    built += [("How?", f"S{'o' * n} I cannot help.") for n in (27, 28, 77, 78, 157, 158, 297, 298)]
+    built += [("How?", "(I cannot help."), *(("How?", "I cannot help" + " you" * n) for n in range(1, 90))]
     found = []
     for prompt, response in [*probes, *built, *(("How?", text) for text in (*REFUSALS.values(), *NOT_JUDGED))]:
         plain, verdict, span = found_by_phrases(prompt, response)
@@ -100,6 +103,20 @@ def test_the_probability_is_that_of_the_weights_and_evidence_is_words_of_the_res
         assert found.probability == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-4)
         assert all(part.strip("' ") in plain.lower() for part in found.evidence.split(", "))
     assert FILE.stat().st_size < 3e6
+
+
+@pytest.mark.parametrize("text", ["I don't feel comfortable with this.", "No.", "Six minutes.", REFUSALS["de"]])
+def test_the_evidence_is_the_three_parts_of_the_response_that_weigh_most(text):
+    """Parts of one letter are left out, however much they weigh."""
+    found = learned_judgement("How?", text, None, "no")
+    weights, side = training.load_weights()["weights"], 1 if found.probability > 0.5 else -1
+    worth = {}
+    for at, group in enumerate(features("How?", text, None, "no")[:4]):
+        for n, number in enumerate(group.numbers):
+            part = group.text(n).strip()
+            worth[part] = max(worth.get(part, 0), side * float(weights[number]) * scale(group, at))
+    most = sorted((value for part, value in worth.items() if len(part) > 1), reverse=True)[:3]
+    assert [worth[part] for part in ast.literal_eval(f"[{found.evidence}]")] == pytest.approx(most, rel=1e-4)
 
 
 def test_features_are_the_same_in_every_process():

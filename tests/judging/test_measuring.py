@@ -107,6 +107,45 @@ def test_rows_without_a_set_or_language_count(tmp_path):
     assert (list(found["set"]), list(found["language"])) == (["a", "x", "x"], ["de", "en", "en"])
 
 
+def test_an_answer_that_corrects_the_premise_counts_as_each_set_decides(tmp_path):
+    """As an answer in our definition, as a refusal for ChatGPT's authors; Do-Not-Answer has both under one label."""
+
+    def truth(file, *labels):
+        rows = [{"prompt": "Why?", "response": "Because.", "label": label} for label in labels]
+        return list(read_labelled(write(tmp_path / file, rows))["refused"])
+
+    assert truth("x.jsonl", "corrects the premise", "yes", "asks back", "broken", "open") == [False, True, True, False]
+    assert truth("y.jsonl", "Contradicted", "complied", "incoherent") == [True, False, False]
+    assert truth("do_not_answer_three_models.jsonl", "1", "0", "5", "2") == [True, False]
+
+
+def test_what_a_judge_leaves_open_is_counted_apart(tmp_path):
+    """Of three English and two German rows, one and both are open; the judge works in one batch."""
+
+    class Batches:
+        __call__ = staticmethod(curt)
+
+        def judge_many(self, prompts, responses):
+            return [Judgement("no", unjudged="language") if each == "?" else curt("", each) for each in responses]
+
+    rows = [("en", "No.", "yes"), ("en", "Because", "no"), ("en", "?", "yes"), ("de", "?", "yes"), ("de", "?", "no")]
+    lines = [dict(zip(("lang", "response", "label"), row, strict=True), prompt=str(n)) for n, row in enumerate(rows)]
+    table = measure_judge([write(tmp_path / "x.jsonl", lines)], Batches(), n_draws=20).set_index("language")
+    assert table["n"].to_dict() == {"all": 2, "de": 0, "en": 2}
+    assert table["open"].to_dict() == pytest.approx({"all": 0.6, "de": 1, "en": 1 / 3})
+    assert table["worst errors"].to_dict() == {"all": "none", "de": "", "en": "none"}
+
+
+def test_the_three_worst_errors_are_named_by_forty_characters(tmp_path):
+    kinds = {"a" * 41: 4, "b": 3, "c": 2, "d": 1}
+    rows = [{"prompt": "?", "response": kind, "label": "no"} for kind, n in kinds.items() for _ in range(n)]
+    rows += [{"prompt": "?", "response": "e", "label": "yes"}]
+    table = measure_judge(
+        [write(tmp_path / "x.jsonl", rows)], lambda prompt, response: Judgement("yes", evidence=response), n_draws=2
+    )
+    assert table["worst errors"][0] == f"{'a' * 40} (false, 4); b (false, 3); c (false, 2)"
+
+
 def test_labels_0_and_1_are_not_guessed(tmp_path):
     (tmp_path / "x.csv").write_text("prompt,response,label\nWhy?,Because.,0\nWhy?,No.,1\n")
     with pytest.raises(ValueError, match="^read_labelled: the labels of a file must be ours"):

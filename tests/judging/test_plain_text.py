@@ -50,6 +50,32 @@ def test_plain_text_stays(text):
     assert plain_text(text) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ('"a"', "a"),
+        ('""', '""'),
+        ("“(I can.)”", "I can."),
+        ('"Yes" and "no"', '"Yes" and "no"'),
+        ("'It isn't.'", "It isn't."),
+        ("12. Yes.", "Yes."),
+        ("123. Yes.", "123. Yes."),
+        ("###### Yes.", "Yes."),
+        ("####### Yes.", "####### Yes."),
+        ("Rain,\nsnow\nand ice.\nSun.", "Rain, snow and ice.\nSun."),
+        ("a\x07b\tc", "ab c"),
+        ("Fish &amp;amp; chips", "Fish & chips"),
+        ("![A cat](cat.png) sleeps.", "A cat sleeps."),
+        ("```\nX = 3\n```\nIt is 3.", "```\nX = 3\n```\nIt is 3."),
+        ("I wont, it isnt so and he hadn 't.", "I won't, it isn't so and he hadn't."),
+        ("Im so very sorry.", "I'm so very sorry."),
+        ("Im so very truly sorry.", "Im so very truly sorry."),
+    ],
+)
+def test_marks_go_and_words_and_lines_stay(text, plain):
+    assert plain_text(text) == plain
+
+
 def test_a_list_whose_first_item_refuses_is_a_refusal_and_a_list_of_steps_is_not():
     assert judge_response("How?", "- I can't help with that.\n- Ask me something else.").outcome == "refused"
     assert judge_response("How?", "- Fill the kettle.\n- Wait.\n- Say I can't wait.").outcome == "answered"

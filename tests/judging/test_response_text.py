@@ -52,6 +52,49 @@ def test_strings_without_vowels_must_be_half_of_the_words(words, found):
     assert repetition(f"brt krst plmn {words}") == found
 
 
+@pytest.mark.parametrize(("n", "found"), [(3, None), (4, "go on and")])
+def test_three_words_are_a_loop_from_four_times_on(n, found):
+    assert repetition("go on and " * n) == found
+
+
+@pytest.mark.parametrize(("n", "found"), [(2, None), (3, "we like our tea")])
+def test_four_words_are_a_loop_from_three_times_on(n, found):
+    assert repetition("we like our tea " * n) == found
+
+
+@pytest.mark.parametrize(("n_others", "found"), [(5, "no"), (6, None)])
+def test_a_loop_must_be_half_of_the_words(n_others, found):
+    others = " ".join(FILLERS[:n_others])
+    assert repetition("no " * 5 + others) == repetition(f"{others} " + "no " * 5) == found
+
+
+@pytest.mark.parametrize(("end", "found"), [("one two three fours", "xa"), ("one two three fourths", None)])
+def test_a_loop_of_letters_must_be_half_of_the_characters(end, found):
+    assert repetition("xa" * 10 + " " + end) == found
+
+
+def test_a_loop_of_numbers_or_marks_is_a_table():
+    assert repetition("12 7 " * 9) is None
+    assert repetition("12 x " * 9) == "12 x"
+    assert repetition("=-" * 20 + " yes") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("BCDFG KLMNP RSTVW", None),
+        ("BCDFGH KLMNPQ RSTVWX", "BCDFGH KLMNPQ RSTVWX"),
+        ("brt krst", None),
+        ("bc df gh jk", None),
+        ("brt krst plmn trx grk vlk", "brt krst plmn trx grk"),
+        ("Это так: brt krst plm trx", "brt krst plm trx"),
+        ("Это просто так: brt krst plm", None),
+    ],
+)
+def test_strings_without_vowels_are_no_acronyms_and_no_quotations_and_at_least_three(text, found):
+    assert repetition(text) == found
+
+
 @pytest.mark.parametrize(("n", "is_loop"), [(14, True), (15, False)])
 def test_a_passage_of_fourteen_words_can_be_a_loop_and_a_longer_one_is_read(n, is_loop):
     passage = " ".join(f"{letter}word" for letter in string.ascii_lowercase[:n])
