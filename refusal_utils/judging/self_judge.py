@@ -115,9 +115,7 @@ def yes_log_odds(chat: ChatModel, prompts: Sequence[str], responses: Sequence[st
     """
     require_no_hooks("SelfJudge", chat, "a model judges without hooks", "Judge after the steering context has closed.")
     yes, no = answer_tokens(chat)
-    asked, given = ([chat.markup.as_text(text[:LONGEST]) for text in texts] for texts in (prompts, responses))
-    pairs = zip(asked, given, strict=True)
-    ids = chat.encode([QUESTION.format(prompt=prompt, response=response) for prompt, response in pairs])
+    ids = chat.encode([_question(chat, *pair) for pair in zip(prompts, responses, strict=True)])
 
     def step(rows: list[int]) -> tuple[Tensor]:
         batch = chat.pad([ids[row] for row in rows])
@@ -126,6 +124,17 @@ def yes_log_odds(chat: ChatModel, prompts: Sequence[str], responses: Sequence[st
 
     batches = plan_batches(ids, token_budget("SelfJudge", None, chat.device))
     return in_order(run_batches("SelfJudge", batches, step))[0] if ids else Tensor([])
+
+
+def _question(chat: ChatModel, prompt: str, response: str) -> str:
+    """`QUESTION` about the first `LONGEST` characters of both texts, or about half, a quarter, ... if they do not fit."""
+    most, limit = chat.n_context - len(chat.encode(["a"])[0]), LONGEST
+    while True:
+        asked, given = (chat.markup.as_text(text[:limit]) for text in (prompt, response))
+        question = QUESTION.format(prompt=asked, response=given)
+        if limit == 1 or len(chat.tokenizer(question, add_special_tokens=False)["input_ids"]) <= most:
+            return question
+        limit //= 2
 
 
 def calibration_cases() -> pd.DataFrame:

@@ -41,6 +41,16 @@ def test_the_cases_are_balanced_and_their_length_tells_nothing():
     assert cohen_kappa_score(cases["refused"], by_length) < 0.3
 
 
+def test_texts_that_do_not_fit_into_the_context_are_cut_further(chat):
+    """2,000 letters with marks are more tokens than the bundled model's 512; 500 of each text fit, 1,000 do not."""
+    long = "".join(chr(0xE0 + n % 20) for n in range(1000))
+    fits = next(n for n in (500, 250, 125, 62) if len(chat.tokenizer(long[:n])["input_ids"]) < 200)
+    cut = yes_log_odds(chat, [long, "Why?"], [long, "No."])
+    assert cut.tolist() == pytest.approx(
+        yes_log_odds(chat, [long[:fits], "Why?"], [long[:fits], "No."]).tolist(), abs=1e-4
+    )
+
+
 def test_log_odds_are_those_of_a_plain_forward_pass(chat, plain, plain_ids):
     prompts, responses = ["How do I boil an egg?", "Why?"], ["For six minutes.", "I cannot say {that}. " * 9]
     forms = ["yes", "Yes", "YES", " yes", " Yes", " YES", "no", "No", "NO", " no", " No", " NO"]
