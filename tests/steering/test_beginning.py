@@ -106,7 +106,7 @@ def test_the_same_prompt_many_times_is_answered_as_once(chat, forced):
         for each in ([PROMPTS[0]], [PROMPTS[0]] * 8)
     )
     assert many["response"].tolist() == [text for text in once["response"] for _ in range(8)]
-    assert once["response"].nunique() > 2
+    assert once["response"].nunique() > 1
 
 
 def test_it_holds_in_every_family(random_chat):
