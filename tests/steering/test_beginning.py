@@ -98,6 +98,17 @@ def test_every_kind_of_condition_gives_what_it_gives_to_one_prompt_alone(chat):
         assert all(error(*pair) < MOST_ERROR for pair in pairs), condition.name
 
 
+@pytest.mark.parametrize("forced", [None, 5])
+def test_the_same_prompt_many_times_is_answered_as_once(chat, forced):
+    """All of it is what the prompts have in common, but for the template's ending, which each keeps for itself."""
+    once, many = (
+        generate(chat, each, conditions_of(chat), max_new_tokens=3, first_tokens=forced and [forced] * len(each))
+        for each in ([PROMPTS[0]], [PROMPTS[0]] * 8)
+    )
+    assert many["response"].tolist() == [text for text in once["response"] for _ in range(8)]
+    assert once["response"].nunique() > 1
+
+
 def test_it_holds_in_every_family(random_chat):
     conditions = conditions_of(random_chat)
     together = generate(random_chat, PROMPTS, conditions, max_new_tokens=3)

@@ -6,6 +6,7 @@ import torch
 from refusal_utils.directions.direction_set import DirectionSet, Provenance
 from refusal_utils.directions.estimation import normalize
 from refusal_utils.steering import UNSTEERED, Condition, ablation_condition, generate, steering_condition
+from refusal_utils.steering.interventions import Ablation, PartialAblation, SequentialAblation
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,23 @@ def test_an_ablation_has_a_direction_and_no_strength(directions):
     assert isnan(one.gaps)
     assert two.interventions[0].directions.shape == (2, directions.vectors.shape[1])
     assert two.interventions[0].layers == (3,)
+
+
+def test_an_ablation_of_a_share_or_in_turn_is_of_that_kind_and_says_so(directions):
+    pair = ("first", "second")
+    half, turn = ablation_condition(directions, *pair, share=0.5), ablation_condition(directions, *pair, in_turn=True)
+    whole, one = ablation_condition(directions, *pair), ablation_condition(directions, "first")
+    kinds = [type(each.interventions[0]) for each in (one, whole, half, turn)]
+    assert kinds == [Ablation, Ablation, PartialAblation, SequentialAblation]
+    assert half.interventions[0].share == 0.5
+    names = ["ablate first", "ablate first + second", "ablate 0.5 of first + second", "ablate first, second"]
+    assert [each.name for each in (one, whole, half, turn)] == names
+    assert [each.direction for each in (whole, half, turn)] == ["first + second", "first + second", "first, second"]
+    assert len({each.digest for each in (one, whole, half, turn)}) == 4
+    assert one.gap == pytest.approx(7.3)
+    assert isnan(whole.gap)
+    with pytest.raises(ValueError, match="^ablation_condition: directions removed in turn must be .* got share 0.5"):
+        ablation_condition(directions, *pair, in_turn=True, share=0.5)
 
 
 @pytest.mark.parametrize("strength", [{}, {"coefficient": 1.0, "gaps": 1.0}])

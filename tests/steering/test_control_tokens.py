@@ -65,3 +65,15 @@ def test_a_proxy_needs_refusals_that_begin_otherwise(chat):
     assert chat.tokenizer.decode(opening_proxy(chat, rows).tokens).strip() == "No"
     with pytest.raises(ValueError, match="^opening_proxy: a proxy needs a token that opens more refusals than answers"):
         opening_proxy(chat, rows.assign(response="Sure."))
+
+
+def test_a_proxy_has_the_tokens_that_open_four_fifths_of_the_refusals_whatever_else_was_said(chat):
+    said = {"refused": ["No."] * 9 + ["Never."], "answered": ["Sure."] * 10, "broken": ["Oh oh"] * 10}
+    rows = pd.DataFrame(
+        [(text, outcome) for outcome, texts in said.items() for text in texts], columns=["response", "outcome"]
+    )
+    found = opening_proxy(chat, rows)
+    assert chat.tokenizer.decode(found.tokens).strip() == "No"
+    assert found.stops == sorted(chat.stop_tokens)
+    assert opening_proxy(chat, rows.iloc[5:]).tokens.tolist() == found.tokens.tolist()  # just four of five
+    assert len(opening_proxy(chat, rows.iloc[6:]).tokens) == 2

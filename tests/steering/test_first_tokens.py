@@ -29,6 +29,9 @@ def test_refusal_scores_are_the_log_odds_of_the_tokens_under_every_condition(cha
         p = first_token_logits(chat, prompts[:6], condition).double().softmax(-1)[:, tokens].sum(-1)
         torch.testing.assert_close(own, torch.logit(p), atol=2e-4, rtol=1e-4)
     assert float((scores - scores[0]).abs().amax(1)[1:].min()) > 1e-2  # before control
+    alone = refusal_scores(chat, prompts[:2], conditions[:1], tokens[:1])
+    p = first_token_logits(chat, prompts[:2]).double().softmax(-1)[:, tokens[0]]
+    torch.testing.assert_close(alone[0], torch.logit(p), atol=2e-4, rtol=1e-4)
     with pytest.raises(ValueError, match=r"^refusal_scores: there must be tokens that open refusals; got none"):
         refusal_scores(chat, prompts[:1], conditions, tokens[:0])
 

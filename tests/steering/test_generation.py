@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -104,6 +106,27 @@ def test_a_shorter_run_is_read_from_a_longer_one(chat, prompts, tmp_path, monkey
     monkeypatch.setattr(module, "decode", None)
     pd.testing.assert_frame_equal(generate(chat, prompts[:6], max_new_tokens=5, cache_dir=tmp_path), expected)
     assert not expected["stopped"].any()
+
+
+def test_a_longer_run_than_the_stored_one_generates_its_rows_anew(chat, prompts, tmp_path):
+    expected = generate(chat, prompts[:6], max_new_tokens=20)
+    short = generate(chat, prompts[:6], max_new_tokens=5, cache_dir=tmp_path)
+    pd.testing.assert_frame_equal(generate(chat, prompts[:6], max_new_tokens=20, cache_dir=tmp_path), expected)
+    assert (expected["n_tokens"] > short["n_tokens"]).any()
+
+
+def test_a_response_may_fill_the_context_to_its_last_token_but_one(chat, prompts):
+    """The last new token is not read."""
+    n = len(chat.encode(prompts[:1])[0])
+    expected = generate(chat, prompts[:1], max_new_tokens=4)
+    full, short = (replace(chat, n_context=n_context) for n_context in (n + 3, n + 2))
+    pd.testing.assert_frame_equal(generate(full, prompts[:1], max_new_tokens=4), expected)
+    with pytest.raises(
+        ValueError, match=f"^generate: prompt and 4 new tokens must fit the context of {n + 2}; got {n}"
+    ):
+        generate(short, prompts[:1], max_new_tokens=4)
+    with pytest.raises(ValueError, match=f"got {n + 1} tokens in prompt 0"):  # a forced token counts
+        generate(full, prompts[:1], max_new_tokens=4, first_tokens=[5])
 
 
 def test_a_damaged_row_is_generated_again_and_the_others_are_kept(chat, prompts, tmp_path, monkeypatch, capsys):

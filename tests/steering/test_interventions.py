@@ -6,7 +6,15 @@ import torch
 
 from refusal_utils.steering.conditions import UNSTEERED, Condition
 from refusal_utils.steering.generation import generate
-from refusal_utils.steering.interventions import Ablation, Addition, HeadReplacement, first_edited_layer, require_fit
+from refusal_utils.steering.interventions import (
+    Ablation,
+    Addition,
+    HeadReplacement,
+    LatentClamp,
+    PartialAblation,
+    first_edited_layer,
+    require_fit,
+)
 
 VECTOR = torch.ones(4) / 2
 
@@ -16,6 +24,12 @@ def unchecked(intervention, **fields):
     changed = copy(intervention)
     vars(changed).update(fields)
     return changed
+
+
+def clamp(column, **rule):
+    """A clamp of two latents."""
+    both = column[:, None].expand(-1, 2)
+    return LatentClamp(both, torch.zeros(2), both.T, torch.zeros(2), (1,), **rule)
 
 
 def test_the_first_layer_that_an_intervention_changes():
@@ -34,7 +48,11 @@ def test_the_first_layer_that_a_condition_changes_is_that_of_its_first_intervent
 def test_what_fits_is_accepted(chat, direction):
     require_fit(chat, Addition(direction, (0, -1), "prompt", 2))
     require_fit(chat, Ablation(direction[None], reference=3 * direction))
+    require_fit(chat, Addition(direction, (-8, 7)))
     require_fit(chat, HeadReplacement(((3, 1),), (-1,), torch.zeros(1, 1, chat.d_model // 6)))
+    require_fit(chat, HeadReplacement(((0, 0), (7, 5)), (-1,), torch.zeros(2, 1, chat.d_model // 6)))
+    require_fit(chat, PartialAblation(direction[None], share=0.0))
+    require_fit(chat, clamp(direction, k=1))
 
 
 @pytest.mark.parametrize(
@@ -58,6 +76,24 @@ def test_what_fits_is_accepted(chat, direction):
             lambda r: HeadReplacement(((3, 6),), (-1,), torch.zeros(1, 1, 32)),
             "a head must be one of 8 layers x 6 heads",
         ),
+        (
+            lambda r: HeadReplacement(((0, 0), (9, 1)), (-1,), torch.zeros(2, 1, 32)),
+            r"a head must be one of 8 layers x 6 heads; got \[\(9, 1\)\]",
+        ),
+        (lambda r: HeadReplacement(((8, 0),), (-1,), torch.zeros(1, 1, 32)), "a head must be one of 8 layers"),
+        (lambda r: HeadReplacement(((-1, 0),), (-1,), torch.zeros(1, 1, 32)), "a head must be one of 8 layers"),
+        (lambda r: HeadReplacement(((3, -1),), (-1,), torch.zeros(1, 1, 32)), "a head must be one of 8 layers"),
+        (lambda r: Addition(r, (0, -9)), "the layer must be one of 0 to 7; got -9 in an Addition"),
+        (lambda r: Addition(r, (8,)), "the layer must be one of 0 to 7; got 8 in an Addition"),
+        (lambda r: unchecked(Addition(r, (1,)), every=1.5), r"every must be a whole number; got 1\.5"),
+        (
+            lambda r: unchecked(Addition(r, (1,)), tokens="some"),
+            "tokens must be one of all, prompt, generation; got 'so",
+        ),
+        (lambda r: PartialAblation(r[None], share=-0.1), r"the share must be from 0 to 1; got -0\.1"),
+        (lambda r: clamp(r), "latents need either thresholds or k; got False and None"),
+        (lambda r: clamp(r, threshold=torch.zeros(2), k=1), "latents need either thresholds or k; got True and 1"),
+        (lambda r: clamp(r / 0, k=1), "a weight must be finite"),
         (
             lambda r: HeadReplacement(((3, 1),), (-2, -1), torch.zeros(1, 1, 32)),
             "values must be given for 1 heads at 2",

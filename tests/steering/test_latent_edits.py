@@ -57,6 +57,19 @@ def test_rows_of_a_batch_have_their_own_clamps(k, chat):
     assert not torch.allclose(logits[0], logits[2])
 
 
+def test_a_clamp_of_every_second_token_leaves_the_others(chat):
+    sae, (ids,) = made(chat.d_model), chat.encode(PROMPTS[:1])
+    seen = []
+    hooks = [(chat.hook_name("resid_pre", 4), lambda value, hook: seen.append(value[0]))]
+    for edits in ([], [sae.clamp(range(32), 3.0)], [sae.clamp(range(32), 3.0, every=2)]):
+        with torch.no_grad(), intervene(chat, *edits), chat.bridge.hooks(fwd_hooks=hooks):
+            chat.bridge(torch.tensor([ids]))
+    before, everywhere, second = seen
+    torch.testing.assert_close(second[::2], everywhere[::2])
+    assert torch.equal(second[1::2], before[1::2])
+    assert float((everywhere - before).norm(dim=-1).min()) > 0.1
+
+
 def test_a_clamp_of_generated_tokens_alone_leaves_the_prompt(chat):
     sae = made(chat.d_model)
     later = Condition("later", (sae.clamp(range(32), 3.0, tokens="generation"),))

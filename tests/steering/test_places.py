@@ -12,7 +12,15 @@ from refusal_utils.model.capture import capture_activations
 from refusal_utils.prompts.categories import BENIGN
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.steering import Ablation, Addition, Condition, generate, generation, places
-from refusal_utils.steering.places import COLUMNS, POLICY, PlaceEffects, default_layers, place_effects, reading_half
+from refusal_utils.steering.places import (
+    COLUMNS,
+    POLICY,
+    PlaceEffects,
+    default_layers,
+    place_by_effect,
+    place_effects,
+    reading_half,
+)
 
 AT = {"layers": [2, 6], "positions": [-2]}
 
@@ -137,6 +145,40 @@ def test_too_few_probes_give_no_place(chat, builtin):
     assert (unseen.n_refused, unseen.n_answered) == (0, 0)  # eval prompts are left alone
     with pytest.raises(ValueError, match="^place_effects: positions must lie in the template's last 4 tokens; got -9"):
         place_effects(chat, builtin, positions=[-9])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["COLUMNS", "GAPS", "SCREENING_GAPS", "N_SCREENED", "N_FINALISTS", "N_PROBE", "N_ASKED", "N_DIRECTION", "N_TOKENS"],
+)
+def test_a_table_made_by_another_procedure_has_another_file(chat, monkeypatch, tmp_path, name):
+    asked = [["a"], ["What?"], (2,), (-1,)]
+    before = places._stored(chat, tmp_path, asked)
+    assert before == places._stored(chat, tmp_path, asked)
+    monkeypatch.setattr(places, name, "another")
+    assert places._stored(chat, tmp_path, asked) != before
+    assert places._stored(chat, None, asked) is None
+
+
+def test_a_model_is_put_to_its_best_place_and_left_alone_without_one(chat, monkeypatch):
+    rows = [(2, -1, 0, 0.5, 0, 0.25, 16, 7, 0), (5, -2, 1, 0.5, 0, 0.75, 16, 7, 0)]
+    found = PlaceEffects(pd.DataFrame(rows, columns=COLUMNS), 16, 7)
+    few = PlaceEffects(pd.DataFrame(columns=COLUMNS), 3, 16)
+    asked = []
+
+    def answer_with(effects):
+        monkeypatch.setattr(places, "place_effects", lambda *_, **how: asked.append(how["positions"]) or effects)
+
+    answer_with(found)
+    placed, effects = place_by_effect(chat, pd.DataFrame(), pos=None, required=False, cache_dir=None)
+    assert effects is found
+    assert (placed.decision_layer, placed.decision_pos, placed.decision_source) == (5, -2, found.source)
+    place_by_effect(chat, pd.DataFrame(), pos=-3, required=False, cache_dir=None)
+    assert asked == [None, (-3,)]
+    answer_with(few)
+    assert place_by_effect(chat, pd.DataFrame(), pos=None, required=False, cache_dir=None) == (chat, None)
+    with pytest.raises(ValueError, match="^place_effects: 4 train prompts must be refused .* got 3 and 16"):
+        place_by_effect(chat, pd.DataFrame(), pos=None, required=True, cache_dir=None)
 
 
 def test_equal_effects_are_ordered_by_text_then_the_papers_position_then_depth():

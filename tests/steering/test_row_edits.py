@@ -261,6 +261,18 @@ def test_replacing_heads_equals_the_same_edit_in_plain_hugging_face(chat, prompt
         handle.remove()
 
 
+def test_heads_and_the_stream_are_edited_together_in_either_order(chat, prompts, direction):
+    heads = HeadReplacement(((2, 1), (5, 0)), (-1,), torch.ones(2, 1, chat.d_model // 6))
+    added = Addition(6 * direction, (4,))
+    with intervene(chat, heads), intervene(chat, added):
+        nested = logits_of(chat, prompts[:2])
+    for edits in ((heads, added), (added, heads)):
+        with intervene(chat, *edits):
+            torch.testing.assert_close(logits_of(chat, prompts[:2]), nested, atol=2e-5, rtol=0)
+    with intervene(chat, heads):
+        assert float((logits_of(chat, prompts[:2]) - nested).abs().max()) > 1e-2  # before control
+
+
 def test_patching_a_head_with_its_own_value_changes_nothing_and_with_anothers_does(chat, prompts):
     values = head_values(chat, prompts[:2], 3, (-2, -1))
     before = logits_of(chat, prompts[:1])

@@ -7,7 +7,7 @@ from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogit
 
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.steering import confidence as module
-from refusal_utils.steering.confidence import refusal_confidence
+from refusal_utils.steering.confidence import SAMPLED, refusal_confidence
 from refusal_utils.steering.generation import generate
 from refusal_utils.steering.sampling import Sampling, draw_tokens
 
@@ -71,6 +71,15 @@ def test_confidence_is_the_mean_weighted_by_probability(chat, monkeypatch):
     assert found.to_dict() == {7: pytest.approx((0.5 - 0.25) / 0.75), 3: 1.0, 5: 0.0}
     flat = refusal_confidence(chat, prompts, sampling=Sampling(n=3), tau=1e9)
     assert flat[7] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_confidence_is_sampled_as_in_its_source(chat, monkeypatch):
+    asked = {}
+    rows = pd.DataFrame({"outcome": ["refused"] * 5, "probability": [0.5] * 5})
+    monkeypatch.setattr(module, "respond", lambda *given, **options: asked.update(options) or rows)
+    assert refusal_confidence(chat, pd.DataFrame({"id": ["a"], "text": ["a"]})).tolist() == [1.0]
+    assert asked["sampling"] == SAMPLED == Sampling(n=5, temperature=0.6, top_p=0.95, top_k=20, seed=0)
+    assert asked["max_new_tokens"] == 50
 
 
 def test_confidence_of_the_bundled_model_is_high_on_what_it_refuses_and_low_on_what_it_answers(chat):

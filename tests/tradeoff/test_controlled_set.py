@@ -98,6 +98,7 @@ def test_costs_are_measured_on_answered_benign_prompts_and_first_on_those_outsid
     assert set(found[:2]) == set(benign["text"]) - set(controlled["text"])
     assert set(found[2:]) < set(controlled["text"])
     assert set(cost_prompts(unsteered, controlled)) == set(benign["text"])
+    assert len(cost_prompts(pool(40), controlled)) == 32
     assert cost_prompts(benign.head(1), controlled) == [benign["text"].iloc[0]]
     with pytest.raises(ValueError, match="^cost_prompts: .* at least one benign prompt; got none of 3 prompts"):
         cost_prompts(unsteered.head(3), controlled)

@@ -1,7 +1,7 @@
 import torch
 
 from refusal_utils.directions.direction_set import DirectionSet, Provenance
-from refusal_utils.tradeoff.controls import OURS, with_controls
+from refusal_utils.tradeoff.controls import OURS, control_directions, with_controls
 
 
 def test_controls_keep_the_directions_and_say_what_they_are():
@@ -21,3 +21,12 @@ def test_controls_keep_the_directions_and_say_what_they_are():
     uniform, shaped = found.vectors[3:63].square().mean(0), found.vectors[63:].square().mean(0)
     assert float(torch.corrcoef(torch.stack([shaped, spread.square()]))[0, 1]) > 0.9
     assert float(uniform.std()) < 0.5 * float(shaped.std())
+
+
+def test_there_are_five_controls_of_each_kind_unless_more_are_asked_for():
+    refused = {"a": torch.randn(6, 8, generator=torch.Generator().manual_seed(1))}
+    answered = torch.randn(6, 8, generator=torch.Generator().manual_seed(2))
+    own = DirectionSet.from_states(refused, answered, Provenance(layer=4))
+    names = [f"{kind} {number}" for kind in ("random", "covariance") for number in range(5)]
+    assert list(control_directions(own, refused, answered)) == names
+    assert list(with_controls(own, refused, answered)[0]) == ["a", "pooled", *names]

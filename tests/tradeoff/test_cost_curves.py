@@ -61,6 +61,35 @@ def test_gains_are_the_differences_of_refusal_at_one_budget_with_paired_interval
     assert counts[["clearly more", "undecided"]].to_numpy().sum() == 0
 
 
+def test_verdicts_say_more_of_what_turns_refusal_further_and_undecided_of_what_turns_it_as_far():
+    same = {(how, "same", budget): n for (how, _, budget), n in WEAK.items()}
+    counts = planted(STRONG | WEAK | same).verdicts("weak", ["strong", "same"], n_draws=300)
+    assert counts.index.tolist() == [(how, budget) for how in (ABLATED, ADDED) for budget in BUDGETS]
+    assert counts["clearly more"].tolist() == counts["undecided"].tolist() == [1, 1, 1, 1]
+    assert counts["clearly less"].sum() == 0
+
+
+def test_a_point_with_broken_text_has_no_gain():
+    curves = planted(STRONG | WEAK)
+    rows = curves.interventions[ADDED].rows
+    at = (rows["name"] == "strong") & (rows["budget"] == 0.2)
+    rows["outcome"] = rows["outcome"].mask(at & (np.arange(len(rows)) % 5 == 0), "broken")  # every fifth response
+    gains = curves.gains("weak", n_draws=20)
+    assert len(gains) == 7
+    assert (ADDED, 0.2, "strong") not in gains.index
+
+
+def test_outcomes_of_some_names_are_those_and_their_budgets():
+    curves = planted(STRONG | WEAK | {(ADDED, "once", 0.1): 25, (ABLATED, "once", 0.2): 15})
+    found = curves.outcomes(["once", "strong"])
+    assert found.directions == ("once", "strong")
+    once = [budget for budget, usable in zip(found.strengths, found.usable[0], strict=True) if usable]
+    assert sorted(once) == [-0.2, 0.0, 0.1]
+    assert found.overall(found.weights(0))[0, 0, [found.strengths.index(each) for each in sorted(once)]].tolist() == (
+        pytest.approx([15 / 40, 20 / 40, 25 / 40])
+    )
+
+
 def test_names_are_matched_at_the_median_reach_and_one_that_falls_short_has_no_number():
     stronger = {(how, "stronger", budget): n for (how, _, budget), n in STRONG.items()}
     matched = planted(STRONG | WEAK | stronger).matched(["strong", "weak", "stronger"], n_draws=50)

@@ -42,6 +42,10 @@ def test_agreement_is_over_the_directions_of_one_kind_and_positive_strengths():
     assert costs.agreement("one").to_dict() == pytest.approx({"coefficient": 0.8, "gaps": 1.0, "nats": -1.0})
     table = costs.table([0.1])
     assert table["nats"].to_dict() == {0.1: {"one": 0.4, "other": 0.1}}
+    unsteered = values.tail(1).assign(coefficient=0.0, gaps=0.0)
+    assert SteeringCosts(pd.concat([values, unsteered])).steered.equals(costs.steered)
+    three = values.head(3).assign(gaps=0.1, nats=[0.1, 0.2, 0.9], refused=[0.0, 0.9, 1.0])
+    assert SteeringCosts(three).table([0.1]).iloc[0].tolist() == [0.2, 0.9]  # medians
     figure = costs.figure(title="t", x="nats spent")
     assert figure.layout.xaxis.type == "log"
     assert sum(len(trace.x) for trace in figure.data) == 5

@@ -54,6 +54,24 @@ def test_what_is_not_judged_counts_in_no_rate():
     assert changed.by_cluster(50).equals(everywhere.by_cluster(50))
 
 
+def test_without_the_diagonal_a_directions_own_category_does_not_count():
+    """A direction takes all refusals of its own category, half of its cluster's other one and none beyond."""
+    rows = made_up(0.5, 0.0, n=20).rows
+    rows.loc[rows["direction"] == rows["category"], "outcome"] = "answered"
+    found = CrossEffects(rows)
+    clusters = [CLUSTER[POLICY[0]], CLUSTER[CANNOT[0]]]
+    for diagonal, own in ((True, -0.75), (False, -0.5)):
+        changes = found.by_cluster(20, diagonal=diagonal)["change"]
+        assert [changes[each, each] for each in clusters] == pytest.approx([own, own])
+        assert [changes[each, "own minus other"] for each in clusters] == pytest.approx([own, own])
+        assert changes[clusters[0], clusters[1]] == changes[clusters[1], clusters[0]] == 0
+
+
+def test_categories_come_in_their_usual_order_and_unknown_ones_last():
+    rows = made_up(0.5, 0.5, n=2).rows.replace({"category": {POLICY[1]: "new"}}).iloc[::-1]
+    assert list(CrossEffects(rows).table()) == [POLICY[0], *CANNOT, "new", "not judged"]
+
+
 def test_the_interval_is_that_of_a_plain_bootstrap():
     found = made_up(0.8, 0.1)
     row = found.by_cluster(4000).iloc[0]

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from refusal_utils.geometry.parallel import ParallelStates
 from refusal_utils.prompts.languages import load_languages
 from refusal_utils.steering import first_token_logits
-from refusal_utils.steering.conditions import ablation_condition
+from refusal_utils.steering.conditions import ablation_condition, steering_condition
 from refusal_utils.steering.first_tokens import refusal_logit
 from refusal_utils.tradeoff.cross_language import RANDOM, CrossLanguage, cross_language
 from refusal_utils.tradeoff.language_measures import likeness_to_refusals, openings_by_language, paired_auc
@@ -105,6 +105,21 @@ def test_aucs_are_those_of_sklearn_and_their_intervals_narrow_with_more_pairs():
     assert np.isnan(paired_auc(np.full((8, 2), np.nan), 10)).all()
 
 
+def test_likeness_leaves_out_the_own_pair_and_other_languages():
+    """Texts of one letter each: any two are the same, or have nothing in common."""
+    harmful, twins = ["aaaa", "aaaa", "bbbb", "bbbb"], ["cccc", "aaaa", "cccc", "dddd"]
+    texts = [*zip([True] * 4, "0123", harmful, strict=True), *zip([False] * 4, "0123", twins, strict=True)]
+    rows = pd.DataFrame(texts, columns=["harmful", "pair_id", "response"]).assign(kind="", language="en")
+    steered = pd.DataFrame({"pair_id": ["1", "2", "0"], "response": ["bbbb", "cccc", ""], "kind": "ablated"})
+    others = rows.assign(language="xx", response="aaaa")
+    both = pd.concat([others, rows, steered.assign(harmful=True, language="en")], ignore_index=True)
+    found = 3 * likeness_to_refusals(both)  # three other pairs
+    assert found.iloc[:8].tolist() == pytest.approx([0] * 8)
+    assert found.iloc[8:12].tolist() == pytest.approx([1 - 1, 1 - 0, 1 - 0, 1 - 0])
+    assert found.iloc[12:16].tolist() == pytest.approx([0 - 1, 1 - 0, 0 - 1, 0 - 0])
+    assert found.iloc[16:].tolist() == pytest.approx([2 - 0, 0 - 1, 0 - 0])
+
+
 def test_an_opening_that_occurs_once_or_opens_answers_too_is_no_sign_of_a_refusal(chat):
     given = {True: ["I can't", "I won't", "Sorry, no", "Sure, I", "Sure, here"], False: ["Sure, I"] * 5}
     rows = pd.DataFrame(
@@ -131,6 +146,26 @@ def test_scores_are_those_of_a_direction_from_the_other_pairs(chat, found):
     rows = found.rows.set_index(["kind", "direction", "language", "pair_id"])
     score = rows.loc[("ablated", "de", "en", own["pair_id"].iloc[2]), "score"]
     assert score == pytest.approx(float(refusal_logit(logits.double(), tokens)), abs=1e-3)
+
+
+def test_a_direction_is_added_once_its_gap_to_the_twins(chat, found):
+    prompts = load_languages(languages=["en", "de"])
+    twin = prompts[~prompts["harmful"] & (prompts["language"] == "en")].iloc[2]
+    tokens = torch.tensor(
+        [chat.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in found.openings["en"]]
+    )
+    directions = found.states.directions(_place(chat), torch.arange(1, 15, 2))
+    logits = first_token_logits(chat, [twin["text"]], steering_condition(directions, "de", gaps=1.0))
+    scores = found.rows.set_index(["kind", "direction", "language", "harmful", "pair_id"])["score"]
+    added, before = (scores[kind, name, "en", False, twin["pair_id"]] for kind, name in (("added", "de"), ("", "")))
+    assert added == pytest.approx(float(refusal_logit(logits.double(), tokens)), abs=1e-3)
+    assert abs(added - before) > 0.1
+
+
+def test_a_refusal_counts_one_and_any_other_text_nothing(found):
+    outcome = found.rows["outcome"]
+    assert {"refused", "answered"} <= set(outcome) <= {"refused", "answered", "broken"}
+    assert found.rows["refused"].tolist() == [float(each == "refused") for each in outcome]
 
 
 def test_every_prompt_has_a_response_under_every_direction_and_the_figure_shows_the_maps(found):
@@ -161,6 +196,10 @@ def test_prompts_that_are_not_parallel_or_too_few_are_refused(chat):
     prompts = load_languages(languages=["en", "de"])
     with pytest.raises(ValueError, match="^cross_language: prompts must be parallel"):
         cross_language(chat, prompts.sample(frac=1, random_state=0))
+    swapped = prompts.copy()
+    swapped.loc[swapped.index[-15:-13], "pair_id"] = swapped["pair_id"].iloc[[-14, -15]].to_numpy()
+    with pytest.raises(ValueError, match="^cross_language: prompts must be parallel"):
+        cross_language(chat, swapped)
     few = prompts[prompts["pair_id"] <= "language-07"]
     with pytest.raises(
         ValueError, match="^cross_language: there must be at least 8 pairs, half for the directions; got 7"

@@ -102,3 +102,13 @@ def test_advantage_is_the_mean_difference_of_two_curves_and_sees_a_direction_tha
     same = tradeoff_curves(outcomes, 100).advantage("direction 1").loc["direction 2"]
     assert same["low"] < 0 < same["high"]
     assert list(found.index) == ["direction 1", "direction 2"]
+
+
+def test_an_advantage_is_that_over_the_refusal_rates_that_both_reach():
+    outcomes = planted(n=47, gains=((1.0, 0.3), (0.5, 0.5), (0.0, 0.0)), jitter=0.0)
+    found = tradeoff_curves(outcomes, 20).advantage("direction 1")
+    overall = outcomes.refused.double().mean(-1)[:2]  # both sides have the same number of prompts
+    ends = [float(overall.amin(1).max()), float(overall.amax(1).min())]
+    assert found.loc["direction 0", ["from", "to"]].tolist() == pytest.approx(ends)
+    assert found.loc["direction 0", "more"] < 0
+    assert found.loc["direction 2", ["more", "low", "high"]].isna().all()

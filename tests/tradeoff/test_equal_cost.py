@@ -78,6 +78,19 @@ def test_a_budget_that_is_never_spent_is_nan_and_of_several_crossings_the_smalle
         strengths_at_cost(chat, {"plain": plain}, ["x"], (0.0,))
 
 
+def test_a_large_strength_is_found_up_to_the_largest_that_is_tried(chat, monkeypatch):
+    cost_of(monkeypatch, lambda strength: strength * 1e-5)
+    found = strengths_at_cost(chat, {"plain": plain}, ["x"], (1e-3, 3e-2, 5e-2))
+    assert found["strength"].to_numpy() == pytest.approx([100, 3000, np.nan], rel=0.02, nan_ok=True)
+    assert found["nats"].isna().tolist() == [False, False, True]
+
+
+def test_without_a_gap_to_count_in_a_strength_is_a_coefficient(directions):
+    flat = DirectionSet(("a", "b"), directions.vectors, torch.tensor([0.0, 0.5]), directions.provenance)
+    assert [addition_dial(flat, name)(3.0).coefficient for name in flat] == [3.0, 1.5]
+    assert addition_dial(directions, "b")(3.0).coefficient == 3.0
+
+
 def test_responses_at_equal_cost_are_those_under_the_same_conditions(chat, directions):
     controlled = load_prompts("advice", "eval").head(4).assign(harmful=[True, True, False, False])
     dials = {name: addition_dial(directions, name) for name in directions}

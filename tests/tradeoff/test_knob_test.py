@@ -7,7 +7,7 @@ import torch
 
 from refusal_utils.prompts.categories import CATEGORY_IDS
 from refusal_utils.tradeoff.curves import tradeoff_curves
-from refusal_utils.tradeoff.knob_test import NO_RANGE, NUMBERS, VERDICTS, KnobTest, knob_test
+from refusal_utils.tradeoff.knob_test import NO_RANGE, NUMBERS, VERDICTS, KnobTest, _compare, knob_test
 from refusal_utils.tradeoff.outcomes import Outcomes
 
 from .planted import planted, rows_of
@@ -112,6 +112,35 @@ def test_several_margins_are_tested_on_the_same_draws():
         assert both.verdicts[margin].tolist() == alone.pairs["verdict"].tolist()
     assert both.table().loc["equivalent"].tolist() == [3, 0]
     pd.testing.assert_frame_equal(both.pairs, knob_test(outcomes, n_draws=200).pairs)
+
+
+def test_the_numbers_of_a_pair_are_those_counted_by_hand():
+    """Twenty draws move the first of two points by 0.01 to 0.20, and the other one by nothing."""
+    moves = torch.arange(1, 21).double() / 100
+    drawn = torch.stack([0.3 + moves, torch.full((20,), -0.1, dtype=torch.float64)], dim=1)
+    data = torch.tensor([[0.3, -0.1]], dtype=torch.float64)
+    (gap, gap_low, gap_high, area, area_low, area_high, p_different), within = _compare(
+        torch.cat([data, drawn]), [0.355, 0.6]
+    )
+    assert (gap, area) == pytest.approx((0.3, 0.2))
+    assert (gap_low, gap_high) == pytest.approx((0.3 - 0.1905, 0.3 + 0.1905))  # 0.95 of the way from 0.01 to 0.20
+    assert (area_low, area_high) == pytest.approx((0.2 - 0.09525, 0.2 + 0.09525))
+    assert p_different == pytest.approx(1 / 21)  # nothing moves by 0.3
+    assert within == pytest.approx([(1 + 15) / 21, 1 / 21])  # the moves from 0.06 on leave the first margin
+    near = torch.tensor([[0.05, 0.05], [0.15, 0.05], [0.05, 0.15]], dtype=torch.float64)
+    (_, *ends, _, area_low, _, _), _ = _compare(near, [0.1])
+    assert (*ends, area_low) == pytest.approx((0, 0.15, 0))
+    far = torch.tensor([[0.95, 0.95], [0.75, 0.75]], dtype=torch.float64)
+    (_, *ends, _, _, area_high, p_different), within = _compare(far, [0.1])
+    assert (*ends, area_high) == pytest.approx((0.75, 1, 1))
+    assert (p_different, *within) == (0.5, 1.0)
+
+
+def test_the_summary_tells_the_median_and_the_largest_difference():
+    table = pd.DataFrame({"gap": [0.1, 0.2, 0.5, np.nan]})
+    assert KnobTest(table, pd.DataFrame()).summary() == (
+        "3 of 4 pairs have a common range; largest difference of a pair: median 0.20, at most 0.50"
+    )
 
 
 def test_few_prompts_leave_the_question_undecided():

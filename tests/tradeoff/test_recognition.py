@@ -75,3 +75,10 @@ def test_a_model_whose_direction_is_ablated_is_probed_again_and_rulers_see_only_
         ValueError, match="^recognition: there must be at least 5 harmful and 5 benign prompts; got 24 and 3"
     ):
         recognition(chat, prompts.head(27), {})
+
+
+def test_the_length_of_a_prompt_is_its_number_of_words(chat):
+    """Harmful prompts have three or four words, benign ones one or two."""
+    rows = [(" ".join(["word"] * (n + 2 * harmful)), harmful) for harmful in (True, False) for n in (1, 2) * 6]
+    found = recognition(chat, pd.DataFrame(rows, columns=["text", "harmful"]), {})
+    assert found.table(10).loc[LENGTH, "AUC"] == 1

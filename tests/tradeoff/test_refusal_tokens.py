@@ -6,8 +6,10 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
+from refusal_utils.judging import Judgement
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.prompts.twins import contrast_pairs
+from refusal_utils.stats import wilson
 from refusal_utils.steering.control_tokens import ControlTokens, OpeningProxy
 from refusal_utils.steering.responses import respond
 from refusal_utils.tradeoff.refusal_tokens import ForcedResponses, f1_scores, force_first_tokens
@@ -79,6 +81,74 @@ def test_words_that_do_not_follow_the_token_are_counted():
     found = planted(obeys=0.5).forcing()
     assert (found["low"] < found["share"]).all()
     assert found["share"].between(0.2, 0.9).all()
+
+
+def test_the_shares_that_do_not_follow_are_those_counted_by_hand():
+    """Four prompts refuse by themselves, three of them after either token; of three that answer one always answers."""
+    cases = [(True, "refused", "refused")] * 3 + [(True, "refused", "answered"), (False, "answered", "answered")]
+    cases += [(False, "refused", "answered"), (False, "broken", "answered")]
+    found = ForcedResponses("proxy", pd.DataFrame(cases, columns=["own_refuses", "after refusing", "after answering"]))
+    table = found.forcing()
+    assert table["n"].tolist() == [4, 3]
+    assert table["share"].tolist() == pytest.approx([3 / 4, 1 / 3])
+    assert table[["low", "high"]].to_numpy().tolist() == [list(wilson(3, 4)), list(wilson(1, 3))]
+    obedient = ForcedResponses("proxy", found.rows.tail(3)).forcing()
+    assert obedient["n"].tolist() == [0, 3]
+    assert obedient.iloc[0].drop("n").isna().all()
+
+
+def test_a_threshold_counts_itself():
+    forced = planted()
+    level = float(forced.rows["probability"].median())
+    rows = forced.rows.assign(probability=level)
+    at, above = (ForcedResponses("proxy", rows).thresholds([each], n_draws=10) for each in (level, level + 1e-9))
+    assert (at["refused"] == 1).all()
+    assert (above["refused"] == 0).all()
+
+
+def test_biases_move_the_share_of_forced_refusals_in_equal_steps():
+    forced = planted()
+    levels = forced.biases(9)
+    assert levels == sorted(levels)
+    shares = [float((forced.rows["score"] + level >= 0).mean()) for level in levels]
+    assert shares == pytest.approx([0.02 + 0.12 * step for step in range(9)], abs=1 / len(forced.rows))
+
+
+def test_fifths_of_the_score_have_the_shares_and_intervals_of_their_prompts():
+    forced = planted()
+    rows = forced.rows.sort_values("score")
+    table = forced.calibration()
+    for number, own in enumerate(np.array_split(rows.to_numpy(), 5), start=1):
+        own = pd.DataFrame(own, columns=rows.columns)
+        n = int(own["harmful"].sum())
+        assert table.loc[number, "share"] == pytest.approx(n / 16)
+        assert table.loc[number, ["low", "high"]].tolist() == pytest.approx(list(wilson(n, 16)))
+        assert table.loc[number, "probability"] == pytest.approx(own["probability"].astype(float).mean())
+
+
+def test_a_pair_with_a_response_that_is_not_judged_is_left_out(chat):
+    pairs = contrast_pairs(load_prompts(split="eval"), 1)
+    unread = pairs["text"].iloc[[3, 15]].tolist()  # a prompt of the fourth pair, a twin of the fifth
+
+    def judge(prompt, response):
+        return Judgement("no", unjudged="language" if prompt in unread else None)
+
+    opening = OpeningProxy(torch.tensor([1]))
+    found = force_first_tokens(chat, pairs, opening, max_new_tokens=1, judge=judge).rows
+    kept = [number for number in range(11) if number not in (3, 4)]
+    assert found["pair"].tolist() == kept * 2
+    assert found["harmful"].tolist() == [True] * 9 + [False] * 9
+
+
+def test_a_temperature_divides_the_score(chat):
+    pairs = contrast_pairs(load_prompts(split="eval"), 1).groupby("harmful").head(2)
+    tokens = ControlTokens({"a": 7}, 9)
+    plain, hot = (
+        force_first_tokens(chat, pairs, tokens, temperature=each, max_new_tokens=1).rows for each in (1.0, 2.0)
+    )
+    assert hot["score"].tolist() == pytest.approx((plain["score"] / 2).tolist())
+    assert plain["score"].abs().min() > 0.01
+    assert plain["named"].tolist() == ["a"] * 4
 
 
 def test_calibration_and_auc_see_a_score_that_is_shuffled():

@@ -31,7 +31,9 @@ def test_steered_and_ablated_rates_stand_side_by_side_in_both_units():
     assert found["coefficient"].tolist() == pytest.approx([1.0, 2.0, 2.0, np.nan, np.nan], nan_ok=True)
     assert found["intervention"].tolist() == ["steered"] * 3 + ["ablated"] * 2
     assert (found["judge"] == "phrases").all()
-    (drawn,) = both.figure(title="RR").data
+    figure = both.figure(title="RR")
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 1)
+    (drawn,) = figure.data
     assert list(drawn.x)[-1] == "ablated"
     assert [row[-1] for row in drawn.z] == [0.0, 0.5]
 

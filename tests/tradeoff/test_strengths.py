@@ -14,6 +14,14 @@ def test_each_model_has_its_own_strengths_and_given_ones_are_kept():
     assert choose_gaps("bundled", [1.0]) == ([1.0], BUNDLED[1])
 
 
+@pytest.mark.parametrize("model", ["bundled", "bundled-tokens", "any/other"])
+def test_the_strengths_of_every_model_ascend_from_a_subtraction_to_an_addition(model):
+    for own in choose_gaps(model):
+        assert own == sorted(set(own))
+        assert own[0] < 0 < own[-1]
+        assert 0 not in own  # which no sweep needs
+
+
 @pytest.mark.parametrize("model", ["bundled", "any/other"])
 def test_few_strengths_are_among_all_of_them_so_that_responses_are_shared(model):
     for few, own in zip(choose_gaps(model, "few", "few"), choose_gaps(model), strict=True):

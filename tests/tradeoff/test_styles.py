@@ -268,3 +268,20 @@ def test_counts_are_those_of_the_refusals_alone():
     assert Wording(planted).counts() == {
         "refusals": 3, "wordings": 2, "texts": 2, "commonest wording": 2 / 3, "commonest text": 2 / 3,
     }  # fmt: skip
+
+
+def test_wordings_are_those_of_the_judged_rows_by_their_phrases():
+    texts = ["I'm sorry, but I can't assist with that.", "Boil it for six minutes.", "Je ne peux pas."]
+    outcomes = ["refused", "answered", "not judged"]
+    found = Wording.of(Sweep(pd.DataFrame({"response": texts, "outcome": outcomes}), {"layer": 2}))
+    assert found.rows["response"].tolist() == texts[:2]
+    assert found.rows["refused"].tolist() == ["refused", "not"]
+    assert found.rows["wording"].tolist() == [" + ".join(styles) for styles in found.rows["styles"]]
+    assert "apology" in found.rows["styles"].iloc[0]
+    assert found.notes == {"layer": 2}
+
+
+def test_shares_list_the_categories_first_in_their_order():
+    names = [CATEGORY_IDS[2], "random 0", CATEGORY_IDS[0], "pooled"]
+    frame = pd.DataFrame({"direction": names, "outcome": "refused", "styles": [("apology",)] * 4})
+    assert list(Wording(frame).shares().table().index) == [CATEGORY_IDS[0], CATEGORY_IDS[2], "pooled", "random 0"]

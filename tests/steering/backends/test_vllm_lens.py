@@ -1,11 +1,14 @@
 """The contract of the adapter for vLLM, against an imitation of the plugin that is right, and others that are not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from refusal_utils.steering import UNSTEERED, Ablation, Addition, Condition, generate
 from refusal_utils.steering.backends import checked_backend
+from refusal_utils.steering.backends.backend import Reply, Request
 from refusal_utils.steering.backends.parity import check_parity
 from refusal_utils.steering.backends.vllm_lens import StreamEdit, VllmLens, load_vllm_lens
 from refusal_utils.steering.interventions import HeadReplacement
@@ -113,6 +116,41 @@ def test_a_request_that_is_answered_unsteered_after_the_gate_is_an_error(chat, m
         ValueError, match="every request must be answered under its condition; got 3 of 6 that were not"
     ):
         checked.generate(PROMPTS[:3], [UNSTEERED, added], max_new_tokens=N_NEW)
+
+
+@pytest.mark.parametrize(("n_seen", "is_steered"), [(5, False), (6, True), (7, True), (8, False), (12, False)])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_steered_reply_has_seen_all_its_tokens_but_the_last_or_all(added, n_seen, is_steered, stopped):
+    """Four tokens of the prompt, three of the response, the last of which may be the stop token."""
+    request, tokens = Request([1, 2, 3, 4], added), (7, 8) if stopped else (7, 8, 9)
+    assert Reply(tokens, stopped, n_seen).is_steered(request) == is_steered
+    assert Reply(tokens, stopped, n_seen).is_steered(Request(request.ids, UNSTEERED))
+
+
+def test_an_unsteered_request_has_no_hooks_and_sees_nothing(chat, model, added):
+    both = [Request(ids, each) for ids, each in zip(chat.encode(PROMPTS[:2]), (UNSTEERED, added), strict=True)]
+    unsteered, steered = backend(chat, model).answer(both, 3)
+    assert unsteered.n_seen == 0
+    assert steered.n_seen >= len(both[1].ids)
+
+
+def test_the_states_before_a_layer_are_those_after_the_one_before_it(chat, model):
+    deep = replace(chat, n_layers=8)
+    added = Condition("added", (Addition(random_direction(chat)[0], (-1, 0, 3, 6)),))
+    after, before = backend(deep, model)._hooks(Request([1, 2], added))
+    assert (after.layer_indices, before.layer_indices) == ([2, 5, 6], [0])
+    assert before.pre
+    assert not after.pre
+
+
+def test_an_edit_acts_on_every_token_unless_told_otherwise(chat):
+    vector, states = random_direction(chat)[0], torch.ones(5, chat.d_model)
+    none = vector[None][:0]
+    for options, at in (({}, [0, 1, 2, 3, 4]), ({"every": 2}, [0, 2, 4]), ({"tokens": "generation"}, [3, 4])):
+        edit, context = StreamEdit(vector, none, none, n_prompt=3, **options), Context()
+        found = torch.cat([edit(context, part) for part in states.split([3, 1, 1])])  # a prompt and two more tokens
+        assert [row for row in range(5) if not torch.equal(found[row], states[row])] == at
+        torch.testing.assert_close(found[at], states[at] + vector)
 
 
 def test_an_error_in_the_edit_is_counted_and_not_raised(chat):
