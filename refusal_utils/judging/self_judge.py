@@ -127,7 +127,7 @@ def yes_log_odds(chat: ChatModel, prompts: Sequence[str], responses: Sequence[st
 
 
 def _question(chat: ChatModel, prompt: str, response: str) -> str:
-    """`QUESTION` about the first `LONGEST` characters of both texts, or about half, a quarter, ... if they do not fit."""
+    """`QUESTION` about the first `LONGEST` characters of both texts, halved until all fits into the context."""
     most, limit = chat.n_context - len(chat.encode(["a"])[0]), LONGEST
     while True:
         asked, given = (chat.markup.as_text(text[:limit]) for text in (prompt, response))
