@@ -17,6 +17,7 @@ from ..checks import require
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
 from ..plotting.look import HEIGHT, WIDTH
+from ..steering.decoding import forward
 from ..steering.given_responses import GivenResponse
 from .sae import SparseAutoencoder
 from .token_states import OUTLIER, TokenStates, decision_places, token_states
@@ -131,11 +132,12 @@ def _cross_entropy(chat: ChatModel, given: Sequence[GivenResponse], name: str | 
     def step(rows: list[int]) -> tuple[Tensor, Tensor]:
         batch = chat.pad([kept[row].ids for row in rows])
         hooks = [] if name is None else [(name, lambda value, hook: change(value))]
+        n = torch.tensor([kept[row].n_response for row in rows], device=chat.device)
+        most = int(n.max())
         with chat.bridge.hooks(fwd_hooks=hooks):
-            logits: Any = chat.bridge(batch.input_ids, attention_mask=batch.attention_mask)
-        losses = torch.nn.functional.cross_entropy(logits[:, :-1].float().mT, batch.input_ids[:, 1:], reduction="none")
-        n = torch.tensor([kept[row].n_response for row in rows], device=losses.device)
-        own = torch.arange(losses.shape[1], device=losses.device) >= losses.shape[1] - n[:, None]
+            logits = forward(chat, *batch, n_logits=most + 1).logits[:, -most - 1 : -1]
+        losses = torch.nn.functional.cross_entropy(logits.float().mT, batch.input_ids[:, -most:], reduction="none")
+        own = torch.arange(most, device=chat.device) >= most - n[:, None]
         return (losses * own).sum(1).cpu(), n.cpu()
 
     batches = plan_batches([each.ids for each in kept], token_budget("sae_quality", None, chat.device))
