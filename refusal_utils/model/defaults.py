@@ -83,3 +83,8 @@ def _recorded(path: Path) -> DecisionState:
         must, got = "the recorded decision state must have layer and pos", f"{type(error).__name__} in {path}"
         raise invalid("load_chat_model", must, got, "Repair or remove that file.") from error
     return DecisionState(layer, pos, "decision_state.json of the model's folder")
+
+
+def searched_layers(n_layers: int) -> tuple[int, ...]:
+    """The layers that a search for the decision state tries: every second from 2 on, or the last one of fewer."""
+    return tuple(range(min(2, n_layers - 1), n_layers, 2))

@@ -21,7 +21,7 @@ from ..directions.direction_set import DirectionSet, Provenance
 from ..model.artifacts import load_kept, load_rows, model_notes, require_same_model, save_rows
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel, check_positions
-from ..model.defaults import DEFAULT_POS
+from ..model.defaults import DEFAULT_POS, searched_layers
 from ..model.store import content_key
 from ..plotting.look import heatmap
 from ..prompts.categories import BENIGN, CATEGORIES
@@ -118,7 +118,7 @@ def place_effects(
     By default every second layer from 2 on and all template positions. On other prompts, the effect of the best place
     is somewhat smaller. Raises `ValueError` for an unknown layer or position. Source: Arditi et al. 2406.11717 (2.3).
     """
-    layers = default_layers(chat.n_layers) if layers is None else tuple(layers)
+    layers = searched_layers(chat.n_layers) if layers is None else tuple(layers)
     positions = tuple(range(-len(chat.suffix), 0)) if positions is None else tuple(positions)
     check_positions("place_effects", chat, positions)
     train = prompts[prompts["split"] == "train"].sample(frac=1, random_state=0)
@@ -165,11 +165,6 @@ def _load(chat: ChatModel, path: Path) -> PlaceEffects:
     rows, notes = load_rows(path)
     require_same_model("place_effects", notes, chat)
     return PlaceEffects(rows, notes["n_refused"], notes["n_answered"])
-
-
-def default_layers(n_layers: int) -> tuple[int, ...]:
-    """Every second layer from 2 on, or the last one if there are fewer."""
-    return tuple(range(min(2, n_layers - 1), n_layers, 2))
 
 
 def reading_half(side: pd.DataFrame, n: int = N_DIRECTION) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import torch
 
 from refusal_utils.judging import judge_response
 from refusal_utils.model.capture import capture_activations
+from refusal_utils.model.defaults import searched_layers
 from refusal_utils.prompts.categories import BENIGN
 from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.steering import Ablation, Addition, Condition, generate, generation, places
@@ -16,7 +17,6 @@ from refusal_utils.steering.places import (
     COLUMNS,
     POLICY,
     PlaceEffects,
-    default_layers,
     place_by_effect,
     place_effects,
     reading_half,
@@ -98,7 +98,7 @@ def test_the_shares_are_those_of_plain_generation(chat, builtin, effects):
 
 @pytest.mark.parametrize(("n", "layers"), [(1, (0,)), (2, (1,)), (3, (2,)), (4, (2,)), (7, (2, 4, 6)), (8, (2, 4, 6))])
 def test_every_second_layer_is_a_candidate(n, layers):
-    assert default_layers(n) == layers
+    assert searched_layers(n) == layers
 
 
 def test_a_direction_is_read_from_at_most_half_of_each_category():

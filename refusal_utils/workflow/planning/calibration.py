@@ -130,12 +130,11 @@ def facts_of(chat: Any, layer: Any, pos: int | None) -> ModelFacts:
     """The facts about a loaded model that the counts need; `layer` and `pos` are parameters of the run."""
     from ...methods.losses import is_half_on_cpu
     from ...model.capture import profile_places
-    from ...model.defaults import NOT_PUBLISHED
-    from ...steering.places import default_layers
+    from ...model.defaults import NOT_PUBLISHED, searched_layers
 
     is_searched = layer in ("causal", "select") or chat.decision_source.startswith(NOT_PUBLISHED)
     n_positions = len(chat.suffix)
-    searched = len(default_layers(chat.n_layers)) * (n_positions if pos is None else 1) if is_searched else 0
+    searched = len(searched_layers(chat.n_layers)) * (n_positions if pos is None else 1) if is_searched else 0
     heads = chat.bridge.original_model.config.get_text_config().num_attention_heads
     read = len(profile_places(chat)["layers"])
     half = is_half_on_cpu(chat)
