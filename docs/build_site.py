@@ -26,7 +26,6 @@ MARKDOWN = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
-    "figures/quick/smollm2/14_card.md",
     "prompts/README.md",
     "refusal_utils/bundled/weights/README.md",
     "refusal_utils/bundled/weights_tokens/README.md",
@@ -49,7 +48,8 @@ def stage(staged: Path) -> list[dict]:
     """Write all pages and what they show into a folder, and return their order in the menu."""
     guides = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
     notebooks = [f"notebooks/{path.name}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
-    for name in [*MARKDOWN, *guides]:
+    cards = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "figures").rglob("*_card.md"))]
+    for name in [*MARKDOWN, *cards, *guides]:
         put(staged / name, (ROOT / name).read_text(encoding="utf-8"), name)
     for name in notebooks:
         put(staged / as_page(name), notebook_page(ROOT / name), name)
