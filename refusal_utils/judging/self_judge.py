@@ -115,7 +115,8 @@ def yes_log_odds(chat: ChatModel, prompts: Sequence[str], responses: Sequence[st
     """
     require_no_hooks("SelfJudge", chat, "a model judges without hooks", "Judge after the steering context has closed.")
     yes, no = answer_tokens(chat)
-    ids = chat.encode([_question(chat, *pair) for pair in zip(prompts, responses, strict=True)])
+    most = chat.n_context - len(chat.encode(["a"])[0])  # tokens that the template leaves
+    ids = chat.encode([_question(chat, *pair, most) for pair in zip(prompts, responses, strict=True)])
 
     def step(rows: list[int]) -> tuple[Tensor]:
         batch = chat.pad([ids[row] for row in rows])
@@ -126,9 +127,9 @@ def yes_log_odds(chat: ChatModel, prompts: Sequence[str], responses: Sequence[st
     return in_order(run_batches("SelfJudge", batches, step))[0] if ids else Tensor([])
 
 
-def _question(chat: ChatModel, prompt: str, response: str) -> str:
-    """`QUESTION` about the first `LONGEST` characters of both texts, halved until all fits into the context."""
-    most, limit = chat.n_context - len(chat.encode(["a"])[0]), LONGEST
+def _question(chat: ChatModel, prompt: str, response: str, most: int) -> str:
+    """`QUESTION` about the first `LONGEST` characters of both texts, halved until it has at most `most` tokens."""
+    limit = LONGEST
     while True:
         asked, given = (chat.markup.as_text(text[:limit]) for text in (prompt, response))
         question = QUESTION.format(prompt=asked, response=given)

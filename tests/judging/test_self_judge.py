@@ -9,14 +9,7 @@ from sklearn.metrics import cohen_kappa_score
 from refusal_utils.judging import self_judge
 from refusal_utils.judging.label_sets import MEANINGS
 from refusal_utils.judging.registry import named_judge
-from refusal_utils.judging.self_judge import (
-    QUESTION,
-    Calibration,
-    _question,
-    answer_tokens,
-    calibration_cases,
-    yes_log_odds,
-)
+from refusal_utils.judging.self_judge import QUESTION, Calibration, answer_tokens, calibration_cases, yes_log_odds
 from refusal_utils.steering import Addition, intervene
 
 
@@ -49,10 +42,10 @@ def test_the_cases_are_balanced_and_their_length_tells_nothing():
 
 
 def test_texts_that_do_not_fit_into_the_context_are_cut_further(chat):
-    """2,000 letters with marks are more tokens than the bundled model's 512; 500 of each text fit, 1,000 do not."""
+    """Each of these letters is about two tokens of the bundled model, whose context has 512."""
     long = "".join(chr(0xE0 + n % 20) for n in range(1000))
     fits = next(n for n in (500, 250, 125, 62) if len(chat.tokenizer(long[:n])["input_ids"]) < 200)
-    chat.encode([_question(chat, long[:n], long[:n]) for n in range(90, 130)])  # no question is a token too long
+    yes_log_odds(chat, *[[long[:n] for n in range(90, 130)]] * 2)  # no question is a token too long
     cut = yes_log_odds(chat, [long, "Why?"], [long, "No."])
     assert cut.tolist() == pytest.approx(
         yes_log_odds(chat, [long[:fits], "Why?"], [long[:fits], "No."]).tolist(), abs=1e-4
