@@ -7,8 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from .. import notebooks
 from ..model.names import owner
-from ..notebooks import NOTEBOOKS, find_notebooks, read_cells, read_title
+from ..notebooks import find_notebooks, read_cells, read_title
 from ..paper.claims import CLAIMS, check_claims
 from ..paper.models import model_title
 from .recorded import RECORD
@@ -92,9 +93,10 @@ def read_model(folder: Path, root: Path) -> ModelEntry:
     )
 
 
-def read_comparison(root: Path) -> Entry:
-    """What `report --models` left in `root`, with the question and the captions of the notebook that shows it."""
-    return _entry(NOTEBOOKS / "many_models.ipynb", "models", root, root, {})
+def read_comparison(root: Path) -> Entry | None:
+    """What `report --models` left in `root`, with the question and captions of the notebook that shows it, or None."""
+    notebook = notebooks.NOTEBOOKS / "many_models.ipynb"
+    return _entry(notebook, "models", root, root, {}) if any(root.glob("models_*")) else None
 
 
 def keep_takeaways(folder: Path) -> dict[str, dict[str, str]]:

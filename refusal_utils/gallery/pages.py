@@ -34,8 +34,8 @@ def build_gallery(
     """
     root = Path(figures)
     models = [each for folder in model_folders(root) if (each := _read(folder, root, cache_dir, show_prompts))]
-    values = {"models": models, "comparison": read_comparison(root), "known": script_json(_known(models))}
-    values["broken"] = MAX_DEGENERATE
+    values: dict[str, Any] = {"models": models, "known": script_json(_known(models))}
+    values |= {"comparison": read_comparison(root), "broken": MAX_DEGENERATE}
     return [_write(root / name, **values) for name in (INDEX, EXPLORER) if models and _is_free(root / name)]
 
 

@@ -1,7 +1,6 @@
 import nbformat
 import pytest
 
-import refusal_utils.gallery.entries  # noqa: F401  it reads where the notebooks are once, before a test moves them
 from refusal_utils import notebooks
 from refusal_utils.workflow import runner
 
