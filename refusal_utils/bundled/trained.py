@@ -12,7 +12,7 @@ from typing import Any
 
 from ..directions import DirectionSet, Provenance
 from ..methods import named_method
-from ..methods.losses import is_half_on_cpu
+from ..methods.losses import is_float16_on_cpu
 from ..model.artifacts import model_notes
 from ..model.chat_model import load_chat_model
 from ..prompts.draws import draw_digest, draw_prompts
@@ -30,8 +30,8 @@ def trained_directions(study: Any, method: str, folder: Path = FOLDER, **options
     A shipped set must be of the same model in the same precision, the same drawn prompts and the same options. A line
     is printed that says which. What is trained now starts from the difference in means at the decision state, unless
     `place` says otherwise, because not every model and every draw passes the selection that chose the place of the
-    shipped sets. In half precision on the CPU, training uses a copy of the model in float32. Raises `ValueError` as the
-    method does.
+    shipped sets. In float16 on the CPU, training uses a copy of the model in float32. Raises `ValueError` as the method
+    does.
     """
     path, own = folder / f"{method}.safetensors", named_method(method)
     if path.is_file() and _is_of(found := DirectionSet.load(path), study, own.chosen(options)):
@@ -39,8 +39,8 @@ def trained_directions(study: Any, method: str, folder: Path = FOLDER, **options
         return found
     print(f"{method}: no trained directions of this model, these prompts and these options are shipped; training")
     layer, pos = study.chat.decision_layer, study.chat.decision_pos
-    if is_half_on_cpu(study.chat):
-        print(f"{method}: trained in float32, because nothing is trained in half precision on the CPU")
+    if is_float16_on_cpu(study.chat):
+        print(f"{method}: trained in float32, because nothing is trained in float16 on the CPU")
         study = study.with_model(study.model, dtype="float32", layer=layer, pos=pos)
     return own.fit(study, **{"place": (layer, pos), **options})
 

@@ -118,17 +118,17 @@ def _last_positions(given: GivenResponse) -> GivenResponse:
 
 
 def require_gradients(function: str, chat: ChatModel) -> None:
-    """Raise `ValueError` in the name of `function` for a quantized model, and for one in half precision on the CPU."""
+    """Raise `ValueError` in the name of `function` for a quantized model, and for one in float16 on the CPU."""
     config = getattr(chat.bridge.original_model, "config", None)
     is_quantized = getattr(config, "quantization_config", None) is not None
     must, todo = (
-        "training needs gradients in float32, or in half precision on a GPU",
+        "training needs gradients in float32 or bfloat16, or in float16 on a GPU",
         "Load the model with dtype='float32'.",
     )
     got = "a quantized model" if is_quantized else f"{str(chat.dtype).removeprefix('torch.')} on the CPU"
-    require(not (is_quantized or is_half_on_cpu(chat)), function, must, got, todo)
+    require(not (is_quantized or is_float16_on_cpu(chat)), function, must, got, todo)
 
 
-def is_half_on_cpu(chat: ChatModel) -> bool:
-    """Whether the model is in half precision on the CPU, where nothing is trained."""
-    return chat.device.type == "cpu" and chat.dtype not in (torch.float32, torch.float64)
+def is_float16_on_cpu(chat: ChatModel) -> bool:
+    """Whether the model is in float16 on the CPU, where nothing is trained."""
+    return chat.device.type == "cpu" and chat.dtype == torch.float16

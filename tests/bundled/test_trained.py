@@ -59,16 +59,19 @@ def test_another_model_draw_or_option_is_trained_at_the_decision_state_or_where_
     assert capsys.readouterr().out.count("no trained directions") == 4
 
 
-def test_a_model_in_bfloat16_on_the_cpu_is_trained_in_float32_at_the_same_place(study, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("dtype", "trained_in"), [("float16", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_a_model_on_the_cpu_is_trained_as_it_is_unless_in_float16(
+    study, tmp_path, monkeypatch, capsys, dtype, trained_in
+):
     own = type(METHODS["rdo"])
     monkeypatch.setattr(own, "fit", lambda self, study, **options: (study.chat, study.draw))
-    half = open_study("bundled", figures_dir=tmp_path, cache_dir=tmp_path, dtype="bfloat16", layer=3, pos=-1)
+    half = open_study("bundled", figures_dir=tmp_path, cache_dir=tmp_path, dtype=dtype, layer=3, pos=-1)
     vars(half)["draw"] = study.draw
     chat, draw = trained_directions(half, "rdo")
-    assert (half.chat.dtype, chat.dtype) == (torch.bfloat16, torch.float32)
+    assert chat.dtype == trained_in
     assert (chat.decision_layer, chat.decision_pos) == (3, -1)
     assert draw is half.draw
-    assert "rdo: trained in float32" in capsys.readouterr().out
+    assert ("rdo: trained in float32" in capsys.readouterr().out) == (dtype == "float16")
 
 
 @pytest.mark.slow

@@ -1,10 +1,13 @@
 """Logits of given responses: those of plain Hugging Face, one response at a time and without padding."""
 
+from functools import partial
+
 import torch
 
 from refusal_utils.steering import Ablation, Addition, beginning, generate
 from refusal_utils.steering import given_responses as module
 from refusal_utils.steering.given_responses import GivenResponse, response_logits
+from refusal_utils.steering.interventions import HeadReplacement
 
 from .plain_edits import PlainEdit
 
@@ -67,6 +70,47 @@ def test_what_all_prompts_begin_with_is_computed_once_with_the_same_logits_and_g
         assert [shape[1] for shape in passes] == [n_begin, passes[2][1] - n_begin, passes[2][1]]
         torch.testing.assert_close(once[0], apart[0], atol=2e-4, rtol=1e-4)
         torch.testing.assert_close(once[1], apart[1], atol=1e-4, rtol=1e-3)
+
+
+def test_responses_to_one_prompt_that_begin_alike_have_the_logits_of_plain_hugging_face(chat, plain):
+    """What is computed once ends before the template's ending, however much more the texts share."""
+    begin = "Tell me about the sea, please, and about the ships that cross it in winter when the wind is up"
+    [ids] = chat.encode([begin])
+    given = [GivenResponse([*ids, 5, 6, 7, last], 4) for last in (8, 9)]
+    rows = [[]] * 2
+    assert module.n_common(chat, [each.ids for each in given]) == len(ids) + 3
+    with torch.no_grad():
+        found = response_logits(chat, given, rows)
+        for row, each in enumerate(given):
+            wanted = plain(torch.tensor([each.ids])).logits[0, -5:-1]
+            torch.testing.assert_close(found.logits[row], wanted, atol=2e-4, rtol=1e-4)
+
+
+def test_heads_are_replaced_at_the_end_of_the_prompt_and_not_of_the_response(chat, plain, prompts):
+    """By a hook of PyTorch on what the output matrix of plain Hugging Face reads; a response follows the prompt."""
+    tails, d_head = [[5, 6, 7], [8, 9]], chat.d_model // 6
+    prompt_ids = chat.encode(prompts[:2])
+    given = [GivenResponse([*ids, *tail], len(tail)) for ids, tail in zip(prompt_ids, tails, strict=True)]
+    values = 3 * torch.randn(1, 2, d_head, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        found = response_logits(chat, given, [[HeadReplacement(((4, 1),), (-3, -1), values)]] * 2)
+
+    def replaced(module, args, n_prompt):
+        z = args[0].clone()
+        for own, pos in zip(values[0], (-3, -1), strict=True):
+            z[0, n_prompt + pos, d_head : 2 * d_head] = own
+        return (z,)
+
+    for row, (ids, tail) in enumerate(zip(prompt_ids, tails, strict=True)):
+        text = torch.tensor([[*ids, *tail]])
+        read = plain.model.layers[4].self_attn.o_proj
+        handle = read.register_forward_pre_hook(partial(replaced, n_prompt=len(ids)))
+        with torch.no_grad():
+            wanted = plain(text).logits[0, -len(tail) - 1 : -1]
+            handle.remove()
+            unchanged = plain(text).logits[0, -len(tail) - 1 : -1]
+        torch.testing.assert_close(found.logits[row, -len(tail) :], wanted, atol=2e-4, rtol=1e-4)
+        assert float((wanted - unchanged).abs().max()) > 1e-2  # before control
 
 
 def test_the_mean_is_over_real_tokens_only(chat, prompts):

@@ -43,6 +43,14 @@ def test_f1_is_that_of_scikit_learn_for_every_weighting():
     np.testing.assert_allclose(f1_scores(weights, own, twin), expected)
 
 
+def test_f1_is_that_of_the_prompts_themselves_within_the_interval_of_its_draws():
+    forced = planted()
+    found = forced.table(n_draws=200).loc["all"]
+    expected = f1_score(forced.rows["harmful"], forced.rows["own_refuses"])
+    assert found["F1"] == pytest.approx(expected)
+    assert found["F1 low"] < expected < found["F1 high"]
+
+
 def test_a_threshold_moves_its_own_category_only_from_all_refused_to_none():
     forced = planted()
     table = forced.thresholds([0.0, 0.5, 1.01], n_draws=10)

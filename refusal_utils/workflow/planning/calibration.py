@@ -128,7 +128,6 @@ def _per_row(work: Any, texts: list[str], n_rows: int, seconds: float) -> float:
 
 def facts_of(chat: Any, layer: Any, pos: int | None) -> ModelFacts:
     """The facts about a loaded model that the counts need; `layer` and `pos` are parameters of the run."""
-    from ...methods.losses import is_half_on_cpu
     from ...model.capture import profile_places
     from ...model.defaults import NOT_PUBLISHED, searched_layers
 
@@ -137,8 +136,7 @@ def facts_of(chat: Any, layer: Any, pos: int | None) -> ModelFacts:
     searched = len(searched_layers(chat.n_layers)) * (n_positions if pos is None else 1) if is_searched else 0
     heads = chat.bridge.original_model.config.get_text_config().num_attention_heads
     read = len(profile_places(chat)["layers"])
-    half = is_half_on_cpu(chat)
-    return ModelFacts(chat.n_layers, chat.decision_layer, n_positions, heads, searched, read, trains_in_float32=half)
+    return ModelFacts(chat.n_layers, chat.decision_layer, n_positions, heads, searched, read)
 
 
 def main(asked: dict[str, Any]) -> dict[str, Any]:

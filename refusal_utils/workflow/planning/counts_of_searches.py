@@ -14,7 +14,6 @@ from ...steering.places import POLICY, reading_half
 from .scene import Loop, Scene
 
 GRADIENT, N_MIXED = 3.0, 3  # passes that one with gradients is worth; directions that a prompt of a cone is tried with
-SLOWER = 2.5  # times that a pass in float32 takes longer than in bfloat16, where processors have that (1.6 to 2.9)
 N_FIRST = 0.25  # of the scores are usually measured if the filters come first
 N_VALIDATED, N_BATCH, N_SAMPLED, N_CHOSEN_BY = (
     CONES.options[name] for name in ("n_validation", "n_prompts", "n_samples", "n_chosen_by")
@@ -82,9 +81,8 @@ def training(scene: Scene) -> list[Loop]:
     refused, answered = (min(N_VALIDATED, n) for n in _spare(scene, N_VALIDATED))
     scored, n_last, n_filtered = refused + 2 * answered, min(N_LAST, n_updates), _n_filtered(scene, N_VALIDATED)
     ranks = range(2, k + 1)
-    slower = SLOWER if scene.model.trains_in_float32 else 1.0
-    usual: dict[str, Any] = {"is_exact": False, "depth": slower}
-    updated = {**usual, "depth": GRADIENT * slower}
+    usual: dict[str, Any] = {"is_exact": False}
+    updated = {**usual, "depth": GRADIENT}
     checked = 1 + sum(N_SAMPLED + rank + -(-n_last // STRIDE) * (N_CHOSEN_BY + rank) for rank in ranks)
     return [
         *(_arditi(scene, N_VALIDATED, N_FIRST) if scene.is_bundled else []),

@@ -30,7 +30,6 @@ class ModelFacts:
     `n_positions`: template positions after the prompt. `n_searched`: places that the search for the decision state
     tries, 0 if it is known. `layers_read`: how many layers a profile has. `refused`: of some harmful and of some benign
     prompts, how many the unsteered model refused, and how many it was asked; None if it was not asked.
-    `trains_in_float32`: whether directions are trained on a copy in float32, since the model is in half precision.
     """
 
     n_layers: int
@@ -40,7 +39,6 @@ class ModelFacts:
     n_searched: int = 0
     layers_read: int = 0
     refused: tuple[tuple[int, int], tuple[int, int]] | None = None
-    trains_in_float32: bool = False
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,7 @@ def test_the_gate_wants_twenty_prompts_a_condition_that_acts_and_every_kind(chat
 def test_the_plugin_must_be_installed_in_its_version(chat, monkeypatch):
     with pytest.raises(ValueError, match="load_vllm_lens: vllm-lens must be installed; got none"):
         load_vllm_lens(chat)
-    monkeypatch.setattr("refusal_utils.steering.backends.vllm_lens.version", lambda name: "1.2.0")
-    with pytest.raises(ValueError, match="load_vllm_lens: vllm-lens must be version 1.3.0; got 1.2.0"):
-        load_vllm_lens(chat)
+    for found in ("1.2.0", "1.4.0"):
+        monkeypatch.setattr("refusal_utils.steering.backends.vllm_lens.version", lambda name, found=found: found)
+        with pytest.raises(ValueError, match=f"load_vllm_lens: vllm-lens must be version 1.3.0; got {found}"):
+            load_vllm_lens(chat)

@@ -10,7 +10,6 @@ import pytest
 
 from refusal_utils.methods import audit
 from refusal_utils.model.capture import capture_activations, profile_places
-from refusal_utils.model.chat_model import load_chat_model
 from refusal_utils.model.work import WORK, Work
 from refusal_utils.notebooks import find_notebooks
 from refusal_utils.prompts.draws import draw_prompts
@@ -136,16 +135,3 @@ def test_facts_are_those_of_the_model(chat):
     assert (facts.n_layers, facts.decision_layer, facts.n_positions) == (8, 6, len(chat.suffix))
     assert facts.n_searched == 0
     assert facts_of(chat, "causal", -1).n_searched == 3  # layers 2, 4 and 6
-
-
-def test_training_in_float32_takes_longer_and_nothing_else_does(chat):
-    """A model in half precision is trained as a copy in float32, whose passes took 1.6 to 2.9 times as long."""
-    rows = {}
-    for is_half in (False, True):
-        scene = Scene.of(read_settings((), **TINY), replace(FACTS, trains_in_float32=is_half))
-        rows[is_half] = [(loop.name, loop.rows, loop.passes) for loop in count_rows_of(scene, ["11"])["11"]]
-    slower = {(name, after / before) for (name, _, before), (_, _, after) in zip(*rows.values(), strict=True)}
-    assert {name for name, ratio in slower if 1.6 <= ratio <= 2.9} == {"rdo", "cones", "generate"}
-    assert {ratio for name, ratio in slower if name in ("independent", "kl_spent", "first_token_logits")} == {1}
-    assert not facts_of(chat, None, None).trains_in_float32
-    assert facts_of(load_chat_model("bundled", device="cpu", dtype="bfloat16"), None, None).trains_in_float32
