@@ -66,6 +66,12 @@ def test_the_search_inverts_a_known_cost_in_a_few_steps(chat, monkeypatch, power
     assert len(asked) <= 3
 
 
+def test_a_cost_that_rounding_takes_below_zero_is_halved_past(chat, monkeypatch):
+    cost_of(monkeypatch, lambda strength: -1e-12 if strength < 5 else 0.1 * (strength - 5))
+    found = strengths_at_cost(chat, {"plain": plain}, ["x"], (0.05,))
+    assert found["strength"].item() == pytest.approx(5.5, rel=0.01)
+
+
 def test_a_budget_that_is_never_spent_is_nan_and_of_several_crossings_the_smallest_counts(chat, monkeypatch):
     cost_of(monkeypatch, lambda strength: 0.08 * (1 - np.exp(-strength)))
     found = strengths_at_cost(chat, {"plain": plain}, ["x"], (0.05, 0.1))
