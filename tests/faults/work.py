@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from refusal_utils.latents.command import train_and_measure
 from refusal_utils.latents.training import WEIGHTS
@@ -85,6 +87,7 @@ def start(work: Callable[[], object]) -> int:
     code = 1
     try:
         torch.set_num_threads(1)
+        tqdm.set_lock(threading.RLock())  # its own is a semaphore of all forked processes, and a killed one keeps it
         work()
         code = 0
     finally:
