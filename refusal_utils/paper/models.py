@@ -134,15 +134,24 @@ def _titled(name: str, folder: Path) -> str:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """A name for each folder: its own or, if two agree, with how the prompts were selected, else with its parent's."""
+    """A name for each folder: its own or, if two agree, with how the prompts were selected.
+
+    Of those that still agree, the least nested keeps its name, and the others get their parent's.
+    """
     shared = {name for name, n in Counter(each.name for each in folders).items() if n > 1}
     chosen = [
         f"{each.name}, by {_setting(each).get('selection')}" if each.name in shared else each.name for each in folders
     ]
-    counts = Counter(chosen)
     return [
-        f"{name} ({each.parent.name})" if counts[name] > 1 else name for name, each in zip(chosen, folders, strict=True)
+        name if _is_least_nested(each, folders, chosen, name) else f"{name} ({each.parent.name})"
+        for name, each in zip(chosen, folders, strict=True)
     ]
+
+
+def _is_least_nested(folder: Path, folders: Sequence[Path], chosen: Sequence[str], name: str) -> bool:
+    """Whether every other folder that is called `name` lies deeper."""
+    others = [each for each, own in zip(folders, chosen, strict=True) if own == name and each != folder]
+    return all(len(each.parts) > len(folder.parts) for each in others)
 
 
 def _has_tables(folder: Path) -> bool:

@@ -152,6 +152,14 @@ def test_results_without_tables_are_left_out_and_runs_of_one_name_are_told_apart
     rows = pd.read_csv(other / "claims.csv").assign(selection="behaviour")
     rows.to_csv(other / "claims.csv", index=False)
     assert list(open_models([folders[1], other]).folders) == ["qwen, by label", "qwen, by behaviour"]
+    deeper = other.parent / "quick" / "qwen"
+    shutil.copytree(folders[1], deeper)
+    assert list(open_models([other, deeper, folders[1]]).folders)[1] == "qwen, by label (quick)"
+    shutil.copytree(folders[1], other.parent / "small" / "qwen")
+    same = [deeper, other.parent / "small" / "qwen"]
+    assert list(open_models(same).folders) == ["qwen, by label (quick)", "qwen, by label (small)"]
+    (deeper / "claims.csv").write_text((other / "claims.csv").read_text())
+    assert list(open_models([other, deeper]).folders) == ["qwen, by behaviour", "qwen, by behaviour (quick)"]
     with pytest.raises(ValueError, match="^open_models: there must be a folder of figures; got none"):
         open_models((), tmp_path / "nothing")
 
