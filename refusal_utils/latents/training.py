@@ -49,8 +49,8 @@ def train_sae(
     above ten times the median norm are left out. `n_samples`: states seen, each as often as needed. A folder
     `layer_{n}` is one of SAELens' (kind `sae_lens`), with weights in float16; what is returned is read from it.
 
-    A killed run resumes: a whole folder of the same chats and options is not trained again, and `cache_dir` keeps the
-    states.
+    Training is on the model's device. A killed run resumes: a whole folder of the same chats and options is not trained
+    again, and `cache_dir` keeps the states.
 
     Raises `ValueError` for another architecture, numbers below 1, a missing SAELens, and as `token_states` does.
     """
@@ -68,7 +68,8 @@ def train_sae(
         for layer, key in todo.items():
             assert states is not None
             own, decision = states.values[layer][states.usual(layer)], states.values[layer][places]
-            _save(_trained(own, decision, *options), Path(folder) / f"layer_{layer}", layer, chat.short_name, key)
+            trained = _trained(own, decision, *options, device=str(chat.device))
+            _save(trained, Path(folder) / f"layer_{layer}", layer, chat.short_name, key)
     return {layer: load_sae(Path(folder) / f"layer_{layer}", "sae_lens") for layer in layers}
 
 
@@ -80,8 +81,12 @@ def _trained(
     l0: int,
     n_samples: int,
     seed: int,
+    device: str = "cpu",
 ) -> Any:
-    """SAELens' training class after training; the mean length of states is scaled to sqrt(d_model), then folded in."""
+    """SAELens' training class after training; the mean length of states is scaled to sqrt(d_model), then folded in.
+
+    States stay where they are; each batch is moved to `device`.
+    """
     try:
         from sae_lens import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
         from sae_lens.config import LoggingConfig, SAETrainerConfig
@@ -92,7 +97,7 @@ def _trained(
     torch.manual_seed(seed)
     n_steps = max(1, n_samples // BATCH)
     shape = {"d_in": states.shape[1], "d_sae": n_latents, "normalize_activations": "expected_average_only_in"}
-    shape |= {"dtype": "float32", "device": "cpu", "apply_b_dec_to_input": True}
+    shape |= {"dtype": "float32", "device": device, "apply_b_dec_to_input": True}
     sae: Any
     if architecture == "topk":
         sae = TopKTrainingSAE(TopKTrainingSAEConfig(**shape, k=l0))
@@ -104,7 +109,7 @@ def _trained(
     sae.mse_loss_fn = batches.loss
     how = {"total_training_samples": n_steps * BATCH, "train_batch_size_samples": BATCH, "lr": LEARNING_RATE}
     how |= {"lr_end": LEARNING_RATE / 10, "lr_warm_up_steps": min(100, n_steps // 10), "lr_decay_steps": n_steps // 4}
-    quiet = {"dead_feature_window": 200, "n_batches_for_norm_estimate": 20, "device": "cpu"}
+    quiet = {"dead_feature_window": 200, "n_batches_for_norm_estimate": 20, "device": device}
     cfg = SAETrainerConfig(**how, **quiet, logger=LoggingConfig(log_to_wandb=False))
     return SAETrainer(cfg, sae, batches).fit()
 
@@ -136,7 +141,7 @@ class _Batches:
         self, found: Float[Tensor, "batch d_model"], states: Float[Tensor, "batch d_model"]
     ) -> Float[Tensor, "batch d_model"]:
         """The weighted squared errors of the batch that was drawn last."""
-        return self.weights * (found - states).square()
+        return self.weights.to(found.device) * (found - states).square()
 
     def _next(self, part: int, n: int) -> Tensor:
         while len(self.left[part]) < n:
@@ -155,7 +160,7 @@ def _save(trained: Any, place: Path, layer: int, model: str, made_from: str) -> 
     weights, config = part / WEIGHTS, part / CONFIG
     tensors = safetensors.torch.load(weights.read_bytes())
     safetensors.torch.save_file({name: each.half().contiguous() for name, each in tensors.items()}, weights)
-    told = json.loads(config.read_text(encoding="utf-8")) | {"dtype": "float16"}
+    told = json.loads(config.read_text(encoding="utf-8")) | {"dtype": "float16", "device": "cpu"}
     where = {"hook_name": f"blocks.{layer}.hook_resid_post", "model_name": model, "made_from": made_from}
     told["metadata"] = {**told.get("metadata", {}), **where}
     told["metadata"]["checksum"] = _checksum(told, weights)

@@ -66,6 +66,14 @@ def test_what_is_trained_is_a_folder_of_saelens_in_half_precision_that_knows_its
     assert (tmp_path / "layer_5" / "sae_weights.safetensors").stat().st_size < 2.2 * 2 * 32 * chat.d_model * 1.2
 
 
+def test_the_loss_is_where_the_autoencoder_is():
+    """`meta` stands in for a GPU: two devices in one product are an error."""
+    batches = _Batches(planted(4000, 0), planted(1000, 1), seed=0)
+    states = next(batches)
+    assert states.device.type == "cpu"
+    assert batches.loss(states.to("meta"), states.to("meta")).device.type == "meta"
+
+
 def test_finished_layers_are_not_trained_again_and_damaged_ones_are(chat, tmp_path, monkeypatch):
     pytest.importorskip("sae_lens", exc_type=ImportError)
     given = own_chats(chat, ["How do I boil an egg?", "why", "what is the capital of France"], max_new_tokens=4)
@@ -75,9 +83,9 @@ def test_finished_layers_are_not_trained_again_and_damaged_ones_are(chat, tmp_pa
     before, trained = [path.read_bytes() for path in paths], []
     (tmp_path / ".layer_5.part").mkdir()  # of a killed run
 
-    def counting(states, *args):
+    def counting(states, *args, **options):
         trained.append(states)
-        return _trained(states, *args)
+        return _trained(states, *args, **options)
 
     monkeypatch.setattr("refusal_utils.latents.training._trained", counting)
     with count_rows() as count:
