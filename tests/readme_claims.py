@@ -19,7 +19,8 @@ BLOCK = re.compile(r"(<!-- claims: .*? -->\n)(.*?)(<!-- end of claims -->)", re.
 def table() -> str:
     """The table of all runs with a `claims.csv`, also by behaviour, the bundled model last."""
     folders = [path.parent for path in (ROOT / "figures").glob("**/claims.csv")]
-    return claims_markdown(sorted(folders, key=lambda folder: (folder.name == BUNDLED, folder.name.lower())))
+    order = {each: (each.name == BUNDLED, each.name.lower(), len(each.parts), each.as_posix()) for each in folders}
+    return claims_markdown(sorted(order, key=order.__getitem__))
 
 
 def claims_markdown(folders: Sequence[Path]) -> str:
