@@ -48,7 +48,6 @@ def train_sae(
     `architecture`: one of `ARCHITECTURES`, with `l0` latents that fire at a state (jumprelu: about as many). States
     above ten times the median norm are left out. `n_samples`: states seen, each as often as needed. A folder
     `layer_{n}` is one of SAELens' (kind `sae_lens`), with weights in float16; what is returned is read from it.
-
     Training is on the model's device. A killed run resumes: a whole folder of the same chats and options is not trained
     again, and `cache_dir` keeps the states.
 
