@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..latents import SparseAutoencoder, load_sae, named_sae, own_chats
 from ..latents.command import train_and_measure
-from ..latents.training import N_LATENTS
+from ..latents.training import N_LATENTS, N_SAMPLES
 from ..model.chat_model import BUNDLED, ChatModel, load_chat_model
 from ..model.names import cache_key
 from ..prompts.categories import BENIGN, CATEGORY_IDS
@@ -28,29 +28,50 @@ OPTIONS: dict[str, Any] = {"l0": 96, "n_samples": 600_000}
 
 
 def study_sae(
-    study: Any, name: str | None = None, *, max_new_tokens: int = 50, n: int | None = None
+    study: Any,
+    name: str | None = None,
+    *,
+    max_new_tokens: int = 50,
+    n: int | None = None,
+    n_trained: int | None = None,
 ) -> SparseAutoencoder:
     """The autoencoder called `name` (`named_sae`); by default the one of the study's decision state.
 
     That is the shipped one of the bundled model, or one that `python -m refusal_utils train-sae` wrote to the cache;
     if there is none, it is trained now on responses of `max_new_tokens` and measured on those to `study.held_out(n)`.
-    A line says which. Raises `ValueError` for one that is not of this model.
+    `n_trained`: train on that many prompts of each category only, for as many rounds as on all (None). A line says
+    which. Raises `ValueError` for one that is not of this model.
     """
     chat = study.chat
     if name is None:
         layer = max(0, chat.decision_layer - 1)
-        own = FOLDER if study.model == BUNDLED else study.cache_dir / "saes" / cache_key(study.model)
+        cached = study.cache_dir / "saes" / cache_key(study.model)
+        whole = [FOLDER] * (study.model == BUNDLED) + [cached]
+        few = cached if n_trained is None else cached / f"{n_trained}_per_category"
+        own = next((folder for folder in whole if (folder / f"layer_{layer}").is_dir()), few)
         place = own / f"layer_{layer}"
         if not place.is_dir():
             print(f"no autoencoder of {chat.short_name} in {place}; training one")
             how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "cache_dir": study.cache_dir}
-            train_and_measure(chat, study.prompts, [layer], own, held_out=list(study.held_out(n)["text"]), **how)
+            how |= {} if n_trained is None else {"n_samples": _as_many_rounds(study.prompts, n_trained)}
+            prompts = study.prompts if n_trained is None else _few(study.prompts, n_trained)
+            train_and_measure(chat, prompts, [layer], own, held_out=list(study.held_out(n)["text"]), **how)
         sae = load_sae(place, "sae_lens")
     else:
         sae = named_sae(name)
     sae.require_model("study_sae", chat.name)
     print(f"{sae.n_latents} latents of {sae.hook}, layer {sae.layer} ({name or place.parent.name + '/' + place.name})")
     return sae
+
+
+def _few(prompts: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The first `n` train prompts of each category."""
+    return prompts[prompts["split"] == "train"].groupby("category").head(n)
+
+
+def _as_many_rounds(prompts: pd.DataFrame, n: int) -> int:
+    """The number of states that `_few` prompts need to be seen as often as all would be."""
+    return max(1, round(N_SAMPLES * len(_few(prompts, n)) / (prompts["split"] == "train").sum()))
 
 
 def training_chats(

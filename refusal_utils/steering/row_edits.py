@@ -26,6 +26,7 @@ from .interventions import (
     require_fit,
 )
 from .latent_edits import latent_edits
+from .removed_part import removed_part
 from .token_marks import TokenMarks
 
 
@@ -99,7 +100,7 @@ class _StreamEdit:
         vector, read, removed = (each.to(value.device) for each in (self.vector, self.read, self.removed))
         edited = value + vector
         if read.shape[1]:
-            edited = edited - (value @ read.mT) @ removed
+            edited = edited - removed_part(value, read, removed)
         if self.keep_norm:
             edited = edited * (value.norm(dim=-1, keepdim=True) / edited.norm(dim=-1, keepdim=True).clamp(min=1e-12))
         if not self.needs_marks:

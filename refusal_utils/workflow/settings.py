@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, PositiveFloat, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ..checks import did_you_mean, invalid, require
@@ -53,9 +53,7 @@ class Settings(BaseSettings):
         "unsafe", description="Which XSTest prompts form the over-refusal category."
     )
     N_PROMPTS: int = Field(96, ge=1, description="Prompts per category in the draw.")
-    N_POOL: int | None = Field(
-        None, ge=1, description="Held-out prompts of a kind that the unsteered model is asked; None asks all."
-    )
+    N_POOL: int | None = Field(None, ge=1, description="Held-out prompts of a kind for the unsteered model; None: all.")
     N_HELD_OUT: int = Field(64, ge=1, description="Held-out prompts per category in the projections.")
     N_BOOTSTRAP: int = Field(1000, ge=1, description="Bootstrap draws.")
     TOP_K: int = Field(5, ge=1, description="Heads kept per category in the attribution.")
@@ -72,7 +70,9 @@ class Settings(BaseSettings):
     N_VALIDATION: int = Field(16, ge=4, description="Prompts a side on which searches for a place try candidates.")
     N_UPDATES: int = Field(74, ge=1, description="Updates of a trained direction or cone.")
     CONE_K: int = Field(2, ge=1, description="Dimension up to which cones are trained.")
+    BUDGETS: list[PositiveFloat] = Field([0.05, 0.1, 0.2], description="Costs in nats at which methods are compared.")
     SAE: str | None = Field(None, description="Autoencoder: ./folder, kind:path, release/folder; None: the model's.")
+    N_TRAINED: int | None = Field(None, ge=1, description="Prompts of a category an SAE is trained on; None: all.")
     N_LATENTS: int = Field(64, ge=1, description="Latents in each category's list.")
     LANGUAGES: str = Field("builtin", description="Prompts in several languages: 'builtin', a folder, or one file.")
     SUFFIXES: str = Field("builtin", description="Suffixes to append to prompts: 'builtin' or one file.")

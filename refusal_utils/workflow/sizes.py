@@ -24,6 +24,8 @@ SIZES = {
     "N_SUFFIXED": Size(2, 3, 16),
     "N_UPDATES": Size(24, 74, 74),
     "CONE_K": Size(1, 2, 4),
+    "BUDGETS": Size([0.05, 0.2], [0.05, 0.1, 0.2], [0.05, 0.1, 0.2]),
+    "N_TRAINED": Size(64, None, None),
     "GAPS": Size("few", None, None),
     "CONTROL_GAPS": Size("few", None, None),
     "N_CONTROLS": Size(2, 5, 10),
@@ -50,8 +52,8 @@ def describe_sizes() -> str:
     """The table as text: a line per parameter, with its value at each size.
 
     >>> print(*describe_sizes().splitlines()[:2], sep="\\n")
-    --size          quick      standard   full
-    N_PROMPTS       32         96         1000
+    --size          quick        standard          full
+    N_PROMPTS       32           96                1000
     """
     rows = [("--size", *Size._fields), *((name, *row) for name, row in SIZES.items())]
-    return "\n".join(f"{name:<15} {quick!s:<10} {standard!s:<10} {full}" for name, quick, standard, full in rows)
+    return "\n".join(f"{name:<15} {quick!s:<12} {standard!s:<17} {full}" for name, quick, standard, full in rows)

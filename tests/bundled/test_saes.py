@@ -10,6 +10,7 @@ import pytest
 from refusal_utils.bundled.saes import FOLDER, LAYERS, main, study_sae, training_chats
 from refusal_utils.latents import explained_variance, load_sae
 from refusal_utils.latents.command import train_and_measure
+from refusal_utils.latents.training import N_SAMPLES
 from refusal_utils.model.batching import count_rows
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.prompts.loading import load_prompts
@@ -61,6 +62,48 @@ def test_a_study_of_another_model_trains_its_own_on_short_responses_and_measures
     train = chat.encode(list(prompts.loc[prompts["split"] == "train", "text"]))
     n_tokens = int(re.search(r"all (\d+) tokens", card)[1]) - sum(len(ids) for ids in train)
     assert 0 < n_tokens <= 3 * len(train)
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """What a study asks to be trained, (prompts, folder, options) each; a shipped autoencoder stands for the result."""
+    asked, shipped = [], load_sae(FOLDER / f"layer_{LAYERS[0]}", "sae_lens")
+
+    def noted(chat, prompts, layers, folder, **options):
+        asked.append((prompts, folder, options))
+
+    monkeypatch.setattr("refusal_utils.bundled.saes.train_and_measure", noted)
+    monkeypatch.setattr("refusal_utils.bundled.saes.load_sae", lambda place, kind: shipped)
+    return asked
+
+
+def test_few_prompts_are_seen_as_often_as_all_and_the_result_is_kept_apart(chat, tmp_path, trainings):
+    prompts = load_prompts()
+    n_train = (prompts["split"] == "train").sum()
+    study = SimpleNamespace(
+        chat=chat, model="copy", cache_dir=tmp_path, prompts=prompts, held_out=lambda n: prompts.head(0)
+    )
+    for n in (3, 10_000, None):
+        study_sae(study, n_trained=n)
+    (few, apart, options), (every, _, as_often), (whole, folder, default) = trainings
+    assert few.groupby("category").size().eq(3).all()
+    assert set(few["split"]) == {"train"}
+    assert options["n_samples"] / len(few) == pytest.approx(N_SAMPLES / n_train, rel=1e-3)
+    assert (len(every), as_often["n_samples"]) == (n_train, N_SAMPLES)
+    assert whole is prompts
+    assert "n_samples" not in default
+    assert folder in apart.parents
+    assert tmp_path in folder.parents
+
+
+def test_a_layer_that_is_not_shipped_is_trained_into_the_cache(chat, tmp_path, trainings):
+    prompts = load_prompts()
+    elsewhere = SimpleNamespace(name=chat.name, short_name=chat.short_name, decision_layer=2)
+    study = SimpleNamespace(
+        chat=elsewhere, model="bundled", cache_dir=tmp_path, prompts=prompts, held_out=lambda n: prompts.head(0)
+    )
+    study_sae(study)
+    assert [tmp_path in folder.parents for _, folder, _ in trainings] == [True]
 
 
 def test_no_training_prompt_is_one_of_the_eval_split(chat, monkeypatch):

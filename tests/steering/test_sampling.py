@@ -9,7 +9,7 @@ from refusal_utils.prompts.loading import load_prompts
 from refusal_utils.steering import confidence as module
 from refusal_utils.steering.confidence import SAMPLED, refusal_confidence
 from refusal_utils.steering.generation import generate
-from refusal_utils.steering.sampling import Sampling, draw_tokens
+from refusal_utils.steering.sampling import Sampling, TokenChoice, draw_tokens
 
 
 @pytest.mark.parametrize("given", [{}, {"top_k": 3}, {"top_p": 0.6}, {"top_k": 6, "top_p": 0.8, "temperature": 0.5}])
@@ -24,6 +24,13 @@ def test_drawn_tokens_have_the_frequencies_of_hugging_faces_warped_distribution(
     wanted = LogitsProcessorList(warpers)(torch.zeros(1, 1, dtype=torch.long), logits).softmax(-1)[0]
     torch.testing.assert_close(tokens.bincount(minlength=12) / len(uniforms), wanted.float(), atol=2e-4, rtol=0)
     assert ((wanted > 0).sum() < 12) == bool(sampling.top_k or sampling.top_p < 1)  # control: something was cut
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_without_sampling_the_first_of_the_most_likely_tokens_is_chosen(dtype):
+    logits = torch.randint(-4, 5, (40, 1000), generator=torch.Generator().manual_seed(0)).to(dtype)  # many are equal
+    wanted = [row.index(max(row)) for row in logits.tolist()]
+    assert TokenChoice(None, [str(row) for row in range(40)], 8).choose(logits).tolist() == wanted
 
 
 def test_samples_do_not_depend_on_the_batch_and_are_read_from_disk(chat, prompts, tmp_path, monkeypatch):

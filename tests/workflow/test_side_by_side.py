@@ -54,6 +54,18 @@ def test_one_that_others_need_comes_first_and_two_run_at_once():
     assert alone.events[::2] == ["+01", "+02", "+03", "+04", "+05", "+06"]
 
 
+def test_of_several_at_once_the_longest_begin_before_the_rest_and_alone_they_keep_their_order():
+    needs = {"01": [], "04": ["01"], "09": ["01"], "12": ["01"], "14": ["01"]}
+    work = Work(until={"09": ["14"], "14": ["09"]})
+    run_side_by_side(needs, work, 2, never)
+    begun = [each for each in work.events if each[0] == "+"]
+    assert set(begun[1:3]) == {"+09", "+14"}
+    assert begun[3:] == ["+04", "+12"]
+    alone = Work()
+    run_side_by_side(needs, alone, 1, never)
+    assert alone.events[::2] == [f"+{name}" for name in needs]
+
+
 def test_after_a_failure_none_begins_and_the_running_ones_are_finished():
     work = Work(until={"02": ["04"], "04": ["02"]}, failing=["02"])
     with pytest.raises(ValueError, match="02"):

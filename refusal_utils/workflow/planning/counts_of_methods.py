@@ -7,7 +7,7 @@ from ...methods import METHODS
 from ...prompts import contrast_pairs
 from ...prompts.categories import CATEGORY_IDS
 from ...tradeoff import choose_gaps
-from ...tradeoff.equal_cost import BUDGETS, FIRST
+from ...tradeoff.equal_cost import FIRST
 from .counts_of_searches import searches, training
 from .scene import Loop, Scene, instructed, n_suffixes, parallel_prompts
 
@@ -117,7 +117,7 @@ def latents(scene: Scene) -> list[Loop]:
     pool, eleven, n_cost = scene.ask_pool(), len(scene.categories), _n_cost(scene, N_COST_LATENTS)
     n_dials, n_latents = 2 * eleven + SAE_KINDS + 1, 3 * eleven
     below = scene.model.decision_layer / scene.model.n_layers  # what is steered along latents is added there
-    own = [] if scene.is_bundled or scene["SAE"] is not None else _trained_sae(scene)
+    own = [] if scene.is_bundled or scene["SAE"] is not None else _trained_sae(scene, len(held))
     usual: dict[str, Any] = {"is_exact": False}
     return [
         *own,
@@ -139,7 +139,7 @@ def _at_equal_cost(scene: Scene, n_dials: int, n: int, n_cost: int) -> list[Loop
     """`cost_curves`: the strengths that spend each budget, added and ablated, and the responses there."""
     usual: dict[str, Any] = {"is_exact": False}
     below = scene.model.decision_layer / scene.model.n_layers
-    n_budgets, tokens = len(BUDGETS), scene["MAX_NEW_TOKENS"]
+    n_budgets, tokens = len(scene["BUDGETS"]), scene["MAX_NEW_TOKENS"]
     n_ablated = 1 + sum(strength < 1 for strength in FIRST) + n_budgets * REFINED["ablated"]
     n_added = len(FIRST) + n_budgets * REFINED["added"]
     return [
@@ -161,11 +161,12 @@ def _is_shipped(scene: Scene) -> bool:
     return scene.is_bundled and is_default and scene["CONE_K"] == SHIPPED["cones"]["k"] and scene["SEED"] == 0
 
 
-def _trained_sae(scene: Scene) -> list[Loop]:
-    """An autoencoder trained on responses to all train prompts, and measured on those to the pool."""
-    train, n_pool = {*scene.study.prompts.query("split == 'train'")["text"]}, len(scene.pool)
+def _trained_sae(scene: Scene, n_held: int) -> list[Loop]:
+    """An autoencoder trained on responses to train prompts, and measured on `n_held` others."""
+    train, n = scene.study.prompts.query("split == 'train'"), scene["N_TRAINED"]
+    texts = {*(train if n is None else train.groupby("category").head(n))["text"]}
     return [
-        Loop("generate", scene.not_asked(train), new_tokens=scene["MAX_NEW_TOKENS"], is_exact=False),
-        Loop("token_states", len(train) + n_pool),
-        Loop("sae_quality", n_pool, 3),
+        Loop("generate", scene.not_asked(texts), new_tokens=scene["MAX_NEW_TOKENS"], is_exact=False),
+        Loop("token_states", len(texts) + n_held),
+        Loop("sae_quality", n_held, 3),
     ]
