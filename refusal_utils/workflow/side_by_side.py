@@ -1,7 +1,7 @@
 """Run notebooks side by side: each begins as soon as those that it needs have finished."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
 
@@ -27,6 +27,20 @@ def needs_cache_first(needs: Mapping[str, Iterable[str]]) -> dict[str, set[str]]
     return {name: {*each, *([FILLS_CACHE] if name > FILLS_CACHE in needs else [])} for name, each in needs.items()}
 
 
+def start_order(needs: Mapping[str, Iterable[str]], n_jobs: int) -> list[str]:
+    """The keys of `needs`: those that others need, if several run at once the longest, and the rest.
+
+    So no long one is left to run alone at the end. Each group keeps the order of `needs`, the longest begin with the
+    longest.
+
+    >>> start_order({"01": (), "04": ("01",), "09": ("01",), "14": ("01",)}, 2)
+    ['01', '09', '14', '04']
+    """
+    needed = {name for each in needs.values() for name in each}
+    longest = [name for name in LONGEST_FIRST if name in needs and n_jobs > 1]
+    return [*dict.fromkeys([*(name for name in needs if name in needed), *longest, *needs])]
+
+
 def n_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -37,13 +51,12 @@ def run_side_by_side(
 ) -> None:
     """Call `work(name)` for every key of `needs`, at most `n_jobs` at once, each after the names that it needs.
 
-    Of those that can begin, the first is one that others need. Then come, if several run at once, the longest, so that
-    none of them is left to run alone at the end, and the others in the order of `needs`. After the first failure no
-    other begins; those that run are finished, and it is raised. If the user interrupts, `stop` must end those.
+    Of those that can begin, the first in `start_order` does. After the first failure no other begins; those that run
+    are finished, and it is raised. If the user interrupts, `stop` must end those.
     """
     sorter, running = TopologicalSorter(needs), dict[Future, str]()
     sorter.prepare()
-    order = _order(needs, LONGEST_FIRST if n_jobs > 1 else ())
+    order = start_order(needs, n_jobs)
     waiting, failures = list[str](), list[BaseException]()
     with ThreadPoolExecutor(n_jobs) as pool:
         try:
@@ -60,9 +73,3 @@ def run_side_by_side(
             raise
     if failures:
         raise failures[0]
-
-
-def _order(needs: Mapping[str, Iterable[str]], longest: Sequence[str]) -> list[str]:
-    """Those that others need, then the `longest`, then the rest; each group in its own order."""
-    needed = {name for each in needs.values() for name in each}
-    return [*dict.fromkeys([*(name for name in needs if name in needed), *(n for n in longest if n in needs), *needs])]

@@ -11,7 +11,7 @@ import pandas as pd
 from ...model.names import BUNDLED, BUNDLED_TOKENS
 from ...notebooks import find_notebooks, read_title
 from ..settings import Settings
-from ..side_by_side import FILLS_CACHE, needs_cache_first
+from ..side_by_side import FILLS_CACHE, needs_cache_first, start_order
 from .calibration import Rates
 from .counts import count_rows_of
 from .scene import Loop, ModelFacts, Scene
@@ -113,13 +113,12 @@ def analysis_seconds(number: str, values: Mapping[str, Any], rates: Rates) -> fl
 def finish(seconds: Mapping[str, float], needs: Mapping[str, Sequence[str]], n_at_once: int) -> float:
     """When the last notebook ends, if each starts as soon as those that it needs have ended, `n_at_once` at a time.
 
-    Of those that can start, the first is one that others need, in the order of `seconds`, as `run_side_by_side` does.
+    Of those that can start, the first in `start_order` does, as in `run_side_by_side`.
 
     >>> finish({"a": 2, "b": 3, "c": 1}, {"a": (), "b": (), "c": ("a",)}, 2)
     3.0
     """
-    needed = {name for each in needs.values() for name in each}
-    order = sorted(seconds, key=lambda name: (name not in needed, list(seconds).index(name)))
+    order = start_order({name: needs[name] for name in seconds}, n_at_once)
     ends: dict[str, float] = {}
     running: dict[str, float] = {}
     now = 0.0

@@ -21,7 +21,7 @@ STEP = 0.7  # of a parameter's value: its square root is how far one step widens
 LOWEST = {name: size.quick for name, size in SIZES.items() if isinstance(size.quick, int)}
 FEW, STRENGTHS = "few", ("GAPS", "CONTROL_GAPS")  # the parameters that are lists of steering strengths
 N_STRENGTHS = {None: 6, FEW: 3}  # about how many strengths are in each of the model's own lists
-POOLED = 128  # about as many held-out prompts as a kind has, if N_POOL is None
+POOLED = 128  # about as many prompts as a kind has, if N_POOL or N_TRAINED is None
 KEPT = ("N_BOOTSTRAP", "N_DRAWS", "N_UPDATES", "CONE_K")  # draws cost little; training needs its updates
 
 
@@ -88,7 +88,7 @@ def _loss(full: Mapping[str, Any], values: Mapping[str, Any]) -> float:
 
 
 def _size(name: str, value: Any) -> float:
-    """The number that a parameter's value stands for; None is all of the pool, or all strengths."""
+    """The number that a parameter's value stands for; None is all prompts of a kind, or all strengths."""
     if name in STRENGTHS:
         return N_STRENGTHS.get(value, 0) if not isinstance(value, list) else len(value)
     return float(POOLED if value is None else value)

@@ -60,6 +60,9 @@ def test_the_order_is_that_in_which_notebooks_start():
     assert started == ["01", "02", "05", "06"]
     # 05 does not delay those that others need: the end is that of the chain.
     assert finish({"01": 2.0, "02": 3.0, "05": 4.0, "06": 1.0}, needs, 2) == 6.0
+    # 09 is one of the longest, so it begins before 04 and 05 and ends with them instead of after them.
+    after_first: dict[str, list[str]] = {"01": [], "04": ["01"], "05": ["01"], "09": ["01"]}
+    assert finish({"01": 1.0, "04": 4.0, "05": 4.0, "09": 8.0}, after_first, 2) == 9.0
 
 
 def test_a_plan_has_a_row_per_notebook_and_its_parts_add_up():
