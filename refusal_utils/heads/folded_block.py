@@ -118,7 +118,7 @@ def _output_matrix(chat: ChatModel, layer: int) -> Any:
     """The attention's output matrix. Raises `ValueError` unless its heads' outputs can be read and its weights used."""
     output = _matrix(chat, layer, "attn", "o")
     hooks = {f"blocks.{layer}.attn.hook_z", f"blocks.{layer}.attn.o.hook_out"}
-    readable = hasattr(output, "weight") and hooks <= chat.bridge.hook_dict.keys()
+    readable = hasattr(output, "weight") and hooks <= chat.hook_points.keys()
     must, got = "the architecture must have per-head outputs", f"{_architecture(chat)}, whose layer {layer} has none"
     require(readable, "component_shares", must, got, "Attribute to whole layers instead.")
     weight, todo = output.weight, "Load the model in bfloat16, float16 or float32."

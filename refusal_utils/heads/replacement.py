@@ -17,6 +17,7 @@ from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.capture import capture_activations
 from ..model.chat_model import ChatModel
 from ..model.common_tokens import n_worth_sharing
+from ..model.hooks import open_hooks
 from ..steering.beginning import Beginning
 from ..steering.conditions import Condition
 from ..steering.decoding import forward
@@ -135,7 +136,7 @@ def forward_under(
     def run(rows: SharedRows) -> tuple[Tensor, Tensor]:
         seen: list[Tensor] = []
         hook = (name, lambda value, hook: seen.append(rows.spread(value[:, chat.decision_pos]).float().cpu()))
-        with chat.bridge.hooks(fwd_hooks=[hook]):
+        with open_hooks(chat, [hook]):
             logits = forward(chat, rows.ids, rows.mask, **rows.past).logits[:, -1]
         return seen[0], logits.float().cpu()
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..checks import require
 from ..model.batching import in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
+from ..model.hooks import open_hooks
 from ..plotting.look import HEIGHT, WIDTH
 from ..steering.decoding import forward
 from ..steering.given_responses import GivenResponse
@@ -134,7 +135,7 @@ def _cross_entropy(chat: ChatModel, given: Sequence[GivenResponse], name: str | 
         hooks = [] if name is None else [(name, lambda value, hook: change(value))]
         n = torch.tensor([kept[row].n_response for row in rows], device=chat.device)
         most = int(n.max())
-        with chat.bridge.hooks(fwd_hooks=hooks):
+        with open_hooks(chat, hooks):
             logits = forward(chat, *batch, n_logits=most + 1).logits[:, -most - 1 : -1]
         losses = torch.nn.functional.cross_entropy(logits.float().mT, batch.input_ids[:, -most:], reduction="none")
         own = torch.arange(most, device=chat.device) >= most - n[:, None]

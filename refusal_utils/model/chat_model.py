@@ -84,12 +84,12 @@ class ChatModel:
         """One line with name, device, dtype, quantization, size, decision state and source, thinking, system prompt."""
         origin = f", dequantized from {self.dequantized_from}" if self.dequantized_from else ""
         endless = "" if self.stop_tokens else "no stop token, so every response runs to its limit; "
+        told = "none" if self.system_prompt is None else repr(self.system_prompt)
         return (
             f"{self.name} on {self.device} in {str(self.dtype).removeprefix('torch.')}{origin}: "
             f"{self.n_layers} layers, d_model {self.d_model}; "
             f"resid_pre of layer {self.decision_layer}, position {self.decision_pos} ({self.decision_source}); "
-            f"{self.thinking}; {endless}"
-            f"system prompt {'none' if self.system_prompt is None else repr(self.system_prompt)}"
+            f"{self.thinking}; {endless}system prompt {told}"
         )
 
     def at_place(self, layer: int, pos: int, source: str) -> "ChatModel":
@@ -102,7 +102,7 @@ class ChatModel:
         """Free the model's memory; later use raises `ValueError`. A model passed as `hf_model` is left as it came."""
         if self.as_found is not None:
             self.as_found.restore()
-        self.__dict__.pop("_hook_names", None)
+        self.__dict__.pop("hook_points", None)
         object.__setattr__(self, "bridge", _Unloaded(self.name))
         gc.collect()  # the bridge and its hooks refer to each other
         if torch.cuda.is_available():
@@ -117,19 +117,19 @@ class ChatModel:
         require(-self.n_layers <= layer < self.n_layers, "hook_name", must, layer, todo)
         block = f"blocks.{layer % self.n_layers}"
         for name in (f"{block}.hook_{hook}", f"{block}.attn.hook_{hook}"):
-            if name in self._hook_names:
+            if name in self.hook_points:
                 return name
         raise invalid("hook_name", "the model must have the hook", f"{hook!r} at {block}", "Check the spelling.")
 
     @cached_property
-    def _hook_names(self) -> frozenset[str]:
-        return frozenset(self.bridge.hook_dict)  # the bridge resolves every alias again on each access
+    def hook_points(self) -> dict[str, Any]:
+        """All hook points by name and alias, which the bridge looks up again on each access."""
+        return self.bridge.hook_dict
 
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """The unpadded token ids of each prompt as a user's chat turn, with the generation prompt.
 
-        Raises `ValueError` for a prompt that is empty, holds chat markup or a token without an embedding, exceeds the
-        context, or ends differently.
+        Raises `ValueError` if one is empty, holds markup or a token without embedding, is too long, or ends differently.
         """
         sizes = self.n_context, len(self._embeddings)
         return encode_chats(self.tokenizer, prompts, self.system_prompt, self.suffix, self.markup, *sizes)

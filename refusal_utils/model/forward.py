@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .chat_format import TokenBatch
 from .chat_model import ChatModel
+from .hooks import open_hooks
 
 
 def read_hooks(
@@ -31,7 +32,7 @@ def read_hooks(
 
     # A hook knows itself by its canonical name, not the alias that was asked for, so the alias is bound here.
     hooks = [(name, partial(read, name=name)) for name in wanted]
-    with chat.bridge.hooks(fwd_hooks=hooks), suppress(_Deepest):
+    with open_hooks(chat, hooks), suppress(_Deepest):
         if callable(run):
             run()
         else:

@@ -121,7 +121,7 @@ def _rows(
 
 
 def _has_bridge_hooks(chat: ChatModel) -> bool:
-    return any(point.fwd_hooks for point in chat.bridge.hook_dict.values())
+    return any(point.fwd_hooks for point in chat.hook_points.values())
 
 
 def _log_path(chat: ChatModel, folder: Path) -> Path:

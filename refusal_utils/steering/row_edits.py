@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..directions.ablation import orthonormal_basis
 from ..model.chat_model import ChatModel
+from ..model.hooks import open_hooks
 from ..model.stream_writes import replaces_stream
 from .interventions import (
     Ablation,
@@ -61,7 +62,7 @@ class RowEdits:
         """Apply the edits while open. `spread` turns the model's input into one row per row of the batch."""
         hooks = [(name, partial(self._apply, name)) for name in self.edits]
         watched = self.marks.watch(self.chat, spread) if self.needs_marks else nullcontext()
-        with self.chat.bridge.hooks(fwd_hooks=hooks), watched:
+        with open_hooks(self.chat, hooks), watched:
             yield
 
     def _apply(self, name: str, value: Tensor, hook: object) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..model.batching import FORWARD_TOKENS, in_order, plan_batches, run_batches, token_budget
 from ..model.chat_model import ChatModel
 from ..model.common_tokens import n_common, n_worth_sharing
+from ..model.hooks import open_hooks
 from .beginning import Beginning
 from .conditions import UNSTEERED, Condition
 from .decoding import forward
@@ -131,5 +132,5 @@ class _Passes:
         def keep(value: Tensor, hook: object, name: str) -> None:
             kept[name] = shared.spread(value[:, -1])
 
-        with self.chat.bridge.hooks(fwd_hooks=[(name, partial(keep, name=name)) for name in self.hooks]):
+        with open_hooks(self.chat, [(name, partial(keep, name=name)) for name in self.hooks]):
             yield kept
