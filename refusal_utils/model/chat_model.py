@@ -129,7 +129,7 @@ class ChatModel:
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """The unpadded token ids of each prompt as a user's chat turn, with the generation prompt.
 
-        Raises `ValueError` if one is empty, has markup or a token without an embedding, is too long or ends differently.
+        Raises `ValueError` if one is empty, has markup or tokens without embedding, is too long or ends differently.
         """
         sizes = self.n_context, len(self._embeddings)
         return encode_chats(self.tokenizer, prompts, self.system_prompt, self.suffix, self.markup, *sizes)
