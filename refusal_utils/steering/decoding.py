@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ..model.chat_model import ChatModel
+from ..model.grouped_heads import grouped_heads
 from ..model.plain_forward import plain_forward
 from .beginning import Beginning
 from .conditions import Condition
@@ -79,7 +80,8 @@ def forward(
     chat: ChatModel, input_ids: Int[Tensor, "batch pos"], attention_mask: Int[Tensor, "batch token"], **options: Any
 ) -> Any:
     """`plain_forward` of the chat's Hugging Face model, with whatever is hooked to it."""
-    return plain_forward(chat.bridge.original_model, input_ids, attention_mask, **options)
+    with grouped_heads():
+        return plain_forward(chat.bridge.original_model, input_ids, attention_mask, **options)
 
 
 def until_stop(tokens: Sequence[int], stops: Collection[int]) -> tuple[Sequence[int], bool]:
