@@ -54,12 +54,14 @@ class GroupedStates:
             return GroupedStates(self.states, self.n_heads, is_transposed=not self.is_transposed)
         return self.repeated().transpose(one, other)
 
-    def repeated(self) -> Float[Tensor, "batch head_index row column"]:
+    def repeated(self) -> Float[Tensor, "batch head_index row other_row"]:
         """The states of every head, copied."""
         own = self.states.mT if self.is_transposed else self.states
         return own.repeat_interleave(self.n_heads, dim=1)
 
-    def product(self, left: Float[Tensor, "batch head_index pos row"]) -> Float[Tensor, "batch head_index pos column"]:
+    def product(
+        self, left: Float[Tensor, "batch head_index pos row"]
+    ) -> Float[Tensor, "batch head_index pos other_row"]:
         """`left` @ the repeated states."""
         own = self.states.mT if self.is_transposed else self.states
         n_batch, n_all, n_pos, n_row = left.shape
