@@ -20,6 +20,7 @@ from refusal_utils.directions.estimation import normalize
 from refusal_utils.heads.shares import component_shares
 from refusal_utils.model.capture import capture_activations
 from refusal_utils.model.chat_model import ChatModel, load_chat_model
+from refusal_utils.model.length_parts import PART_TOKENS
 from refusal_utils.steering.conditions import UNSTEERED, Condition
 from refusal_utils.steering.generation import generate
 from refusal_utils.steering.interventions import Ablation, Addition
@@ -156,8 +157,10 @@ def test_captured_activations_equal_the_hidden_states_of_plain_hugging_face(load
         torch.testing.assert_close(found.values[row], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_generation_under_interventions_equals_plain_hugging_face_token_for_token(loaded, prompts):
-    """Batched, padded, with the KV cache and shared rows, against one prompt at a time with torch hooks."""
+def test_generation_under_interventions_equals_plain_hugging_face_token_for_token(loaded, prompts, monkeypatch):
+    """Batched, padded, in parts, with the KV cache and shared rows, against one prompt at a time with torch hooks."""
+    monkeypatch.setitem(PART_TOKENS, "cpu", 0)
+    assert len({loaded.ids(prompt).shape for prompt in prompts[:N_PROMPTS]}) > 1  # before control: there are parts
     direction = draw(1, loaded.chat.d_model)[0]
 
     def plain_steering(vector):

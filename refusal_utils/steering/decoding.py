@@ -5,15 +5,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..model.batching import token_budget
 from ..model.chat_model import ChatModel
 from ..model.grouped_heads import grouped_heads
+from ..model.length_parts import PART_TOKENS, length_parts
 from ..model.plain_forward import plain_forward
+from ..model.roomy_cache import can_have_room, keep_places, with_room
 from .beginning import Beginning
 from .conditions import Condition
+from .row_edits import RowEdits
 from .sampling import Sampling, TokenChoice
+from .shared_rows import SharedRows
 
 
 @dataclass(eq=False)
@@ -50,15 +55,15 @@ def decode(
 
     This is not a generator: the interventions apply to the whole batch and must be undone even after an error.
     """
-    chat, layer = begin.chat, min(row.first_layer for row in rows)
+    chat = begin.chat
     stops = torch.tensor(sorted(chat.stop_tokens), dtype=torch.long, device=chat.device)
     choice = TokenChoice(sampling, [row.key for row in rows], max_new_tokens)
     new = torch.empty(len(rows), 0, dtype=torch.long, device=chat.device)
-    ids, interventions = [row.ids for row in rows], [row.condition.interventions for row in rows]
-    with begin.rows(ids, interventions, layer) as (shared, edits):
+    shared, logits, cache = _prefill(begin, rows, max_new_tokens)
+    edits = RowEdits(chat, [row.condition.interventions for row in rows], begin.n)
+    with edits.open(shared.spread), shared.open():
         for n_new in range(1, max_new_tokens + 1):
-            out = forward(chat, shared.ids, shared.mask, **shared.past)
-            tokens = choice.choose(out.logits[:, -1]).to(chat.device)
+            tokens = choice.choose(logits).to(chat.device)
             new = torch.cat([new, tokens[:, None]], dim=1)
             stopped = torch.isin(tokens, stops)
             ended = stopped | (n_new == max_new_tokens)
@@ -69,11 +74,40 @@ def decode(
             if ended.all():
                 return
             stay = (~ended).nonzero()[:, 0]
-            shared.advance(tokens[stay], stay, out)
+            stay = stay[keep_places(stay)]
+            shared.advance(tokens[stay], stay, cache)
             if ended.any():
                 edits.keep(stay)
                 choice.keep(stay)
                 new, rows = new[stay], [rows[index] for index in stay.tolist()]
+            logits, cache = _pass(shared)
+
+
+def _prefill(
+    begin: Beginning, rows: Sequence[Row], max_new_tokens: int
+) -> tuple[SharedRows, Float[Tensor, "row d_vocab"], Any]:
+    """(the rows after their prompts, the logits of the next token, the cache), computed in parts of similar length."""
+    chat, ids, edits = begin.chat, [row.ids for row in rows], [row.condition.interventions for row in rows]
+    layer, n_tokens = min(row.first_layer for row in rows), max(map(len, ids)) + max_new_tokens
+
+    def run(part: slice) -> tuple[SharedRows, Tensor, Any]:
+        with begin.rows(ids[part], edits[part], layer, edits) as (shared, _):
+            return shared, *_pass(shared)
+
+    cost = token_budget("generate", None, chat.device, PART_TOKENS)
+    first, *others = length_parts([len(row) - begin.n for row in ids], cost)
+    found = [run(first)]
+    if not can_have_room(found[0][-1], n_tokens):
+        return run(slice(None)) if others else found[0]
+    parts, logits, caches = zip(*found, *map(run, others), strict=True)
+    cache = with_room(caches, begin.n, n_tokens)
+    return SharedRows.joined(parts, begin.n, cache), torch.cat(logits), cache
+
+
+def _pass(shared: SharedRows) -> tuple[Float[Tensor, "row d_vocab"], Any]:
+    """(the logits of the next token, the cache) of the next forward pass, under the edits that are open."""
+    out = forward(shared.chat, shared.ids, shared.mask, **shared.past)
+    return out.logits[:, -1], getattr(out, "past_key_values", None)
 
 
 def forward(

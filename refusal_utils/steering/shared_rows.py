@@ -6,7 +6,9 @@ activations, for as long as they generate the same tokens. Only from that layer 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
+from itertools import accumulate
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +19,7 @@ from torch import Tensor
 from ..model.chat_model import ChatModel
 from ..model.forward import read_hooks
 from ..model.plain_forward import MOST_DIFFERENT, plain_forward
+from ..model.roomy_cache import keep_places
 
 _CAN_SHARE: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # by bridge
 
@@ -42,6 +45,20 @@ class SharedRows:
         if chat.bridge not in _CAN_SHARE:
             _CAN_SHARE[chat.bridge] = _can_share(chat)
         return cls(chat, prompts, layer, _CAN_SHARE[chat.bridge])
+
+    @classmethod
+    def joined(cls, parts: Sequence["SharedRows"], n_begin: int, cache: Any) -> "SharedRows":
+        """The rows of all `parts` after their prompts, which are in `cache` (see `model.roomy_cache`)."""
+        whole = copy(parts[0])
+        n_most, starts = (
+            max(part.mask.shape[1] for part in parts),
+            accumulate((len(part.ids) for part in parts), initial=0),
+        )
+        whole.ids = torch.cat([part.ids[:, -1:] for part in parts])
+        whole.mask = torch.cat([_padded(part.mask, n_begin, n_most) for part in parts])
+        whole.group_idx = torch.cat([start + part.group_idx for start, part in zip(starts, parts, strict=False)])
+        whole.past = {"past_key_values": cache, "use_cache": True}
+        return whole
 
     def go_on_from(self, n_past: int, cache: Any) -> None:
         """Put the `n_past` tokens of `cache` before every row. It has a row per group below `layer`, else per row."""
@@ -75,14 +92,16 @@ class SharedRows:
             return value[self.group_idx.to(value.device)]
         return value
 
-    def advance(self, tokens: Int[Tensor, " kept"], kept: Int[Tensor, " kept"], out: Any) -> None:
-        """Continue with the rows `kept`, which generated `tokens` after the pass `out`; groups split if rows differ."""
+    def advance(self, tokens: Int[Tensor, " kept"], kept: Int[Tensor, " kept"], cache: Any) -> None:
+        """Continue with the rows `kept`, which generated `tokens` after `cache`; groups split if rows differ."""
         base, n_rows = int(tokens.max()) + 1, len(self.group_idx)
-        pairs, self.group_idx = torch.unique(self.group_idx[kept] * base + tokens, return_inverse=True)
+        pairs, group_idx = torch.unique(self.group_idx[kept] * base + tokens, return_inverse=True)
+        order = keep_places(pairs // base)
+        pairs, self.group_idx = pairs[order], order.argsort()[group_idx]
         parents = pairs // base
         if self.chat.has_cache:
-            self.past["past_key_values"] = out.past_key_values
-            for layer, part in enumerate(out.past_key_values.layers):
+            self.past["past_key_values"] = cache
+            for layer, part in enumerate(cache.layers):
                 rows, n_before = (parents, len(self.ids)) if layer < self.layer else (kept, n_rows)
                 if len(rows) != n_before or not rows.equal(torch.arange(n_before, device=rows.device)):
                     part.reorder_cache(rows.cpu())  # the layers may lie on several devices
@@ -98,6 +117,12 @@ class SharedRows:
         stream = {name: value for name, value in kwargs.items() if name == "hidden_states"}
         options = {name: self.spread(value) for name, value in kwargs.items()}
         return (*args[:1], *self.spread(args[1:])), options | stream
+
+
+def _padded(mask: Int[Tensor, "row token"], n_begin: int, n_tokens: int) -> Int[Tensor, "row _"]:
+    """`mask` with `n_tokens` tokens, of which those after the first `n_begin` are padding where it has fewer."""
+    padding = mask.new_zeros(len(mask), n_tokens - mask.shape[1])
+    return torch.cat([mask[:, :n_begin], padding, mask[:, n_begin:]], dim=1)
 
 
 def _can_share(chat: ChatModel) -> bool:

@@ -2,10 +2,16 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 
+from refusal_utils.directions.estimation import normalize
+from refusal_utils.model import length_parts
 from refusal_utils.model.chat_model import ChatModel
 from refusal_utils.steering import decoding
+from refusal_utils.steering.conditions import UNSTEERED, Condition
 from refusal_utils.steering.generation import generate
+from refusal_utils.steering.interventions import Ablation, Addition
+from refusal_utils.steering.sampling import Sampling
 
 
 def test_every_stop_token_of_the_model_ends_a_response(chat, prompts, monkeypatch):
@@ -57,3 +63,34 @@ def test_rows_leave_the_batch_when_they_stop(chat, prompts, monkeypatch):
     lengths = [len(chat.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in rows["response"]]
     assert rows["n_tokens"].tolist() == [length + 1 for length in lengths]  # and the stop token
     assert not rows["response"].str.contains("<|", regex=False).any()
+
+
+MIXED = ["Hi", "Why?", "How do I boil an egg?", "Name a river. " * 6, "Tell me a short story about the sea. " * 4]
+
+
+@pytest.mark.parametrize("sampling", [None, Sampling(n=2, seed=1)])
+def test_responses_do_not_depend_on_the_parts_in_which_prompts_are_read(chat, prompts, monkeypatch, sampling):
+    """Prompts of many lengths, with and without a beginning in common, under conditions that share layers."""
+    direction = normalize(torch.ones(1, chat.d_model))[0]
+    steered = Condition("steered", (Addition(8 * direction, (3,), "generation"), Ablation(direction[None])))
+    late = [Condition(f"{gaps}", (Addition(gaps * direction, (5,)),)) for gaps in (0.5, 12.0)]
+    read, original = [], decoding.forward
+
+    def watched(chat, input_ids, attention_mask, **options):
+        read.append(input_ids.numel())
+        return original(chat, input_ids, attention_mask, **options)
+
+    monkeypatch.setattr(decoding, "forward", watched)
+
+    def responses(asked, part_tokens):
+        monkeypatch.setitem(length_parts.PART_TOKENS, "cpu", part_tokens)
+        read.clear()
+        return generate(chat, asked, [UNSTEERED, *late, steered], max_new_tokens=12, sampling=sampling)
+
+    for asked in ([*MIXED, *prompts[:6]], MIXED[:4]):
+        whole, n_whole = responses(asked, 10**6), sum(read)
+        parted, n_parted = responses(asked, 0), sum(read)
+        columns = ["condition", "prompt", "response", "n_tokens", "stopped"]
+        pd.testing.assert_frame_equal(parted[columns], whole[columns])
+        assert n_parted < n_whole  # less padding
+    assert whole["response"].nunique() > len(MIXED)  # before control: the conditions do something

@@ -1,0 +1,123 @@
+"""Caches of past tokens that have room for those to come, so that a new token is written and not appended to a copy.
+
+Caches of prompts that were computed apart become one: shorter prompts are padded after the tokens that all begin with.
+"""
+
+from collections.abc import Sequence
+from copy import copy
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+PLAIN_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)
+
+
+class RoomyLayer(DynamicLayer):
+    """The cache of one layer, for at most `n_tokens` tokens, of which the first are those of `parts`.
+
+    `parts`: layers of caches with the same first `n_begin` tokens; zeros are put after these where a part has fewer
+    tokens than the longest. What is written beyond `n_tokens` raises a `RuntimeError`.
+    """
+
+    def __init__(self, parts: Sequence[DynamicLayer], n_begin: int, n_tokens: int) -> None:
+        super().__init__()
+        self.lazy_initialization(parts[0].keys, parts[0].values)
+        self.is_sliding = parts[0].is_sliding
+        self._room = [
+            _joined([getattr(part, name) for part in parts], n_begin, n_tokens) for name in ("keys", "values")
+        ]
+        self._n_rows = len(self._room[0])
+        self._show(max(part.keys.shape[-2] for part in parts))
+
+    def update(
+        self,
+        key_states: Float[Tensor, "batch head_index pos d_head"],
+        value_states: Float[Tensor, "batch head_index pos d_head"],
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[Float[Tensor, "batch head_index token d_head"], Float[Tensor, "batch head_index token d_head"]]:
+        """(keys, values) with these states after the others."""
+        n_before, n_new = self.keys.shape[-2], key_states.shape[-2]
+        for room, states in zip(self._room, (key_states, value_states), strict=True):
+            room[: self._n_rows].narrow(-2, n_before, n_new).copy_(states)
+        self._show(n_before + n_new)
+        return self.keys, self.values
+
+    def reorder_cache(self, beam_idx: Int[Tensor, " row"]) -> None:
+        """Continue with these rows of the batch. Only those are copied that change their places (see `keep_places`)."""
+        n, n_rows = self.keys.shape[-2], len(beam_idx)
+        to = (beam_idx != torch.arange(n_rows)).nonzero()[:, 0]
+        for index, room in enumerate(self._room):
+            if n_rows > len(room):
+                self._room[index] = torch.cat([room, room.new_empty(2 * n_rows - len(room), *room.shape[1:])])
+            room = self._room[index]
+            room[to.to(room.device)] = room[beam_idx[to].to(room.device)]
+        self._n_rows = n_rows
+        self._show(n)
+
+    def _show(self, n: int) -> None:
+        self.keys, self.values = (room[: self._n_rows, :, :n] for room in self._room)
+
+
+def keep_places(rows: Int[Tensor, " kept"]) -> Int[Tensor, " kept"]:
+    """An order of `rows`, indices in rising order, after which as many as can be stand where they stood.
+
+    >>> rows = torch.tensor([1, 3, 3, 4])
+    >>> rows[keep_places(rows)]
+    tensor([3, 1, 4, 3])
+    """
+    n = len(rows)
+    is_first = torch.ones(n, dtype=torch.bool, device=rows.device)
+    is_first[1:] = rows[1:] != rows[:-1]
+    stays = is_first & (rows < n)
+    is_free = torch.ones_like(stays)
+    is_free[rows[stays]] = False
+    places = torch.empty_like(rows)
+    places[stays], places[~stays] = rows[stays], is_free.nonzero()[:, 0]
+    return places.argsort()
+
+
+def with_room(caches: Sequence[Any], n_begin: int, n_tokens: int) -> Any:
+    """One cache of all rows of `caches`, in their order, for at most `n_tokens` tokens; `caches` are used up.
+
+    Their prompts have the first `n_begin` tokens in common. Only for caches that can have room (`can_have_room`).
+    """
+    joined = copy(caches[0])
+    joined.layers = []
+    for parts in zip(*map(_layers, caches), strict=True):
+        joined.layers.append(RoomyLayer(parts, n_begin, n_tokens))
+        for part in parts:
+            part.keys = part.values = None  # frees memory
+    return joined
+
+
+def can_have_room(cache: Any, n_tokens: int) -> bool:
+    """Whether `cache` is plain: not in architectures that keep their past in another form or in none at all.
+
+    Nor where a window of attention is shorter than `n_tokens` and would have to slide.
+    """
+    layers = _layers(cache)
+    windows = [layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)]
+    are_plain = all(type(layer) in PLAIN_LAYERS and layer.is_initialized for layer in layers)
+    return bool(layers) and are_plain and all(n_tokens < window for window in windows)
+
+
+def _layers(cache: Any) -> Sequence[Any]:
+    return getattr(cache, "layers", ())
+
+
+def _joined(
+    parts: Sequence[Float[Tensor, "_ head_index _ d_head"]], n_begin: int, n_tokens: int
+) -> Float[Tensor, "batch head_index token d_head"]:
+    first, n_rows = parts[0], sum(map(len, parts))
+    n_most, row = max(part.shape[-2] for part in parts), 0
+    joined = first.new_zeros(n_rows, first.shape[1], n_tokens, first.shape[-1])
+    for part in parts:
+        own = joined[row : row + len(part)]
+        own[..., :n_begin, :] = part[..., :n_begin, :]
+        own[..., n_begin + n_most - part.shape[-2] : n_most, :] = part[..., n_begin:, :]
+        row += len(part)
+    return joined
