@@ -24,13 +24,12 @@ class RoomyLayer(DynamicLayer):
 
     def __init__(self, parts: Sequence[DynamicLayer], n_begin: int, n_tokens: int) -> None:
         super().__init__()
-        self.lazy_initialization(parts[0].keys, parts[0].values)
-        self.is_sliding = parts[0].is_sliding
         self._room = [
             _joined([getattr(part, name) for part in parts], n_begin, n_tokens) for name in ("keys", "values")
         ]
-        self._n_rows = len(self._room[0])
-        self._show(max(part.keys.shape[-2] for part in parts))
+        self.lazy_initialization(*self._room)
+        self.is_sliding = parts[0].is_sliding
+        self._show(len(self._room[0]), max(part.get_seq_length() for part in parts))
 
     def update(
         self,
@@ -40,26 +39,28 @@ class RoomyLayer(DynamicLayer):
         **kwargs: Any,
     ) -> tuple[Float[Tensor, "batch head_index token d_head"], Float[Tensor, "batch head_index token d_head"]]:
         """(keys, values) with these states after the others."""
-        n_before, n_new = self.keys.shape[-2], key_states.shape[-2]
+        n_new = key_states.shape[-2]
         for room, states in zip(self._room, (key_states, value_states), strict=True):
-            room[: self._n_rows].narrow(-2, n_before, n_new).copy_(states)
-        self._show(n_before + n_new)
-        return self.keys, self.values
+            room[: self._n_rows].narrow(-2, self._n_tokens, n_new).copy_(states)
+        return self._show(self._n_rows, self._n_tokens + n_new)
 
     def reorder_cache(self, beam_idx: Int[Tensor, " row"]) -> None:
         """Continue with these rows of the batch. Only those are copied that change their places (see `keep_places`)."""
-        n, n_rows = self.keys.shape[-2], len(beam_idx)
+        n_rows = len(beam_idx)
         to = (beam_idx != torch.arange(n_rows)).nonzero()[:, 0]
         for index, room in enumerate(self._room):
             if n_rows > len(room):
                 self._room[index] = torch.cat([room, room.new_empty(2 * n_rows - len(room), *room.shape[1:])])
             room = self._room[index]
             room[to.to(room.device)] = room[beam_idx[to].to(room.device)]
-        self._n_rows = n_rows
-        self._show(n)
+        self._show(n_rows, self._n_tokens)
 
-    def _show(self, n: int) -> None:
-        self.keys, self.values = (room[: self._n_rows, :, :n] for room in self._room)
+    def _show(self, n_rows: int, n_tokens: int) -> tuple[Tensor, Tensor]:
+        """(keys, values) of the first rows and tokens of the room, which are those in use."""
+        self._n_rows, self._n_tokens = n_rows, n_tokens
+        keys, values = (room[:n_rows, :, :n_tokens] for room in self._room)
+        self.keys, self.values = keys, values
+        return keys, values
 
 
 def keep_places(rows: Int[Tensor, " kept"]) -> Int[Tensor, " kept"]:
