@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 PLAIN_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)
@@ -19,11 +20,15 @@ class RoomyLayer(DynamicLayer):
     """The cache of one layer, for at most `n_tokens` tokens, of which the first are those of `parts`.
 
     `parts`: layers of caches with the same first `n_begin` tokens; zeros are put after these where a part has fewer
-    tokens than the longest. What is written beyond `n_tokens` raises a `RuntimeError`.
+    tokens than the longest. What is written beyond `n_tokens` raises a `RuntimeError`. There will be at most
+    `n_rows_most` rows. The layer can be continued and reordered; anything else raises a `NotImplementedError`.
     """
 
-    def __init__(self, parts: Sequence[DynamicLayer], n_begin: int, n_tokens: int) -> None:
+    is_croppable = False
+
+    def __init__(self, parts: Sequence[DynamicLayer], n_begin: int, n_tokens: int, n_rows_most: int) -> None:
         super().__init__()
+        self._n_rows_most = n_rows_most
         self._room = [
             _joined([getattr(part, name) for part in parts], n_begin, n_tokens) for name in ("keys", "values")
         ]
@@ -46,14 +51,22 @@ class RoomyLayer(DynamicLayer):
 
     def reorder_cache(self, beam_idx: Int[Tensor, " row"]) -> None:
         """Continue with these rows of the batch. Only those are copied that change their places (see `keep_places`)."""
+        beam_idx = beam_idx.cpu()
         n_rows = len(beam_idx)
         to = (beam_idx != torch.arange(n_rows)).nonzero()[:, 0]
         for index, room in enumerate(self._room):
-            if n_rows > len(room):
-                self._room[index] = torch.cat([room, room.new_empty(2 * n_rows - len(room), *room.shape[1:])])
-            room = self._room[index]
-            room[to.to(room.device)] = room[beam_idx[to].to(room.device)]
+            moved = room[beam_idx[to].to(room.device)]
+            if n_rows > len(room) or 4 * n_rows <= len(room):
+                n_kept = min(n_rows, self._n_rows)
+                self._room[index] = room.new_empty(min(2 * n_rows, self._n_rows_most), *room.shape[1:])
+                self._room[index][:n_kept] = room[:n_kept]
+            self._room[index][to.to(room.device)] = moved
         self._show(n_rows, self._n_tokens)
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError("a cache with room can be continued and reordered, and nothing else")
+
+    crop = batch_select_indices = batch_repeat_interleave = reset = offload = prefetch = _refuse
 
     def _show(self, n_rows: int, n_tokens: int) -> tuple[Tensor, Tensor]:
         """(keys, values) of the first rows and tokens of the room, which are those in use."""
@@ -64,7 +77,9 @@ class RoomyLayer(DynamicLayer):
 
 
 def keep_places(rows: Int[Tensor, " kept"]) -> Int[Tensor, " kept"]:
-    """An order of `rows`, indices in rising order, after which as many as can be stand where they stood.
+    """A permutation to index `rows` with, after which as many as can be stand at the place that they name.
+
+    `rows` are indices in rising order and may repeat.
 
     >>> rows = torch.tensor([1, 3, 3, 4])
     >>> rows[keep_places(rows)]
@@ -81,15 +96,16 @@ def keep_places(rows: Int[Tensor, " kept"]) -> Int[Tensor, " kept"]:
     return places.argsort()
 
 
-def with_room(caches: Sequence[Any], n_begin: int, n_tokens: int) -> Any:
+def with_room(caches: Sequence[Any], n_begin: int, n_tokens: int, n_rows_most: int) -> Any:
     """One cache of all rows of `caches`, in their order, for at most `n_tokens` tokens; `caches` are used up.
 
-    Their prompts have the first `n_begin` tokens in common. Only for caches that can have room (`can_have_room`).
+    Their prompts have the first `n_begin` tokens in common. Only for caches that can have room (`can_have_room`). A
+    layer may get more rows later, up to `n_rows_most`.
     """
     joined = copy(caches[0])
     joined.layers = []
     for parts in zip(*map(_layers, caches), strict=True):
-        joined.layers.append(RoomyLayer(parts, n_begin, n_tokens))
+        joined.layers.append(RoomyLayer(parts, n_begin, n_tokens, n_rows_most))
         for part in parts:
             part.keys = part.values = None  # frees memory
     return joined
@@ -101,9 +117,17 @@ def can_have_room(cache: Any, n_tokens: int) -> bool:
     Nor where a window of attention is shorter than `n_tokens` and would have to slide.
     """
     layers = _layers(cache)
+    return bool(layers) and _are_plain(layers, n_tokens) and all(layer.is_initialized for layer in layers)
+
+
+def will_have_room(model: Any, n_tokens: int) -> bool:
+    """`can_have_room` of the caches that `model` is going to make, as far as its configuration tells."""
+    return _are_plain(DynamicCache(config=model.config.get_text_config()).layers, n_tokens)
+
+
+def _are_plain(layers: Sequence[Any], n_tokens: int) -> bool:
     windows = [layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)]
-    are_plain = all(type(layer) in PLAIN_LAYERS and layer.is_initialized for layer in layers)
-    return bool(layers) and are_plain and all(n_tokens < window for window in windows)
+    return all(type(layer) in PLAIN_LAYERS for layer in layers) and all(n_tokens < window for window in windows)
 
 
 def _layers(cache: Any) -> Sequence[Any]:

@@ -32,7 +32,7 @@ class Beginning:
     ) -> Iterator[tuple[SharedRows, RowEdits]]:
         """(the input of a forward pass over the prompts `ids`, their `edits`, one list a row), to be run while open.
 
-        Nothing is edited below `layer`. `known`: the edits of later batches, whose beginnings are computed along.
+        Nothing is edited below `layer`. `known`: the edits of later passes, whose beginnings are computed along.
         """
         shared = SharedRows.if_possible(self.chat, [row[self.n :] for row in ids], layer)
         if self.n:

@@ -1,5 +1,6 @@
 """Decoding of one batch whose rows are edited differently, with the KV cache; rows leave when they stop."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..model.batching import token_budget
 from ..model.chat_model import ChatModel
 from ..model.grouped_heads import grouped_heads
 from ..model.length_parts import PART_TOKENS, length_parts
 from ..model.plain_forward import plain_forward
-from ..model.roomy_cache import can_have_room, keep_places, with_room
+from ..model.roomy_cache import can_have_room, keep_places, will_have_room, with_room
 from .beginning import Beginning
 from .conditions import Condition
 from .row_edits import RowEdits
@@ -88,20 +88,28 @@ def _prefill(
 ) -> tuple[SharedRows, Float[Tensor, "row d_vocab"], Any]:
     """(the rows after their prompts, the logits of the next token, the cache), computed in parts of similar length."""
     chat, ids, edits = begin.chat, [row.ids for row in rows], [row.condition.interventions for row in rows]
-    layer, n_tokens = min(row.first_layer for row in rows), max(map(len, ids)) + max_new_tokens
+    layer, n_tokens = min(row.first_layer for row in rows), max(map(len, ids)) + max_new_tokens - 1
 
     def run(part: slice) -> tuple[SharedRows, Tensor, Any]:
         with begin.rows(ids[part], edits[part], layer, edits) as (shared, _):
             return shared, *_pass(shared)
 
-    cost = token_budget("generate", None, chat.device, PART_TOKENS)
-    first, *others = length_parts([len(row) - begin.n for row in ids], cost)
+    has_room = chat.has_cache and will_have_room(chat.bridge.original_model, n_tokens)
+    first, *others = _parts(begin, ids, layer / chat.n_layers) if has_room else [slice(None)]
     found = [run(first)]
-    if not can_have_room(found[0][-1], n_tokens):
+    if not chat.has_cache or not can_have_room(found[0][-1], n_tokens):
         return run(slice(None)) if others else found[0]
     parts, logits, caches = zip(*found, *map(run, others), strict=True)
-    cache = with_room(caches, begin.n, n_tokens)
+    cache = with_room(caches, begin.n, n_tokens, len(rows)) if max_new_tokens > 1 else None
     return SharedRows.joined(parts, begin.n, cache), torch.cat(logits), cache
+
+
+def _parts(begin: Beginning, ids: Sequence[list[int]], shared: float) -> list[slice]:
+    """Parts of similar length. The rows of one prompt share this part of their layers."""
+    n_rows = Counter(map(tuple, ids))
+    weights = [1 - shared + shared / n_rows[tuple(row)] for row in ids]
+    cost = PART_TOKENS.get(begin.chat.device.type, PART_TOKENS["cpu"])
+    return length_parts([len(row) - begin.n for row in ids], weights, cost)
 
 
 def _pass(shared: SharedRows) -> tuple[Float[Tensor, "row d_vocab"], Any]:

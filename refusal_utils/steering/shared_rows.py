@@ -48,15 +48,12 @@ class SharedRows:
 
     @classmethod
     def joined(cls, parts: Sequence["SharedRows"], n_begin: int, cache: Any) -> "SharedRows":
-        """The rows of all `parts` after their prompts, which are in `cache` (see `model.roomy_cache`)."""
-        whole = copy(parts[0])
-        n_most, starts = (
-            max(part.mask.shape[1] for part in parts),
-            accumulate((len(part.ids) for part in parts), initial=0),
-        )
+        """The rows of `parts`, whose prompts have been read and stand in `cache` (see `model.roomy_cache`)."""
+        whole, n_most = copy(parts[0]), max(part.mask.shape[1] for part in parts)
+        starts = [0, *accumulate(len(part.ids) for part in parts[:-1])]
         whole.ids = torch.cat([part.ids[:, -1:] for part in parts])
         whole.mask = torch.cat([_padded(part.mask, n_begin, n_most) for part in parts])
-        whole.group_idx = torch.cat([start + part.group_idx for start, part in zip(starts, parts, strict=False)])
+        whole.group_idx = torch.cat([start + part.group_idx for start, part in zip(starts, parts, strict=True)])
         whole.past = {"past_key_values": cache, "use_cache": True}
         return whole
 
@@ -93,7 +90,7 @@ class SharedRows:
         return value
 
     def advance(self, tokens: Int[Tensor, " kept"], kept: Int[Tensor, " kept"], cache: Any) -> None:
-        """Continue with the rows `kept`, which generated `tokens` after `cache`; groups split if rows differ."""
+        """Continue with the rows `kept`, which generated `tokens`; groups split if rows differ. `cache`: all before."""
         base, n_rows = int(tokens.max()) + 1, len(self.group_idx)
         pairs, group_idx = torch.unique(self.group_idx[kept] * base + tokens, return_inverse=True)
         order = keep_places(pairs // base)

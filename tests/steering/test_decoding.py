@@ -7,6 +7,7 @@ import torch
 from refusal_utils.directions.estimation import normalize
 from refusal_utils.model import length_parts
 from refusal_utils.model.chat_model import ChatModel
+from refusal_utils.model.common_tokens import n_worth_sharing
 from refusal_utils.steering import decoding
 from refusal_utils.steering.conditions import UNSTEERED, Condition
 from refusal_utils.steering.generation import generate
@@ -65,6 +66,10 @@ def test_rows_leave_the_batch_when_they_stop(chat, prompts, monkeypatch):
     assert not rows["response"].str.contains("<|", regex=False).any()
 
 
+ALIKE = [
+    f"Tell me in one or two short sentences what you know about {what}" for what in ("tea", "old maps and old ships")
+]
+ALIKE += [f"{text}{more}" for text in ALIKE for more in (".", "!", ", please. " * 5, " and rivers")]
 MIXED = ["Hi", "Why?", "How do I boil an egg?", "Name a river. " * 6, "Tell me a short story about the sea. " * 4]
 
 
@@ -87,10 +92,27 @@ def test_responses_do_not_depend_on_the_parts_in_which_prompts_are_read(chat, pr
         read.clear()
         return generate(chat, asked, [UNSTEERED, *late, steered], max_new_tokens=12, sampling=sampling)
 
-    for asked in ([*MIXED, *prompts[:6]], MIXED[:4]):
+    n_alike = [n_worth_sharing(chat, chat.encode(asked), len(chat.suffix)) for asked in (ALIKE, MIXED)]
+    assert n_alike[0] >= 8 > n_alike[1] == 0  # before control: one of them has a beginning of its own
+    for asked in ([*MIXED, *prompts[:6]], ALIKE, MIXED[:4]):
         whole, n_whole = responses(asked, 10**6), sum(read)
         parted, n_parted = responses(asked, 0), sum(read)
         columns = ["condition", "prompt", "response", "n_tokens", "stopped"]
         pd.testing.assert_frame_equal(parted[columns], whole[columns])
         assert n_parted < n_whole  # less padding
     assert whole["response"].nunique() > len(MIXED)  # before control: the conditions do something
+
+
+def test_a_model_without_a_cache_answers_the_same_and_no_row_is_read_twice(chat, monkeypatch):
+    monkeypatch.setitem(length_parts.PART_TOKENS, "cpu", 0)
+    usual, read, original = generate(chat, MIXED, max_new_tokens=6), [], decoding.forward
+
+    def watched(chat, input_ids, attention_mask, **options):
+        read.append(len(input_ids))
+        return original(chat, input_ids, attention_mask, **options)
+
+    monkeypatch.setattr(decoding, "forward", watched)
+    alone = generate(replace(chat, has_cache=False), MIXED, max_new_tokens=6)
+    pd.testing.assert_frame_equal(alone, usual)
+    assert read[0] == len(usual)
+    assert sum(read) == usual["n_tokens"].sum()
